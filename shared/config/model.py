@@ -1,0 +1,130 @@
+"""What the YAML files mean once validated: immutable values the rules work on. Amounts are integers already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+PeriodKind = Literal["hour", "day", "week", "month", "quarter", "year", "total"]
+OnStop = Literal["refuse", "downgrade", "allow"]
+FailMode = Literal["open", "closed", "cached"]
+Enforcement = Literal["on", "observe", "off"]
+
+PPM = 1_000_000
+
+
+class DowngradeRule(msgspec.Struct, frozen=True):
+    """From the degrade threshold on, models matching `sources` (shell-style globs) are served by `target` (or `cheapest`)."""
+
+    sources: tuple[str, ...]
+    target: str
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """One limit on one scope and period. Thresholds are parts per million of the limit, so they stay integers."""
+
+    id: str  # stable across edits of the amounts: names the notifications and rollover carry of this budget
+    tenant: str | None  # None: applies in every tenant
+    scope_type: str
+    scope_key: str  # "*": one counter per key
+    period: PeriodKind
+    timezone: str
+    limit_nano: int  # nano units of `currency`
+    currency: str = "USD"
+    warn_ppm: int = 800_000
+    degrade_ppm: int = 900_000
+    stop_ppm: int = 1_000_000
+    downgrade: tuple[DowngradeRule, ...] = ()
+    disable_tools: tuple[str, ...] = ()
+    on_stop: OnStop = "refuse"
+    rollover: bool = False
+    rollover_cap_nano: int | None = None  # None: the carry is capped at the limit itself
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """The billing organisation and how its calls are treated."""
+
+    id: str
+    fail_mode: FailMode = "closed"
+    exhausted_status: Literal[402, 429] = 402
+    currency: str = "USD"
+    client_asserted_scopes: frozenset[str] = frozenset()
+    enforcement: Enforcement = "on"
+    cache_seconds: int = 0
+    guard_usd_per_million: Mapping[str, int] = msgspec.field(default_factory=dict)  # pico-USD per token: input, output
+    finance: frozenset[str] = frozenset()  # object ids (users or groups) that read the whole tenant
+
+
+class Team(msgspec.Struct, frozen=True):
+    """Who a team is: the validated identities that resolve to it."""
+
+    id: str
+    tenant: str
+    cost_centre: str | None = None
+    owner: str | None = None
+    apps: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    subscriptions: frozenset[str] = frozenset()
+    products: frozenset[str] = frozenset()
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A model that calls may name, and what it can do."""
+
+    id: str
+    provider: str = "azure-openai"
+    deployments: tuple[str, ...] = ()
+    capabilities: frozenset[str] = frozenset()
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+    typical_output_tokens: int | None = None  # the estimate before anything was learned
+    fallbacks: tuple[str, ...] = ()
+    deployment_type: str | None = None  # global, data-zone, regional, batch: which price line applies
+    price_as: str | None = None  # the price-book model this id is billed as, when the ids differ
+
+
+class PriceOverride(msgspec.Struct, frozen=True):
+    """A dated price that beats the built-in book; the most specific entry wins, then the newest not after the event."""
+
+    model: str
+    effective_from: datetime
+    unit_pico: Mapping[str, int]  # token kind -> pico-USD per token
+    provider: str | None = None
+    deployment: str | None = None
+    region: str | None = None
+    tenant: str | None = None
+
+
+class ExchangeRate(msgspec.Struct, frozen=True):
+    """What one unit of a currency is worth in USD from an instant on. A budget uses the rate at its period's start."""
+
+    currency: str
+    effective_from: datetime
+    usd_per_unit_nano: int
+
+
+class AlertRoute(msgspec.Struct, frozen=True):
+    """Where a kind of notification goes."""
+
+    kinds: tuple[str, ...]
+    channel: str
+    target: str
+    scope: str | None = None
+
+
+class Config(msgspec.Struct, frozen=True):
+    """One validated configuration. `version` is a digest of the files, so equal files are equal versions everywhere."""
+
+    version: str
+    tenants: Mapping[str, Tenant]
+    teams: Mapping[str, Team]  # by team id
+    budgets: tuple[Budget, ...]
+    models: Mapping[str, Model]  # by model id
+    prices: tuple[PriceOverride, ...] = ()
+    rates: tuple[ExchangeRate, ...] = ()
+    alerts: tuple[AlertRoute, ...] = ()
+    loaded_at_utc: datetime | None = None

@@ -1,0 +1,78 @@
+"""Exact money. Unit prices are integer pico-USD per token, amounts integer nano-USD, JSON carries decimal strings.
+
+No float ever holds money here: 0.1 has no exact double, and a statement must add up to the nano-dollar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+
+NANO_PER_USD = 1_000_000_000
+PICO_PER_NANO = 1_000
+MAX_NANO_USD = 2**63 - 1  # Redis counters and Table Storage Int64 end here: 9.2 billion USD
+
+
+def nano_from_decimal(text: str | Decimal | int) -> int:
+    """Nano-USD from a decimal amount in USD such as `"12.345678901"`.
+
+    Raises ValueError for anything that is not a finite decimal, has more than nine decimals, or passes int64.
+    """
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is not a decimal amount") from None
+    if not amount.is_finite():
+        raise ValueError(f"{text!r} is not a finite amount")
+    if abs(amount) > MAX_NANO_USD // NANO_PER_USD:
+        raise ValueError(f"{text!r} is beyond the largest amount, {MAX_NANO_USD // NANO_PER_USD} USD")
+    nano = amount.scaleb(9)
+    if nano != nano.to_integral_value():
+        raise ValueError(f"{text!r} has more than nine decimals")
+    return int(nano)
+
+
+def decimal_from_nano(amount_nano_usd: int) -> str:
+    """The exact decimal string of an amount, at least two decimals: `"0.001125"`, `"100.00"`."""
+    sign = "-" if amount_nano_usd < 0 else ""
+    dollars, nanos = divmod(abs(amount_nano_usd), NANO_PER_USD)
+    decimals = f"{nanos:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}{dollars}.{decimals}"
+
+
+def pico_per_token(usd_per_million: str | Decimal | int) -> int:
+    """Pico-USD per token from a price in USD per million tokens; one micro-USD per million is one pico-USD per token.
+
+    Raises ValueError for a negative price or one finer than a pico-USD per token.
+    """
+    try:
+        price = Decimal(usd_per_million)
+    except InvalidOperation:
+        raise ValueError(f"{usd_per_million!r} is not a decimal price") from None
+    if not price.is_finite() or price < 0 or price > 1_000_000:
+        raise ValueError(f"{usd_per_million!r} is not a price between 0 and 1000000 USD per million tokens")
+    pico = price.scaleb(6)
+    if pico != pico.to_integral_value():
+        raise ValueError(f"{usd_per_million!r} is finer than one pico-USD per token (six decimals)")
+    return int(pico)
+
+
+def line_nano_usd(tokens: int, unit_pico_usd: int) -> int:
+    """The amount of one line, rounded half-up once: `tokens x unit price`."""
+    return (tokens * unit_pico_usd + PICO_PER_NANO // 2) // PICO_PER_NANO
+
+
+def split_largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
+    """Split an integer by weights so that the parts always sum to the whole; ties go to the earlier part.
+
+    Raises ValueError when there is no weight to split by.
+    """
+    whole = sum(weights)
+    if whole <= 0 or min(weights) < 0:
+        raise ValueError("a split needs weights that are not negative and not all zero")
+    shares = [divmod(total * weight, whole) for weight in weights]
+    parts = [share for share, _ in shares]
+    by_remainder = sorted(range(len(parts)), key=lambda i: (-shares[i][1], i))
+    for i in by_remainder[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
