@@ -1,0 +1,263 @@
+"""Where the parts are and how they are tuned: the only module of the product that reads environment variables.
+
+Everything a tenant or a team may decide lives in the configuration files instead (shared/config). Problems are all
+reported at once, and each names the variable and what would be right.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from shared.errors import ConfigInvalid
+
+DEVELOPMENT_TOKEN_KEY = "development-only-reservation-key"  # noqa: S105 - refused in production, see _token_keys
+MIN_TOKEN_KEY_CHARS = 32
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_SECRET_FIELDS = (
+    "redis_url",  # may carry a password
+    "eventhub_connection",
+    "storage_connection",
+    "token_keys",
+    "gateway_keys",
+    "upstream_key",
+)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The process's settings. `from_env` validates; the constructor is for tests, which state what they need."""
+
+    environment: Literal["development", "production"] = "production"
+    auth_enabled: bool = False  # the platform (Easy Auth) validates callers before the app sees them
+
+    config_location: str = "config"  # a directory, or the https address of a blob container
+    config_poll_seconds: int = 15
+
+    redis_url: str = "redis://127.0.0.1:6379"
+    redis_cluster: bool = False
+    redis_timeout_seconds: float = 0.25
+
+    eventhub_connection: str | None = None
+    eventhub_namespace: str | None = None  # used with managed identity when there is no connection string
+    usage_hub: str = "usage"
+    llm_logs_hub: str = "llm-logs"
+    consumer_group: str = "$Default"
+
+    storage_connection: str | None = None
+    tables_endpoint: str | None = None  # used with managed identity when there is no connection string
+    blobs_endpoint: str | None = None
+    managed_identity_client_id: str | None = None  # None: the system-assigned identity
+    table_prefix: str = "tollkeeper"
+    ledger_retention_days: int = 0  # 0 keeps everything
+
+    token_keys: tuple[str, ...] = (DEVELOPMENT_TOKEN_KEY,)  # the first signs, all verify: rotation without an outage
+    hold_ttl_seconds: int = 900
+    hold_bucket_seconds: int = 30
+    default_output_tokens: int = 500
+
+    max_check_body_bytes: int = 64 * 1024
+    max_usage_body_bytes: int = 1024 * 1024
+
+    gateway_keys: Mapping[str, str] = msgspec.field(default_factory=dict)  # sha256 hex of a key -> subscription
+    upstream_url: str | None = None
+    upstream_key: str | None = None
+    local_model_url: str | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Settings from environment variables (default: this process's).
+
+        Raises ConfigInvalid with one line per problem, each starting with the variable's name.
+        """
+        return _build(_Reader(os.environ if env is None else env))
+
+    def require_platform_auth(self) -> None:
+        """Refuse to serve unprotected: outside development the platform must validate callers.
+
+        Raises ConfigInvalid. The app trusts the principal header, which anyone could forge if the platform did not
+        strip and set it.
+        """
+        if self.environment == "production" and not self.auth_enabled:
+            raise ConfigInvalid(
+                "WEBSITE_AUTH_ENABLED: is not true: switch the function app's authentication (Entra ID) on; "
+                "on a laptop set TOLLKEEPER_ENV=development"
+            )
+
+    def __repr__(self) -> str:
+        """Without secrets, because settings end up in logs and tracebacks."""
+        shown = (f"{f}={'***' if f in _SECRET_FIELDS else getattr(self, f)!r}" for f in self.__struct_fields__)
+        return f"Settings({', '.join(shown)})"
+
+
+class _Reader:
+    """Reads typed variables and collects every problem instead of stopping at the first."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.problems: list[str] = []
+
+    def text(self, name: str) -> str | None:
+        """The stripped value; an empty one counts as absent, as deployment templates often leave it so."""
+        return self._env.get(name, "").strip() or None
+
+    def flag(self, name: str) -> bool:
+        value = (self.text(name) or "false").lower()
+        if value not in _TRUE + _FALSE:
+            self.problems.append(f"{name}: {value!r} is neither true nor false")
+        return value in _TRUE
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.text(name)
+        if value is None:
+            return default
+        if re.fullmatch(r"[0-9]{1,12}", value) and low <= int(value) <= high:
+            return int(value)
+        self.problems.append(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+        return default
+
+    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+        value = self.text(name)
+        if value is None:
+            return default
+        if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value) and low <= float(value) <= high:
+            return float(value)
+        self.problems.append(f"{name}: expected seconds from {low} to {high}, such as {default}, got {value!r}")
+        return default
+
+    def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
+        """An address with one of the schemes. The value is not repeated in the problem: it may hold a password."""
+        value = self.text(name)
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme in schemes and (parts.netloc or parts.scheme == "unix"):
+            return value.rstrip("/")
+        self.problems.append(f"{name}: expected an address starting with {' or '.join(s + '://' for s in schemes)}")
+        return None
+
+    def pattern(self, name: str, default: str, pattern: str, meaning: str) -> str:
+        value = self.text(name) or default
+        if re.fullmatch(pattern, value):
+            return value
+        self.problems.append(f"{name}: expected {meaning}, got {value!r}")
+        return default
+
+
+def _build(read: _Reader) -> Settings:
+    development = _environment(read) == "development"
+    settings = Settings(
+        environment="development" if development else "production",
+        auth_enabled=read.flag("WEBSITE_AUTH_ENABLED"),
+        config_location=_config_location(read),
+        config_poll_seconds=read.integer("CONFIG_POLL_SECONDS", 15, 1, 25),
+        redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")) or "redis://127.0.0.1:6379",
+        redis_cluster=read.flag("REDIS_CLUSTER"),
+        redis_timeout_seconds=read.seconds("REDIS_TIMEOUT_SECONDS", 0.25, 0.01, 30),
+        eventhub_connection=read.text("EventHubs"),
+        eventhub_namespace=read.text("EventHubs__fullyQualifiedNamespace"),
+        usage_hub=_hub_name(read, "USAGE_HUB", "usage"),
+        llm_logs_hub=_hub_name(read, "LLM_LOGS_HUB", "llm-logs"),
+        consumer_group=read.text("USAGE_CONSUMER_GROUP") or "$Default",
+        storage_connection=read.text("LEDGER_STORAGE"),
+        tables_endpoint=read.url("LEDGER_TABLES_ENDPOINT", ("https", "http")),
+        blobs_endpoint=read.url("LEDGER_BLOBS_ENDPOINT", ("https", "http")),
+        managed_identity_client_id=read.text("AZURE_CLIENT_ID"),
+        table_prefix=read.pattern(
+            "LEDGER_TABLE_PREFIX", "tollkeeper", r"[A-Za-z][A-Za-z0-9]{0,30}", "up to 31 letters and digits"
+        ),
+        ledger_retention_days=read.integer("LEDGER_RETENTION_DAYS", 0, 0, 36_500),
+        token_keys=_token_keys(read, development=development),
+        hold_ttl_seconds=read.integer("HOLD_TTL_SECONDS", 900, 10, 86_400),
+        hold_bucket_seconds=read.integer("HOLD_BUCKET_SECONDS", 30, 1, 3_600),
+        default_output_tokens=read.integer("DEFAULT_OUTPUT_TOKENS", 500, 1, 1_000_000),
+        max_check_body_bytes=read.integer("MAX_CHECK_BODY_BYTES", 64 * 1024, 1024, 16 * 1024 * 1024),
+        max_usage_body_bytes=read.integer("MAX_USAGE_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
+        gateway_keys=_gateway_keys(read),
+        upstream_url=read.url("AZURE_OPENAI_ENDPOINT", ("https", "http")),
+        upstream_key=read.text("AZURE_OPENAI_API_KEY"),
+        local_model_url=read.url("MODEL_URL", ("https", "http")),
+    )
+    _check_together(read, settings)
+    if read.problems:
+        raise ConfigInvalid("\n".join(read.problems))
+    return settings
+
+
+def _environment(read: _Reader) -> str:
+    value = read.text("TOLLKEEPER_ENV") or "production"
+    if value not in ("development", "production"):
+        read.problems.append(f"TOLLKEEPER_ENV: expected development or production, got {value!r}")
+    return value
+
+
+def _config_location(read: _Reader) -> str:
+    directory, address = read.text("CONFIG_DIR"), read.url("CONFIG_URL", ("https", "http"))
+    if directory and address:
+        read.problems.append(
+            "CONFIG_DIR: is set together with CONFIG_URL: set one of them, they name different sources"
+        )
+    return address or directory or "config"
+
+
+def _hub_name(read: _Reader, name: str, default: str) -> str:
+    return read.pattern(name, default, r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}", "the name of an event hub")
+
+
+def _token_keys(read: _Reader, *, development: bool) -> tuple[str, ...]:
+    """Reservation signing keys. Values never appear in a problem."""
+    keys = tuple(key.strip() for key in (read.text("RESERVATION_KEYS") or "").split(",") if key.strip())
+    if not keys and development:
+        return (DEVELOPMENT_TOKEN_KEY,)
+    if not keys:
+        read.problems.append("RESERVATION_KEYS: is required: one or more secrets separated by commas, the first signs")
+    elif any(len(key) < MIN_TOKEN_KEY_CHARS for key in keys):
+        read.problems.append(f"RESERVATION_KEYS: every key needs at least {MIN_TOKEN_KEY_CHARS} characters")
+    elif DEVELOPMENT_TOKEN_KEY in keys and not development:
+        read.problems.append("RESERVATION_KEYS: holds the published development key; generate one of your own")
+    return keys
+
+
+def _gateway_keys(read: _Reader) -> dict[str, str]:
+    """{sha256 hex of the key: subscription}: the gateway never holds the keys themselves."""
+    text = read.text("GATEWAY_KEYS")
+    if text is None:
+        return {}
+    try:
+        keys = json.loads(text)
+    except ValueError:
+        keys = None
+    good = isinstance(keys, dict) and all(
+        re.fullmatch(r"[0-9a-fA-F]{64}", digest) and isinstance(subscription, str) and subscription
+        for digest, subscription in keys.items()
+    )
+    if not good:
+        read.problems.append('GATEWAY_KEYS: expected JSON such as {"<sha256 hex of the key>": "search-prod"}')
+        return {}
+    return {digest.lower(): subscription for digest, subscription in keys.items()}
+
+
+def _check_together(read: _Reader, settings: Settings) -> None:
+    """What no single variable can tell: required combinations."""
+    if settings.hold_bucket_seconds > settings.hold_ttl_seconds:
+        read.problems.append("HOLD_BUCKET_SECONDS: is longer than HOLD_TTL_SECONDS: holds would outlive their time")
+    if settings.environment == "development":
+        return
+    if read.text("REDIS_URL") is None:
+        read.problems.append("REDIS_URL: is required, such as rediss://name.redis.azure.net:10000")
+    if not (settings.eventhub_connection or settings.eventhub_namespace):
+        read.problems.append(
+            "EventHubs__fullyQualifiedNamespace: is required, such as name.servicebus.windows.net "
+            "(or a connection string in EventHubs)"
+        )
+    if not settings.storage_connection:
+        read.problems += [
+            f"{name}: is required, such as https://name.{service}.core.windows.net (or LEDGER_STORAGE)"
+            for name, service in (("LEDGER_TABLES_ENDPOINT", "table"), ("LEDGER_BLOBS_ENDPOINT", "blob"))
+            if read.text(name) is None
+        ]
