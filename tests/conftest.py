@@ -1,0 +1,78 @@
+"""Real servers for the tests, started when the first test asks for one and ended with the test session.
+
+Each pytest-xdist worker is a process and starts its own servers on free ports, so workers never see each other's data.
+Within a worker the servers are shared by all tests: a test makes its own names (a tenant, a table prefix, a hub) or
+empties what it uses. A fixture skips only when a part it needs is not installed, and says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from local.azurite import Azurite, start_azurite
+from local.process import PartMissingError
+from local.redis_server import Engine, RedisCluster, RedisServer, start_cluster, start_redis
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """Table and Blob Storage in memory: `.connection_string`, `.table_endpoint`, `.blob_endpoint`."""
+    try:
+        server = start_azurite()
+    except PartMissingError as missing:
+        pytest.skip(f"Azurite: {missing}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Valkey, the Redis-protocol server the laptop uses: `.url`, `.restart()`, `.process.pause()`."""
+    yield from _redis("valkey")
+
+
+@pytest.fixture(scope="session")
+def redis62() -> Iterator[RedisServer]:
+    """Redis 6.2, the oldest server the product supports: scripts may not use what it lacks."""
+    yield from _redis("redis62")
+
+
+@pytest.fixture(scope="session", params=["redis_server", "redis62"], ids=["valkey", "redis62"])
+def any_redis(request: pytest.FixtureRequest) -> RedisServer:
+    """Runs the test once on Valkey and once on Redis 6.2."""
+    server: RedisServer = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    """URL of the Valkey server."""
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def redis62_url(redis62: RedisServer) -> str:
+    """URL of the Redis 6.2 server."""
+    return redis62.url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """Three Valkey nodes that share all slots: `.url` of one node, `.startup_nodes`."""
+    try:
+        cluster = start_cluster(3)
+    except PartMissingError as missing:
+        pytest.skip(f"Redis cluster: {missing}")
+    yield cluster
+    cluster.stop()
+
+
+def _redis(engine: Engine) -> Iterator[RedisServer]:
+    try:
+        server = start_redis(engine=engine)
+    except PartMissingError as missing:
+        pytest.skip(f"Redis ({engine}): {missing}")
+    yield server
+    server.stop()
