@@ -1,0 +1,280 @@
+"""The events on the usage hub: CloudEvents 1.0 in structured JSON, decoded and checked before anything else sees them.
+
+Decoding is on the path of every billed call, so the rules that typed decoding cannot express run after it, by hand,
+and cost nothing for events that need no second look.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Annotated, Any, Literal, NoReturn
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shared.errors import InvalidRequest
+from shared.money import nano_from_decimal
+from shared.scopes import validate_scopes, validate_tenant
+from shared.usage.rejected import EventRejected
+from shared.usage.tokens import MAX_TOKENS, count_tokens
+
+USAGE_TYPE = "tollkeeper.usage.v1"
+GRANT_TYPE = "tollkeeper.grant.v1"
+MAX_EVENT_BYTES = 256 * 1024
+MAX_AHEAD = timedelta(minutes=5)  # further ahead is a broken clock, and would be billed to a period not yet open
+
+Label = Annotated[str, Meta(max_length=128)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=512)]
+Text = Annotated[str, Meta(min_length=1, max_length=1024)]
+TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
+Milliseconds = Annotated[int, Meta(ge=0, le=10**12)] | Annotated[float, Meta(ge=0, le=1e12)]
+
+
+class UsageData(Struct, kw_only=True):
+    """What one call used, as the gateway saw it. Token numbers stay in the provider's own `usage` object."""
+
+    tenant: str
+    scopes: dict[str, str]
+    model: Label = ""  # the model that served the call; the requested one when the gateway named only that
+    requested_model: Label = ""
+    provider: Label = ""
+    operation: Label = ""
+    deployment: Label = ""
+    region: Label = ""
+    decision: Label = ""
+    processing_tier: Label = ""
+    streamed: bool = False
+    status: Annotated[int, Meta(ge=0, le=999)] = 200  # 0: the backend was never reached
+    usage: dict[str, Any] | None = None
+    reservation: Annotated[str, Meta(max_length=4096)] | None = None
+    input_tokens_estimate: TokenCount | None = None
+    max_output_tokens: TokenCount | None = None
+    latency_ms: Milliseconds | None = None
+    attempt: Annotated[int, Meta(ge=1, le=1000)] = 1
+
+
+class GrantData(Struct, kw_only=True):
+    """A correction of one budget counter by a person. It never changes the bill."""
+
+    tenant: str
+    cell: Text  # the one counter it moves
+    amount: Annotated[str, Meta(max_length=32)]  # USD, signed: what is added to the counter's spend
+    who: Text
+    why: Text
+
+    @property
+    def amount_nano_usd(self) -> int:
+        """The amount in nano-USD; cannot fail on a decoded event."""
+        return nano_from_decimal(self.amount)
+
+
+class UsageEvent(Struct, frozen=True):
+    """A checked usage event. `content_digest` is of the bytes the hub delivered, which every retry repeats."""
+
+    source: str
+    id: str
+    time_utc: datetime  # admission of the call
+    data: UsageData
+    content_digest: str
+
+    @property
+    def identity_id(self) -> str:
+        """The id that bills: it includes the attempt, or a retry inside the gateway would go unbilled."""
+        attempt = self.data.attempt
+        if attempt == 1 or self.id.endswith(f"/{attempt}"):
+            return self.id
+        return f"{self.id}/{attempt}"
+
+
+class GrantEvent(Struct, frozen=True):
+    """A checked grant event."""
+
+    source: str
+    id: str
+    time_utc: datetime
+    data: GrantData
+    content_digest: str
+
+    @property
+    def identity_id(self) -> str:
+        """The id itself: a grant has no attempts."""
+        return self.id
+
+
+class _UsageEnvelope(Struct, tag_field="type", tag=USAGE_TYPE):
+    specversion: Literal["1.0"]
+    source: Identifier
+    id: Identifier
+    data: UsageData
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class _GrantEnvelope(Struct, tag_field="type", tag=GRANT_TYPE):
+    specversion: Literal["1.0"]
+    source: Identifier
+    id: Identifier
+    data: GrantData
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+_Envelope = _UsageEnvelope | _GrantEnvelope
+_DECODER: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
+_BATCH_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
+_EVENT_TYPE = "application/cloudevents+json"
+_BATCH_TYPE = "application/cloudevents-batch+json"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def decode_event(body: bytes, now_utc: datetime) -> UsageEvent | GrantEvent:
+    """The event in `body`, or EventRejected with a stable code and the JSON path of the field that is wrong.
+
+    `now_utc` is compared with the event's time only to refuse events from the future.
+    """
+    if len(body) > MAX_EVENT_BYTES:
+        raise EventRejected(f"the event has {len(body)} bytes; at most {MAX_EVENT_BYTES} are taken", code="too_large")
+    envelope = _decode_envelope(body)
+    time_utc = _checked_time(envelope.time, now_utc)
+    digest = blake2b(body, digest_size=16).hexdigest()
+    try:
+        if isinstance(envelope, _UsageEnvelope):
+            _check_usage(envelope.data)
+        else:
+            _check_grant(envelope.data)
+        if b"\\" in body:  # JSON can carry a control character only as an escape
+            _refuse_control_characters(envelope)
+    except InvalidRequest as error:
+        raise EventRejected(error.message, param=error.param) from None
+    if isinstance(envelope, _UsageEnvelope):
+        return UsageEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+    return GrantEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+
+
+def _decode_envelope(body: bytes) -> _Envelope:
+    envelope: _Envelope
+    try:
+        return _DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        if b"null" not in body:
+            _reject(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EventRejected(f"not valid JSON: {error}", code="invalid_json") from None
+    try:  # many emitters write null for what they do not know; it means the same as leaving the field out
+        envelope = msgspec.convert(_without_nulls(msgspec.json.decode(body)), _Envelope)
+    except msgspec.ValidationError as error:
+        _reject(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EventRejected(f"not valid JSON: {error}", code="invalid_json") from None
+    return envelope
+
+
+def _without_nulls(event: object) -> object:
+    """The event without the null members of its envelope and its data; the provider's usage object stays verbatim."""
+    if not isinstance(event, dict):
+        return event
+    present = {name: value for name, value in event.items() if value is not None}
+    data = present.get("data")
+    if isinstance(data, dict):
+        present["data"] = {name: value for name, value in data.items() if value is not None}
+    return present
+
+
+def _reject(error: msgspec.ValidationError) -> NoReturn:
+    """Turn msgspec's `Expected ... - at `$.data.tenant`` into a rejection that names the field."""
+    detail, _, where = str(error).rpartition(" - at `$")
+    if not detail:
+        detail, where = where, ""
+    path = where.rstrip("`").lstrip(".")
+    if missing := _MISSING.fullmatch(detail):
+        path = f"{path}.{missing[1]}".lstrip(".")
+        detail = "required, but missing"
+    if path == "type":
+        message = f"type: expected {USAGE_TYPE!r} or {GRANT_TYPE!r} ({detail})"
+        raise EventRejected(message, code="type_unknown", param=path) from None
+    raise EventRejected(f"{path or 'event'}: {detail}", param=path or None) from None
+
+
+def _checked_time(time: datetime | None, now_utc: datetime) -> datetime:
+    """The time in UTC. It fixes period, price and ledger hour, so there is no guessing one that is missing."""
+    if time is None:
+        message = "time: required, but missing; expected the RFC 3339 instant at which the call was admitted"
+        raise EventRejected(message, code="time_missing", param="time")
+    if not 2000 <= time.year <= 2100:  # before astimezone, which overflows at the ends of the calendar
+        raise EventRejected(f"time: expected a year from 2000 to 2100, got {time.year}", param="time")
+    time_utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    if time_utc > now_utc + MAX_AHEAD:
+        message = f"time: {time_utc.isoformat()} is more than 5 minutes after {now_utc.isoformat()}; check the clock"
+        raise EventRejected(message, code="time_in_future", param="time")
+    return time_utc
+
+
+def _check_usage(data: UsageData) -> None:
+    validate_tenant(data.tenant, "data.tenant")
+    data.scopes = validate_scopes(data.scopes, "data.scopes")
+    if not data.model:
+        if not data.requested_model:
+            raise EventRejected("data.model: required, but missing", param="data.model")
+        data.model = data.requested_model
+    elif not data.requested_model:
+        data.requested_model = data.model
+
+
+def _check_grant(data: GrantData) -> None:
+    validate_tenant(data.tenant, "data.tenant")
+    try:
+        nano_from_decimal(data.amount)
+    except ValueError as error:
+        raise EventRejected(f"data.amount: {error}", param="data.amount") from None
+
+
+def _refuse_control_characters(envelope: _Envelope) -> None:
+    """Names end up in logs, CSV files and store columns, where a line break or NUL would forge or break a line."""
+    for path, struct in (("", envelope), ("data.", envelope.data)):
+        for name, value in msgspec.structs.asdict(struct).items():
+            if isinstance(value, str) and _CONTROL.search(value):
+                raise EventRejected(f"{path}{name}: control characters are not allowed", param=f"{path}{name}")
+
+
+def decode_http(
+    content_type: str, body: bytes, now_utc: datetime, caller: str | None = None
+) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """The usage events of one POST: accepted ones as compact bytes for the hub, refused ones with the reason.
+
+    `caller` is the authenticated client. It goes in front of each event's source, so that nobody can claim the ids of
+    another emitter's calls and so suppress their bill. A refused one of a batch becomes `index, code, message, param`;
+    a refused single event raises EventRejected. A batch that is no JSON array or another content type: InvalidRequest.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == _EVENT_TYPE:
+        return [_accept(body, now_utc, caller)], []
+    if media_type != _BATCH_TYPE:
+        message = f"content-type: expected {_EVENT_TYPE} or {_BATCH_TYPE}, got {media_type[:100]!r}"
+        raise InvalidRequest(message, param="content-type")
+    try:
+        events = _BATCH_DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the batch is not a JSON array of events: {error}") from None
+    accepted: list[bytes] = []
+    rejected: list[dict[str, Any]] = []
+    for index, event in enumerate(events):
+        try:
+            accepted.append(_accept(bytes(event), now_utc, caller))
+        except EventRejected as error:
+            rejected.append({"index": index, "code": error.code, "message": error.message, "param": error.param})
+    return accepted, rejected
+
+
+def _accept(body: bytes, now_utc: datetime, caller: str | None) -> bytes:
+    """The event as it goes onto the hub. Grants are refused: whoever may report usage may not give out budget."""
+    event = decode_event(body, now_utc)
+    if isinstance(event, GrantEvent):
+        message = f"type: expected {USAGE_TYPE!r}; grants are made by POST /budget/reset"
+        raise EventRejected(message, code="type_unknown", param="type")
+    count_tokens(event.data.usage, event.data.provider)  # refused here the sender sees why, not only an operator
+    if caller is not None:
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        members["source"] = msgspec.Raw(msgspec.json.encode(f"{caller}/{event.source}"))
+        body = msgspec.json.encode(members)
+    return msgspec.json.format(body, indent=-1)

@@ -1,0 +1,145 @@
+"""Publishing to the usage hub, and asking it how far its partitions have come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from shared.errors import PayloadTooLarge, TollkeeperError
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.eventhub import EventData, EventDataBatch
+    from azure.eventhub.aio import EventHubProducerClient
+    from azure.identity.aio import DefaultAzureCredential
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class HubUnavailable(TollkeeperError):
+    """The hub did not take the events after the SDK's own retries; sending the same bytes again is safe."""
+
+    code, http_status, kind = "hub_unavailable", 503, "server_error"
+
+
+class PartitionState(NamedTuple):
+    """How far one partition has come. When `empty`, the other numbers say nothing."""
+
+    partition: str
+    last_sequence: int  # -1: nothing was ever enqueued
+    last_enqueued_ms: int
+    empty: bool
+
+
+class UsagePublisher:
+    """A producer that is opened at first use and kept open: opening a link costs half a second."""
+
+    def __init__(self, settings: Settings, hub: str | None = None) -> None:
+        """`hub` names another hub of the same namespace; the usage hub when left out."""
+        self._settings = settings
+        self._hub = hub or settings.usage_hub
+        self._client: EventHubProducerClient | None = None
+        self._credential: DefaultAzureCredential | None = None
+
+    async def publish(self, bodies: Sequence[tuple[str, bytes]]) -> None:
+        """Put `(partition key, event)` pairs onto the hub, in order per key. Safe to call concurrently.
+
+        Raises PayloadTooLarge before anything is sent when one event cannot fit a message, and HubUnavailable when the
+        hub does not answer; then some may have been sent, and sending all again is right: the ledger drops duplicates.
+        """
+        from azure.eventhub.exceptions import EventHubError
+
+        try:
+            for batch in await self._batches(bodies):
+                await self._open().send_batch(batch)
+        except EventHubError as error:
+            raise HubUnavailable(
+                f"the hub {self._hub!r} did not take the events: {error}", retry_after_seconds=1
+            ) from error
+
+    async def partition_state(self) -> list[PartitionState]:
+        """How far each partition has come, in partition order. Raises HubUnavailable."""
+        from azure.eventhub.exceptions import EventHubError
+
+        client = self._open()
+        try:
+            partitions = await client.get_partition_ids()
+            found = await asyncio.gather(*(client.get_partition_properties(partition) for partition in partitions))
+        except EventHubError as error:
+            raise self._unavailable(error) from error
+        return [
+            PartitionState(
+                partition=state["id"],
+                last_sequence=state["last_enqueued_sequence_number"],
+                last_enqueued_ms=_epoch_ms(state["last_enqueued_time_utc"]),
+                empty=bool(state["is_empty"]),
+            )
+            for state in found
+        ]
+
+    async def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        client, self._client = self._client, None
+        credential, self._credential = self._credential, None
+        if client is not None:
+            await client.close()
+        if credential is not None:
+            await credential.close()
+
+    async def _batches(self, bodies: Sequence[tuple[str, bytes]]) -> list[EventDataBatch]:
+        """The events packed by partition key, all before the first is sent, so that one too large refuses all."""
+        from azure.eventhub import EventData
+
+        client = self._open()
+        done: list[EventDataBatch] = []
+        filling: dict[str, EventDataBatch] = {}
+        for key, body in bodies:
+            event = EventData(body)
+            batch = filling.get(key)
+            if batch is not None and _fits(batch, event):
+                continue
+            if batch is not None:
+                done.append(batch)
+            batch = filling[key] = await client.create_batch(partition_key=key)
+            if not _fits(batch, event):
+                raise PayloadTooLarge(
+                    f"an event of {len(body)} bytes does not fit a hub message of {batch.max_size_in_bytes} bytes"
+                )
+        return [*done, *filling.values()]
+
+    def _unavailable(self, error: Exception) -> HubUnavailable:
+        return HubUnavailable(f"the hub {self._hub!r} did not answer: {error}", retry_after_seconds=1)
+
+    def _open(self) -> EventHubProducerClient:
+        """The client. No await stands between looking and storing, so concurrent callers share one."""
+        if self._client is None:
+            from azure.eventhub.aio import EventHubProducerClient
+
+            if self._settings.eventhub_connection:
+                self._client = EventHubProducerClient.from_connection_string(
+                    self._settings.eventhub_connection, eventhub_name=self._hub
+                )
+            else:
+                from azure.identity.aio import DefaultAzureCredential
+
+                self._credential = DefaultAzureCredential(
+                    managed_identity_client_id=self._settings.managed_identity_client_id
+                )
+                self._client = EventHubProducerClient(
+                    self._settings.eventhub_namespace or "", self._hub, self._credential
+                )
+        return self._client
+
+
+def _fits(batch: EventDataBatch, event: EventData) -> bool:
+    try:
+        batch.add(event)
+    except ValueError:  # the SDK's way to say that the batch is full
+        return False
+    return True
+
+
+def _epoch_ms(time_utc: datetime) -> int:
+    return int((time_utc - _EPOCH).total_seconds() * 1000)
