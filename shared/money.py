@@ -6,11 +6,12 @@ No float ever holds money here: 0.1 has no exact double, and a statement must ad
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 
 NANO_PER_USD = 1_000_000_000
 PICO_PER_NANO = 1_000
 MAX_NANO_USD = 2**63 - 1  # Redis counters and Table Storage Int64 end here: 9.2 billion USD
+_EXACT = Context(prec=64, traps=[Inexact, InvalidOperation, Overflow])  # the default rounds to 28 digits in silence
 
 
 def nano_from_decimal(text: str | Decimal | int) -> int:
@@ -26,10 +27,10 @@ def nano_from_decimal(text: str | Decimal | int) -> int:
         raise ValueError(f"{text!r} is not a finite amount")
     if abs(amount) > MAX_NANO_USD // NANO_PER_USD:
         raise ValueError(f"{text!r} is beyond the largest amount, {MAX_NANO_USD // NANO_PER_USD} USD")
-    nano = amount.scaleb(9)
-    if nano != nano.to_integral_value():
-        raise ValueError(f"{text!r} has more than nine decimals")
-    return int(nano)
+    try:
+        return int(amount.scaleb(9, _EXACT).to_integral_exact(context=_EXACT))
+    except Inexact:
+        raise ValueError(f"{text!r} has more than nine decimals") from None
 
 
 def decimal_from_nano(amount_nano_usd: int) -> str:
@@ -51,10 +52,10 @@ def pico_per_token(usd_per_million: str | Decimal | int) -> int:
         raise ValueError(f"{usd_per_million!r} is not a decimal price") from None
     if not price.is_finite() or price < 0 or price > 1_000_000:
         raise ValueError(f"{usd_per_million!r} is not a price between 0 and 1000000 USD per million tokens")
-    pico = price.scaleb(6)
-    if pico != pico.to_integral_value():
-        raise ValueError(f"{usd_per_million!r} is finer than one pico-USD per token (six decimals)")
-    return int(pico)
+    try:
+        return int(price.scaleb(6, _EXACT).to_integral_exact(context=_EXACT))
+    except Inexact:
+        raise ValueError(f"{usd_per_million!r} is finer than one pico-USD per token (six decimals)") from None
 
 
 def line_nano_usd(tokens: int, unit_pico_usd: int) -> int:
