@@ -17,7 +17,10 @@ PPM = 1_000_000
 
 
 class DowngradeRule(msgspec.Struct, frozen=True):
-    """From the degrade threshold on, models matching `sources` (shell-style globs) are served by `target` (or `cheapest`)."""
+    """From the degrade threshold on, models matching `sources` (shell-style globs) are served by `target`.
+
+    `target` is a model id, or `cheapest`.
+    """
 
     sources: tuple[str, ...]
     target: str
