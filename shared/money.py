@@ -25,8 +25,9 @@ def nano_from_decimal(text: str | Decimal | int) -> int:
         raise ValueError(f"{text!r} is not a decimal amount") from None
     if not amount.is_finite():
         raise ValueError(f"{text!r} is not a finite amount")
-    if abs(amount) > MAX_NANO_USD // NANO_PER_USD:
-        raise ValueError(f"{text!r} is beyond the largest amount, {MAX_NANO_USD // NANO_PER_USD} USD")
+    limit = MAX_NANO_USD // NANO_PER_USD
+    if not -limit <= amount <= limit:  # comparing is exact; abs() would round, and overflow on "10e999999"
+        raise ValueError(f"{text!r} is beyond the largest amount, {limit} USD")
     try:
         return int(amount.scaleb(9, _EXACT).to_integral_exact(context=_EXACT))
     except Inexact:

@@ -277,4 +277,5 @@ def _accept(body: bytes, now_utc: datetime, caller: str | None) -> bytes:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         members["source"] = msgspec.Raw(msgspec.json.encode(f"{caller}/{event.source}"))
         body = msgspec.json.encode(members)
+        decode_event(body, now_utc)  # the longer source may pass a limit, and accepted must mean decodable
     return msgspec.json.format(body, indent=-1)

@@ -98,7 +98,7 @@ def test_responses_shape() -> None:
 
 
 def test_anthropic_cache_stands_beside_the_input() -> None:
-    """Anthropic's input_tokens excludes cache reads and writes: nothing is subtracted, the hour-long write is told apart."""
+    """Anthropic's input_tokens excludes cache reads and writes: nothing is subtracted; hour-long writes are apart."""
     usage = {
         "input_tokens": 50,
         "cache_creation_input_tokens": 556,
