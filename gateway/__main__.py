@@ -1,0 +1,35 @@
+"""`python -m gateway`: serve on GATEWAY_PORT (8080), on loopback in development."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvicorn
+
+from gateway.app import build_app
+from shared.bootstrap import Services, app
+from shared.errors import ConfigInvalid
+
+
+async def open_services() -> Services:
+    """The process's services, with the first configuration loaded."""
+    services = app()
+    await services.config.load()
+    return services
+
+
+def main() -> None:
+    """Serve until stopped."""
+    try:
+        settings = app().settings
+    except ConfigInvalid as error:
+        sys.exit(str(error))
+    host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
+    port = int(os.environ.get("GATEWAY_PORT", "8080"))
+    gateway = build_app(open_services, name=os.environ.get("GATEWAY_NAME", "local"))
+    uvicorn.run(gateway, host=host, port=port, log_level="warning", timeout_graceful_shutdown=10)
+
+
+if __name__ == "__main__":
+    main()

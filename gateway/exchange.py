@@ -1,0 +1,66 @@
+"""One admitted call from the check's answer to its usage event."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.call import ModelCall
+from gateway.events import EventQueue
+from shared.usage.build import usage_event_bytes
+
+if TYPE_CHECKING:
+    from shared.budgets.answer import CheckAnswer
+
+MOST_USAGE_BYTES = 32 * 1024  # a provider's usage object is under 1 kB; a huge one would not fit the hub's message
+
+
+@dataclass
+class Exchange:
+    """What the event of this call will say. `report` is called exactly once, however the call ends."""
+
+    source: str
+    request_id: str
+    call: ModelCall
+    answer: CheckAnswer
+    provider: str
+    deployment: str
+    started: float = field(default_factory=time.monotonic)
+    region: str = ""
+
+    def report(self, events: EventQueue, *, status: int, usage: dict[str, Any] | None, streamed: bool) -> None:
+        """Queue the usage event. Its time is the moment of admission: that fixes hour, period and price."""
+        events.put(
+            usage_event_bytes(
+                self.source,
+                self.request_id,
+                self.answer.admitted_at_utc,
+                self._data(status=status, usage=usage, streamed=streamed),
+            )
+        )
+
+    def _data(self, *, status: int, usage: dict[str, Any] | None, streamed: bool) -> dict[str, Any]:
+        if usage is not None and len(msgspec.json.encode(usage)) > MOST_USAGE_BYTES:
+            usage = None
+        return {
+            "tenant": self.answer.tenant,
+            "scopes": self.answer.scopes,
+            "provider": self.provider,
+            "operation": self.call.operation,
+            "requested_model": self.answer.requested_model,
+            "model": self.answer.model,
+            "deployment": self.deployment,
+            "region": self.region,
+            "streamed": streamed,
+            "status": status,
+            "usage": usage,
+            "reservation": self.answer.reservation,
+            "input_tokens_estimate": -(-self.call.body_bytes // 4),
+            "max_output_tokens": self.call.max_output_tokens,
+            "latency_ms": round((time.monotonic() - self.started) * 1000),
+            "decision": self.answer.decision,
+            "attempt": 1,
+        }

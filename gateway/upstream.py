@@ -1,0 +1,119 @@
+"""The model backend: Azure OpenAI with Entra ID or an API key, or the simulated model of the laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import httpx
+
+from gateway.call import ModelCall
+from shared.errors import ConfigInvalid, TollkeeperError
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+
+_ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
+_PATHS = {"chat": "chat/completions", "embeddings": "embeddings"}
+_DEFAULT_API_VERSION = "2024-10-21"
+# Reasoning models may think for minutes before their first byte; connecting never takes long.
+_TIMEOUT = httpx.Timeout(600.0, connect=5.0, pool=5.0)
+_LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+_PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "apim-request-id", "openai-processing-ms", "x-ms-region")
+_NEVER_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+class UpstreamUnreachable(TollkeeperError):  # noqa: N818 - named as the other errors of the product are
+    """No connection to the backend: the model never saw the call, so it cost nothing."""
+
+    code, http_status, kind = "upstream_unreachable", 502, "server_error"
+
+
+class UpstreamBroken(TollkeeperError):  # noqa: N818
+    """The backend took the call and gave no answer: a timeout or a cut connection."""
+
+    code, http_status, kind = "upstream_failed", 504, "server_error"
+
+
+class Upstream:
+    """One kept-open HTTP client to the backend."""
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Raises ConfigInvalid when the settings name no backend. `transport` is for tests."""
+        base_url = settings.upstream_url or settings.local_model_url
+        if base_url is None:
+            raise ConfigInvalid("AZURE_OPENAI_ENDPOINT: is required, such as https://name.openai.azure.com")
+        self.is_simulated = settings.upstream_url is None
+        self._base_url = base_url
+        self._api_key = settings.upstream_key
+        self._managed_identity_client_id = settings.managed_identity_client_id
+        self._credential: AsyncTokenCredential | None = None
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS, transport=transport)
+
+    def model_name(self, served_model: str, deployment: str) -> str:
+        """What the backend calls the model: Azure knows deployments, the simulated model knows models."""
+        return served_model if self.is_simulated else deployment
+
+    async def send(
+        self, call: ModelCall, deployment: str, body: bytes, headers: Mapping[str, str], api_version: str | None
+    ) -> httpx.Response:
+        """Send the call and return once the answer's head is there; the body is still to be read, then closed.
+
+        Raises UpstreamUnreachable when the model cannot have seen the call, UpstreamBroken when it may have.
+        """
+        url = self._url(call, deployment, by_deployment=api_version is not None)
+        params = None if api_version is None or self.is_simulated else {"api-version": api_version}
+        try:
+            auth = await self._authorization()
+            request = self._client.build_request(
+                "POST", url, params=params, content=body, headers={**self._forwarded(headers), **auth}
+            )
+            return await self._client.send(request, stream=True)
+        except _NEVER_REACHED as error:
+            raise UpstreamUnreachable("the model backend cannot be reached", retry_after_seconds=1) from error
+        except httpx.HTTPError as error:
+            raise UpstreamBroken("the model backend took the call but did not answer") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+        if self._credential is not None:
+            await self._credential.close()
+
+    def _url(self, call: ModelCall, deployment: str, *, by_deployment: bool) -> str:
+        path = _PATHS[call.operation]
+        if by_deployment and not self.is_simulated:
+            return f"{self._base_url}/openai/deployments/{deployment}/{path}"
+        return f"{self._base_url}/openai/v1/{path}"
+
+    def _forwarded(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Request headers for the backend. The caller's key stays here; the simulation's knobs go only to it."""
+        forwarded = {"content-type": "application/json", "accept-encoding": "identity"}
+        if self.is_simulated:
+            forwarded |= {name: value for name, value in headers.items() if name.startswith("x-sim-")}
+        return forwarded
+
+    async def _authorization(self) -> dict[str, str]:
+        if self.is_simulated:
+            return {}
+        if self._api_key:
+            return {"api-key": self._api_key}
+        if self._credential is None:
+            from azure.identity.aio import DefaultAzureCredential
+
+            self._credential = DefaultAzureCredential(managed_identity_client_id=self._managed_identity_client_id)
+        token = await self._credential.get_token(_ENTRA_SCOPE)
+        return {"authorization": f"Bearer {token.token}"}
+
+
+def default_api_version(given: str | None) -> str:
+    """The api-version of a call by deployment; Azure requires one."""
+    return given or _DEFAULT_API_VERSION
+
+
+def client_headers(response: httpx.Response) -> dict[str, str]:
+    """The backend's headers a client may see: what describes this answer, nothing that describes our connection."""
+    return {
+        name: value for name, value in response.headers.items() if name in _PASSED_ON or name.startswith("x-ratelimit-")
+    }

@@ -1,0 +1,21 @@
+"""`python -m local.model --port N`: the simulated model on loopback."""
+
+from __future__ import annotations
+
+import argparse
+
+import uvicorn
+
+from local.model.app import build_app
+
+
+def main() -> None:
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(description="A simulated OpenAI-compatible model.")
+    parser.add_argument("--port", type=int, default=8081)
+    arguments = parser.parse_args()
+    uvicorn.run(build_app(), host="127.0.0.1", port=arguments.port, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The gateway's reading of a request and the body it sends on."""
+
+import json
+
+import pytest
+
+from gateway.call import deployment_for, dropped_tools, read_call, resolve_model, upstream_body
+from shared.config.model import Config, Model
+from shared.errors import InvalidRequest
+
+CONFIG = Config(
+    version="1",
+    tenants={},
+    teams={},
+    budgets=(),
+    models={
+        "gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu", "gpt-4o-swc")),
+        "gpt-4o-mini": Model(id="gpt-4o-mini"),
+    },
+)
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def chat(path_deployment: str | None = None, **fields: object):
+    return read_call("chat", json.dumps({"messages": MESSAGES, **fields}).encode(), path_deployment, CONFIG)
+
+
+def sent(call, disabled_tools=()) -> dict:
+    return json.loads(upstream_body(call, "gpt-4o-mini", disabled_tools))
+
+
+def test_deployment_names_stand_for_their_model():
+    """An Azure caller names a deployment and is checked, and priced, as that deployment's model."""
+    assert resolve_model("gpt-4o-swc", CONFIG) == ("gpt-4o", "gpt-4o-swc")
+    assert resolve_model("unheard-of", CONFIG) == ("unheard-of", None)
+    call = chat("gpt-4o-swc")
+    assert (call.model, call.deployment) == ("gpt-4o", "gpt-4o-swc")
+
+
+def test_the_named_deployment_serves_until_another_model_does():
+    """A downgrade leaves the caller's deployment for the cheaper model's own."""
+    call = chat(model="gpt-4o-swc")
+    assert deployment_for(call, "gpt-4o", CONFIG) == "gpt-4o-swc"
+    assert deployment_for(call, "gpt-4o-mini", CONFIG) == "gpt-4o-mini"
+    assert deployment_for(chat(model="gpt-4o"), "gpt-4o", CONFIG) == "gpt-4o-weu"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"max_tokens": 100}, 100),
+        ({"max_completion_tokens": 50, "max_tokens": 100}, 50),
+        ({"max_tokens": 100, "n": 3}, 3 * 100),
+    ],
+)
+def test_the_cap_on_output_counts_every_choice(fields, expected):
+    """Three choices of at most 100 tokens may cost 300, so that much is held."""
+    assert chat(model="gpt-4o", **fields).max_output_tokens == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (b"{", None),
+        (b"[]", None),
+        (b"{}", "model"),
+        (b'{"model": 7}', "model"),
+        (b'{"model": "m", "stream": "yes"}', "stream"),
+        (b'{"model": "m", "max_tokens": -1}', "max_tokens"),
+        (b'{"model": "m", "max_tokens": true}', "max_tokens"),
+        (b'{"model": "m", "max_tokens": 5, "n": 0.5}', "n"),
+        (b'{"model": "m", "tools": "all"}', "tools"),
+        (b'{"model": "m", "tools": [1]}', "tools"),
+        (b'{"model": "m", "stream_options": 1}', "stream_options"),
+    ],
+)
+def test_a_malformed_request_names_its_field(raw, param):
+    """A wrong field is a 400 that names it, before any budget is held or a model called."""
+    with pytest.raises(InvalidRequest) as raised:
+        read_call("chat", raw, None, CONFIG)
+    assert raised.value.param == param
+
+
+def test_usage_is_asked_for_on_every_stream():
+    """A stream without usage could not be billed exactly, so the gateway asks even when the client did not."""
+    assert sent(chat(model="gpt-4o", stream=True))["stream_options"] == {"include_usage": True}
+    kept = sent(chat(model="gpt-4o", stream=True, stream_options={"include_obfuscation": False}))
+    assert kept["stream_options"] == {"include_obfuscation": False, "include_usage": True}
+    assert "stream_options" not in sent(chat(model="gpt-4o"))
+    assert chat(model="gpt-4o", stream=True, stream_options={"include_usage": True}).wants_usage_chunk
+
+
+def test_nothing_else_of_the_body_changes():
+    """Whatever the gateway does not know reaches the model as it was sent."""
+    body = sent(chat(model="gpt-4o", temperature=0.25, response_format={"type": "json_object"}, unknown=[1, None]))
+    assert body == {
+        "messages": MESSAGES,
+        "model": "gpt-4o-mini",
+        "temperature": 0.25,
+        "response_format": {"type": "json_object"},
+        "unknown": [1, None],
+    }
+
+
+def test_disabled_tools_are_left_out_and_named():
+    """A disabled tool is dropped, the others stay."""
+    search = {"type": "function", "function": {"name": "web_search"}}
+    lookup = {"type": "function", "function": {"name": "look_up"}}
+    call = chat(model="gpt-4o", tools=[search, lookup], tool_choice="auto")
+    assert call.tools == ("web_search", "look_up")
+    body = sent(call, ["web_search", "code_interpreter"])
+    assert (body["tools"], body["tool_choice"]) == ([lookup], "auto")
+    assert dropped_tools(call, ["code_interpreter", "web_search"]) == ["web_search"]
+
+
+def test_without_tools_left_nothing_points_at_them():
+    """tool_choice without tools is an error at the backend, so it goes with the last tool."""
+    search = {"type": "function", "function": {"name": "web_search"}}
+    choice = {"type": "function", "function": {"name": "web_search"}}
+    call = chat(model="gpt-4o", tools=[search], tool_choice=choice, parallel_tool_calls=False, web_search_options={})
+    assert set(sent(call, ["web_search"])) == {"messages", "model"}
+
+
+def test_a_choice_of_a_disabled_tool_goes_with_it():
+    """Forcing a tool that was dropped would fail the call; the model chooses among the rest instead."""
+    tools = [{"type": "function", "function": {"name": name}} for name in ("web_search", "look_up")]
+    choice = {"type": "function", "function": {"name": "web_search"}}
+    body = sent(chat(model="gpt-4o", tools=tools, tool_choice=choice), ["web_search"])
+    assert "tool_choice" not in body
+    assert len(body["tools"]) == 1
+
+
+def test_embeddings_hold_nothing_for_output():
+    """An embeddings call has no output tokens to estimate."""
+    call = read_call("embeddings", b'{"model": "text-embedding-3-small", "input": "x"}', None, CONFIG)
+    assert call.max_output_tokens == 0
