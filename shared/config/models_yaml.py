@@ -8,6 +8,7 @@ from shared.config.model import Model, PriceOverride
 from shared.config.problems import did_you_mean
 from shared.config.yaml_lines import Value
 from shared.money import pico_per_token
+from shared.pricing.deployments import DEPLOYMENT_TYPES
 from shared.usage.tokens import PRICED_KINDS
 
 MODEL_FIELDS = (
@@ -23,6 +24,7 @@ MODEL_FIELDS = (
     "price_as",
 )
 PRICE_FIELDS = ("model", "provider", "deployment", "region", "tenant", "effective_from", "usd_per_million")
+BILLED_AS = (*DEPLOYMENT_TYPES, "provisioned")  # provisioned throughput is paid by the hour: no price per token
 MAX_MODEL_TOKENS = 100_000_000
 
 
@@ -80,7 +82,7 @@ def _read_model(section: Section) -> Model:
         max_output_tokens=section.integer("max_output_tokens", 0, MAX_MODEL_TOKENS),
         typical_output_tokens=section.integer("typical_output_tokens", 0, MAX_MODEL_TOKENS),
         fallbacks=section.texts("fallbacks"),
-        deployment_type=section.text("deployment_type"),
+        deployment_type=section.choice("deployment_type", BILLED_AS) if section.has("deployment_type") else None,
         price_as=section.text("price_as"),
     )
 

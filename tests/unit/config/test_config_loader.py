@@ -220,6 +220,11 @@ def test_a_wrong_budget_is_refused(entry: str, field: str, says: str) -> None:
         ({"tenants": "tenants: [{id: a, currency: EUR}]"}, "tenants.yaml:1: tenants[0].currency", "exchange rate"),
         ({"tenants": "tenants: [{id: a, guard_usd_per_million: {input: 1}}]"}, "tenants.yaml:1", "output: is required"),
         ({"models": "models: [{id: a}, {id: a}]"}, "models.yaml:1: models[1].id", "twice"),
+        (
+            {"models": "models: [{id: a, deployment_type: gobal}]"},
+            "models.yaml:1: models[0].deployment_type",
+            "none of",
+        ),
         ({"models": "models: [{id: a, fallbacks: [b]}]"}, "models.yaml:1: models[0].fallbacks", "'b' is not listed"),
         ({"models": "models: [{id: a, fallbacks: [a]}]"}, "models.yaml:1: models[0].fallbacks", "its own fallback"),
         (

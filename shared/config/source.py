@@ -1,0 +1,182 @@
+"""Where configuration files come from: a directory, or a blob container of versions and a pointer to one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from shared.config.loader import config_version, load_config
+from shared.errors import ConfigInvalid, StateUnavailable
+
+if TYPE_CHECKING:
+    from azure.storage.blob.aio import ContainerClient
+
+    from shared.settings import Settings
+
+POINTER = "current"
+VERSIONS = "versions"
+_PARALLEL_BLOBS = 16
+
+
+class ConfigSource(Protocol):
+    """Gives the files of the newest version. `root` names the place in problems."""
+
+    root: str
+
+    async def fetch(self) -> dict[str, bytes]:
+        """Files by relative name. Raises ConfigInvalid or StateUnavailable when they cannot be had."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class DirectorySource:
+    """The YAML files under a directory."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self.root = str(path)
+
+    def read(self) -> dict[str, bytes]:
+        """Files by relative name; other files (a README, an editor's backup) are no concern of ours.
+
+        Raises ConfigInvalid when the directory is not there or a file cannot be read.
+        """
+        if not self._path.is_dir():
+            raise ConfigInvalid(f"CONFIG_DIR: {self.root} is not a directory")
+        found = (path for path in self._path.rglob("*") if path.suffix in (".yaml", ".yml"))
+        visible = (path for path in found if not any(part.startswith(".") for part in self._name(path).split("/")))
+        try:
+            return {self._name(path): path.read_bytes() for path in visible if path.is_file()}
+        except OSError as error:
+            raise ConfigInvalid(f"{self.root}: cannot be read: {error.strerror}") from error
+
+    async def fetch(self) -> dict[str, bytes]:
+        """As `read`, off the event loop."""
+        return await asyncio.to_thread(self.read)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._path).as_posix()
+
+
+class Pointer(msgspec.Struct, frozen=True):
+    """The content of the blob `current`."""
+
+    version: str
+    files: tuple[str, ...]
+
+
+class BlobSource:
+    """The version that the container's `current` blob names. `open_container` is called once, at the first fetch."""
+
+    def __init__(self, open_container: Callable[[], ContainerClient], root: str) -> None:
+        self._open = open_container
+        self._container: ContainerClient | None = None
+        self._last: tuple[str, dict[str, bytes]] | None = None
+        self.root = root
+
+    async def fetch(self) -> dict[str, bytes]:
+        """Files of the current version; when the pointer did not move, those read before.
+
+        Raises ConfigInvalid when nothing was published or a file is missing or altered, StateUnavailable when the
+        storage cannot be reached.
+        """
+        return await _translated(self._fetch, self.root)
+
+    async def close(self) -> None:
+        """Close the connection, if one was opened."""
+        if self._container is not None:
+            await self._container.close()
+            self._container = None
+
+    async def _fetch(self) -> dict[str, bytes]:
+        if self._container is None:
+            self._container = self._open()
+        container = self._container
+        pointer = msgspec.json.decode(await _download(container, POINTER), type=Pointer)
+        if self._last is not None and self._last[0] == pointer.version:
+            return self._last[1]
+        slots = asyncio.Semaphore(_PARALLEL_BLOBS)
+
+        async def body(name: str) -> bytes:
+            async with slots:
+                return await _download(container, f"{VERSIONS}/{pointer.version}/{name}")
+
+        files = dict(zip(pointer.files, await asyncio.gather(*map(body, pointer.files)), strict=True))
+        if config_version(files) != pointer.version:
+            raise ConfigInvalid(f"{self.root}: the files of version {pointer.version[:12]} are not those published")
+        self._last = (pointer.version, files)
+        return files
+
+
+async def publish_config(files: Mapping[str, bytes], container: ContainerClient) -> str:
+    """Validate the files, store them as a version of their own, then point `current` at it. Returns the version.
+
+    The pointer moves last and in one write: a reader sees the old version or the new one, never a mixture, and a
+    publisher that dies half-way changes nothing. Raises ConfigInvalid for a configuration that would be refused.
+    """
+    load_config(files)
+    version = config_version(files)
+    slots = asyncio.Semaphore(_PARALLEL_BLOBS)
+
+    async def upload(name: str, body: bytes) -> None:
+        async with slots:
+            await container.upload_blob(f"{VERSIONS}/{version}/{name}", body, overwrite=True)
+
+    await asyncio.gather(*(upload(name, body) for name, body in files.items()))
+    pointer = Pointer(version=version, files=tuple(sorted(files)))
+    await container.upload_blob(POINTER, msgspec.json.encode(pointer), overwrite=True)
+    return version
+
+
+def open_source(settings: Settings) -> ConfigSource:
+    """The source that the settings name."""
+    location = settings.config_location
+    if location.startswith(("https://", "http://")):
+        return BlobSource(lambda: open_container(location, settings), location)
+    return DirectorySource(location)
+
+
+def open_container(address: str, settings: Settings) -> ContainerClient:
+    """A client for the container: managed identity, or the account key when a connection string is configured."""
+    from azure.storage.blob.aio import ContainerClient
+
+    return ContainerClient.from_container_url(address, credential=_credential(settings))
+
+
+def _credential(settings: Settings) -> Any:
+    if settings.storage_connection:
+        parts = dict(part.split("=", 1) for part in settings.storage_connection.split(";") if "=" in part)
+        if "AccountKey" in parts:
+            return {"account_name": parts.get("AccountName", ""), "account_key": parts["AccountKey"]}
+    from azure.identity.aio import ManagedIdentityCredential
+
+    return ManagedIdentityCredential(client_id=settings.managed_identity_client_id)
+
+
+async def _download(container: ContainerClient, name: str) -> bytes:
+    stream = await container.download_blob(name)
+    return await stream.readall()
+
+
+async def _translated(fetch: Callable[[], Awaitable[dict[str, bytes]]], root: str) -> dict[str, bytes]:
+    """Storage's own errors as ours, so that callers need not know the SDK."""
+    from azure.core.exceptions import AzureError, ResourceNotFoundError
+
+    try:
+        return await fetch()
+    except ResourceNotFoundError as error:
+        raise ConfigInvalid(f"{root}: no published configuration, or a file of it is missing") from error
+    except msgspec.DecodeError as error:
+        raise ConfigInvalid(f"{root}/{POINTER}: {error}") from error
+    except AzureError as error:
+        raise StateUnavailable(f"{root}: the configuration cannot be read: {type(error).__name__}") from error

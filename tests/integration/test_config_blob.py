@@ -1,0 +1,34 @@
+"""Configuration published to real Blob Storage reaches a running store."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from local.azurite import Azurite
+from shared.config.source import open_container, open_source, publish_config
+from shared.config.store import ConfigStore
+from shared.errors import ConfigInvalid
+from shared.settings import Settings
+
+GOOD = {"tenants.yaml": b"tenants: [{id: default}]", "teams/a.yaml": b"team: a"}
+NEWER = {**GOOD, "tenants.yaml": b"tenants: [{id: default}, {id: contoso}]"}
+
+
+async def test_a_published_version_is_picked_up(azurite: Azurite) -> None:
+    """Publish, load, publish again, refresh: the store follows; before the first publish the load says what is missing."""
+    address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
+    settings = Settings(config_location=address, storage_connection=azurite.connection_string)
+    store = ConfigStore(open_source(settings))
+    async with open_container(address, settings) as container:
+        await container.create_container()
+        with pytest.raises(ConfigInvalid, match="no published configuration"):
+            await store.load()
+        first = await publish_config(GOOD, container)
+        assert (await store.load()).version == first
+        second = await publish_config(NEWER, container)
+        assert await store.refresh(force=True)
+        assert store.current.version == second
+        assert "contoso" in store.current.tenants
+    await store.close()
