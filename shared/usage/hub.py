@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shared.errors import PayloadTooLarge, TollkeeperError
 from shared.settings import Settings
@@ -40,6 +40,7 @@ class UsagePublisher:
         """`hub` names another hub of the same namespace; the usage hub when left out."""
         self._settings = settings
         self._hub = hub or settings.usage_hub
+        self._partitions: list[str] = []  # as last listed
         self._client: EventHubProducerClient | None = None
         self._credential: DefaultAzureCredential | None = None
 
@@ -49,25 +50,23 @@ class UsagePublisher:
         Raises PayloadTooLarge before anything is sent when one event cannot fit a message, and HubUnavailable when the
         hub does not answer; then some may have been sent, and sending all again is right: the ledger drops duplicates.
         """
+        from azure.core.exceptions import AzureError
         from azure.eventhub.exceptions import EventHubError
 
         try:
             for batch in await self._batches(bodies):
                 await self._open().send_batch(batch)
-        except EventHubError as error:
-            raise HubUnavailable(
-                f"the hub {self._hub!r} did not take the events: {error}", retry_after_seconds=1
-            ) from error
+        except (EventHubError, AzureError) as error:
+            raise self._unavailable(error) from error
 
     async def partition_state(self) -> list[PartitionState]:
         """How far each partition has come, in partition order. Raises HubUnavailable."""
+        from azure.core.exceptions import AzureError
         from azure.eventhub.exceptions import EventHubError
 
-        client = self._open()
         try:
-            partitions = await client.get_partition_ids()
-            found = await asyncio.gather(*(client.get_partition_properties(partition) for partition in partitions))
-        except EventHubError as error:
+            found = await self._partition_properties()
+        except (EventHubError, AzureError) as error:
             raise self._unavailable(error) from error
         return [
             PartitionState(
@@ -78,6 +77,22 @@ class UsagePublisher:
             )
             for state in found
         ]
+
+    async def _partition_properties(self) -> list[dict[str, Any]]:
+        """Every management request opens its own connection (half a second), so known partitions are asked about
+        while the list is read again: a hub can grow, and a partition overlooked would let holds expire unsettled.
+        """
+        client = self._open()
+        known, self._partitions = self._partitions, []  # a hub created anew may have fewer: a failure forgets them
+        listed, *states = await asyncio.gather(
+            client.get_partition_ids(), *(client.get_partition_properties(partition) for partition in known)
+        )
+        by_partition = {state["id"]: state for state in states}
+        missing = [partition for partition in listed if partition not in by_partition]
+        found = await asyncio.gather(*(client.get_partition_properties(partition) for partition in missing))
+        by_partition.update((state["id"], state) for state in found)
+        self._partitions = listed
+        return [by_partition[partition] for partition in listed]
 
     async def close(self) -> None:
         """Close the connection; a later call opens it again."""
@@ -110,7 +125,8 @@ class UsagePublisher:
         return [*done, *filling.values()]
 
     def _unavailable(self, error: Exception) -> HubUnavailable:
-        return HubUnavailable(f"the hub {self._hub!r} did not answer: {error}", retry_after_seconds=1)
+        reason = str(error).partition("\n")[0]
+        return HubUnavailable(f"the hub {self._hub!r} did not answer: {reason}", retry_after_seconds=1)
 
     def _open(self) -> EventHubProducerClient:
         """The client. No await stands between looking and storing, so concurrent callers share one."""
@@ -142,4 +158,4 @@ def _fits(batch: EventDataBatch, event: EventData) -> bool:
 
 
 def _epoch_ms(time_utc: datetime) -> int:
-    return int((time_utc - _EPOCH).total_seconds() * 1000)
+    return (time_utc - _EPOCH) // timedelta(milliseconds=1)
