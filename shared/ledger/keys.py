@@ -1,0 +1,59 @@
+"""Where a row lives: the hour of its own time plus a hash shard, under a hash of its identity.
+
+A function of the event alone, so every retry of the event lands on the same row, whichever worker writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+
+SHARDS = 4  # never changes: with another count a retried event would land on another row and be billed twice
+ONE_HOUR = timedelta(hours=1)
+
+
+def row_key(source: str, event_id: str) -> str:
+    """32 hex digits of the identity. The length prefix keeps ("a", "bc") and ("ab", "c") apart."""
+    text = f"{len(source)}:{source}{event_id}".encode()
+    return blake2b(text, digest_size=16).hexdigest()
+
+
+def hour_key(time_utc: datetime) -> str:
+    """`yyyymmddHH` of an instant, in UTC. Sorts like time."""
+    return time_utc.astimezone(UTC).strftime("%Y%m%d%H")
+
+
+def partition_key(time_utc: datetime, key: str) -> str:
+    """`yyyymmddHH-<shard>` of the row with this row key."""
+    return f"{hour_key(time_utc)}-{int(key[0], 16) % SHARDS}"
+
+
+def hour_start(hour: str) -> datetime:
+    """The instant at which an hour key starts. Raises ValueError when it is no hour key."""
+    return datetime.strptime(hour, "%Y%m%d%H").replace(tzinfo=UTC)
+
+
+def partitions_of(hour: str) -> list[str]:
+    """The partitions that hold an hour's rows; they can be read in parallel."""
+    return [f"{hour}-{shard}" for shard in range(SHARDS)]
+
+
+def hours_between(start_utc: datetime, end_utc: datetime) -> Iterator[str]:
+    """The keys of all hours that overlap [start, end)."""
+    at = start_utc.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    while at < end_utc:
+        yield hour_key(at)
+        at += ONE_HOUR
+
+
+def quarter_start(time_utc: datetime) -> datetime:
+    """The quarter hour an instant falls into: the finest grid on which any time zone starts its days."""
+    at = time_utc.astimezone(UTC)
+    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
+
+
+def hour_end_key(end_utc: datetime) -> str:
+    """The first hour key that lies wholly at or after `end_utc`: the exclusive bound of a range of hours."""
+    whole = end_utc.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return hour_key(whole if whole == end_utc else whole + ONE_HOUR)

@@ -1,0 +1,110 @@
+"""The ledger's tables: opens them once per process, creates what is missing, closes them at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
+    from azure.data.tables.aio import TableClient, TableServiceClient
+    from azure.storage.blob.aio import BlobServiceClient, ContainerClient
+
+TABLES = ("ledger", "hours", "rollups", "deadletters", "outbox", "periods", "state")
+TRANSACTION_ROWS = 100  # Table Storage's limit; one more and Azurite answers with a malformed reply instead of a 400
+
+# A lost reply must surface while the caller's time budget lasts; the defaults would retry for minutes.
+_CLIENT_OPTIONS: dict[str, Any] = {
+    "retry_total": 3,
+    "retry_backoff_factor": 0.2,
+    "connection_timeout": 5,
+    "read_timeout": 20,
+}
+
+
+@dataclass
+class Tables:
+    """The clients of all ledger tables and of the blob container for what is too large for a table."""
+
+    service: TableServiceClient
+    ledger: TableClient
+    hours: TableClient
+    rollups: TableClient
+    deadletters: TableClient
+    outbox: TableClient
+    periods: TableClient
+    state: TableClient
+    blob_service: BlobServiceClient
+    bodies: ContainerClient  # bodies of dead letters
+    credential: AsyncTokenCredential | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.service.close()
+        await self.blob_service.close()
+        if self.credential is not None:
+            await self.credential.close()
+
+
+async def open_tables(settings: Settings) -> Tables:
+    """Open the ledger's tables and blob container, creating the missing ones.
+
+    Raises the SDK's errors when storage cannot be reached, and ValueError when no address is configured.
+    """
+    tables = _connect(settings)
+    try:
+        await asyncio.gather(
+            *(tables.service.create_table_if_not_exists(_name(settings, table)) for table in TABLES),
+            _create_container(tables.bodies),
+        )
+    except BaseException:
+        await tables.close()
+        raise
+    return tables
+
+
+def _name(settings: Settings, table: str) -> str:
+    return f"{settings.table_prefix}{table}"
+
+
+def _connect(settings: Settings) -> Tables:
+    from azure.data.tables.aio import TableServiceClient
+    from azure.storage.blob.aio import BlobServiceClient
+
+    credential: AsyncTokenCredential | None = None
+    if settings.storage_connection:
+        service = TableServiceClient.from_connection_string(settings.storage_connection, **_CLIENT_OPTIONS)
+        blobs = BlobServiceClient.from_connection_string(settings.storage_connection)
+    elif settings.tables_endpoint and settings.blobs_endpoint:
+        credential = _credential(settings)
+        service = TableServiceClient(settings.tables_endpoint, credential=credential, **_CLIENT_OPTIONS)
+        blobs = BlobServiceClient(settings.blobs_endpoint, credential=credential)
+    else:
+        raise ValueError("LEDGER_STORAGE, or LEDGER_TABLES_ENDPOINT and LEDGER_BLOBS_ENDPOINT, must be set")
+    return Tables(
+        service=service,
+        blob_service=blobs,
+        bodies=blobs.get_container_client(f"{settings.table_prefix.lower()}-dead-letters"),
+        credential=credential,
+        **{table: service.get_table_client(_name(settings, table)) for table in TABLES},
+    )
+
+
+def _credential(settings: Settings) -> AsyncTokenCredential:
+    from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
+
+    if settings.managed_identity_client_id:
+        return ManagedIdentityCredential(client_id=settings.managed_identity_client_id)
+    return DefaultAzureCredential()
+
+
+async def _create_container(container: ContainerClient) -> None:
+    from azure.core.exceptions import ResourceExistsError
+
+    try:
+        await container.create_container()
+    except ResourceExistsError:
+        return
