@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_check_body_bytes: int = 64 * 1024
     max_usage_body_bytes: int = 1024 * 1024
 
+    gateway_port: int = 8080
+    gateway_name: str = "local"  # the end of its events' CloudEvents source
     gateway_keys: Mapping[str, str] = msgspec.field(default_factory=dict)  # sha256 hex of a key -> subscription
     upstream_url: str | None = None
     upstream_key: str | None = None
@@ -178,6 +180,8 @@ def _build(read: _Reader) -> Settings:
         default_output_tokens=read.integer("DEFAULT_OUTPUT_TOKENS", 500, 1, 1_000_000),
         max_check_body_bytes=read.integer("MAX_CHECK_BODY_BYTES", 64 * 1024, 1024, 16 * 1024 * 1024),
         max_usage_body_bytes=read.integer("MAX_USAGE_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
+        gateway_port=read.integer("GATEWAY_PORT", 8080, 1, 65_535),
+        gateway_name=read.pattern("GATEWAY_NAME", "local", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a short name"),
         gateway_keys=_gateway_keys(read),
         upstream_url=read.url("AZURE_OPENAI_ENDPOINT", ("https", "http")),
         upstream_key=read.text("AZURE_OPENAI_API_KEY"),

@@ -7,13 +7,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from shared.config.loader import config_version, load_config
 from shared.config.model import Config
-from shared.config.source import ConfigSource
 from shared.errors import StateUnavailable, TollkeeperError
+
+if TYPE_CHECKING:
+    from shared.config.source import ConfigSource
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ NEWER = {**GOOD, "tenants.yaml": b"tenants: [{id: default}, {id: contoso}]"}
 
 
 async def test_a_published_version_is_picked_up(azurite: Azurite) -> None:
-    """Publish, load, publish again, refresh: the store follows; before the first publish the load says what is missing."""
+    """The store follows what is published; before the first publish its load says what is missing."""
     address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
     settings = Settings(config_location=address, storage_connection=azurite.connection_string)
     store = ConfigStore(open_source(settings))
