@@ -7,11 +7,13 @@ empties what it uses. A fixture skips only when a part it needs is not installed
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from local.azurite import Azurite, start_azurite
+from local.eventhub.embedded import EmbeddedHub
 from local.process import PartMissingError
 from local.redis_server import Engine, RedisCluster, RedisServer, start_cluster, start_redis
 
@@ -67,6 +69,27 @@ def redis_cluster() -> Iterator[RedisCluster]:
         pytest.skip(f"Redis cluster: {missing}")
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[EmbeddedHub]:
+    """An Event Hubs server without hubs: `.create_hub(name)`, `.connection_string()`, `.log(name)`, `.set_fault(...)`.
+
+    It runs on a thread of its own, so synchronous and asynchronous clients can both use it.
+    """
+    server = EmbeddedHub()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hub_name(hub: EmbeddedHub) -> Iterator[str]:
+    """A new hub of two partitions on `hub`, deleted after the test; faults set by the test are taken away."""
+    name = f"hub-{uuid.uuid4().hex[:12]}"
+    hub.create_hub(name, partition_count=2)
+    yield name
+    hub.set_fault(None)
+    hub.delete_hub(name)
 
 
 def _redis(engine: Engine) -> Iterator[RedisServer]:
