@@ -1,0 +1,51 @@
+# The commands of the project. They work from a fresh clone: the first one makes .venv, later ones find it ready.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: run test lint format bench check-config help
+
+PY := .venv/bin/python
+READY := .venv/.ready
+PYTEST_ARGS ?= -q
+CONFIG_DIR ?= config
+# TOUR, ONCE, GATEWAY, FUNCTIONS_PORT and GATEWAY_PORT reach `make run` from the environment or the command line as they are.
+
+run: $(READY) ## start everything on this machine and play the tour (TOUR=0: only serve; ONCE=1: exit after the tour)
+	@$(PY) -m local
+
+test: lint ## lint, types, and all tests (PYTEST_ARGS="-q tests/unit" for some)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff and mypy --strict
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: $(READY) ## let ruff put the code into shape
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(READY) ## measure against a baseline in the same run
+	@$(PY) -m bench
+
+check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, line and field of every problem
+	@$(PY) -m shared.config check $(CONFIG_DIR)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Set-up runs once, and again when a requirements file changes. It stops with a sentence, not a traceback.
+$(READY): requirements.txt requirements-dev.txt gateway/requirements.txt
+	@python=$$(for p in $${PYTHON:-python3 python3.13 python3.12 python3.11}; do \
+	  if "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then echo "$$p"; break; fi; \
+	done); \
+	if [ -z "$$python" ]; then echo "Python 3.11 to 3.13 is needed; set PYTHON to its path" >&2; exit 1; fi; \
+	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  echo "Making .venv with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear .venv || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }; \
+	fi
+	@echo "Installing the packages into .venv (once; a minute or so)"
+	@$(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r requirements-dev.txt \
+	  | awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages found"; fflush()} \
+	         /^Installing collected/ {print "  installing"; fflush()} /^Successfully/ {print "  done"}'
+	@touch $@
