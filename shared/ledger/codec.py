@@ -22,7 +22,7 @@ INT64 = "Edm.Int64"
 MAX_ROW_TEXT = 24_000  # a column holds 32 Ki characters; 100 such rows stay under the 4 MiB of a transaction
 
 # Columns of `charges`: what budgets count, without what only reports need.
-CHARGE_COLUMNS = ("tenant", "time", "scopes", "charge_nano_usd", "cell", "stream", "enqueued_ms", "sequence")
+CHARGE_COLUMNS = ("tenant", "time", "scopes", "charge_nano_usd", "cell", "stream", "enqueued_ms", "sequence", "model")
 
 _TEXTS = ("provider", "operation", "requested_model", "model", "deployment", "region", "decision", "price_id")
 _REMARKS = ("cell", "who", "why")

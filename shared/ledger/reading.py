@@ -42,6 +42,7 @@ class Charge(NamedTuple):
     charge_nano_usd: int
     cell: str | None  # grants only: the one counter they move
     position: Position | None  # None: a sum of rows, all at or before the marks asked for
+    model: str  # that served; a budget may count one model
 
 
 class HourReader:
@@ -67,7 +68,7 @@ class HourReader:
             if cells is None:
                 return await self._row_charges(hour.key, tenant, start_utc, end_utc, marks)
             return [
-                Charge(cell.scopes, cell.quarter_utc, cell.charge_nano_usd, cell.cell, None)
+                Charge(cell.scopes, cell.quarter_utc, cell.charge_nano_usd, cell.cell, None, cell.model)
                 for cell in cells
                 if start_utc <= cell.quarter_utc < end_utc
             ]
@@ -126,9 +127,11 @@ class HourReader:
                 extend(reach, position)
         return {stream: stop.highest for stream, stop in reach.items()}
 
-    async def hour_rows(self, hour: str) -> list[LedgerRow]:
-        """All rows of an hour, of every tenant."""
-        return [decode(row) for row in await self._query_hour(hour, None)]
+    async def hour_rows(self, hour: str) -> AsyncIterator[LedgerRow]:
+        """All rows of an hour, of every tenant, page by page."""
+        for partition in partitions_of(hour):
+            async for entity in self._tables.ledger.query_entities(f"PartitionKey eq '{partition}'"):
+                yield decode(entity)
 
     async def _range(self, start_utc: datetime, end_utc: datetime) -> list[Hour]:
         return [hour async for hour in self._hours.scan(hour_key(start_utc), hour_end_key(end_utc))]
@@ -184,7 +187,8 @@ class HourReader:
                 continue
             if start_utc <= time_utc < end_utc:
                 amount_nano_usd = integer(row["charge_nano_usd"])
-                charges.append(Charge(scopes_of(row["scopes"]), time_utc, amount_nano_usd, row.get("cell"), position))
+                scopes, model = scopes_of(row["scopes"]), row.get("model", "")
+                charges.append(Charge(scopes, time_utc, amount_nano_usd, row.get("cell"), position, model))
         return charges
 
     async def _hour_rows(

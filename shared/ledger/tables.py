@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,23 +56,48 @@ async def open_tables(settings: Settings) -> Tables:
 
     Raises the SDK's errors when storage cannot be reached, and ValueError when no address is configured.
     """
-    tables = _connect(settings)
+    tables = connect_tables(settings)
     try:
-        await asyncio.gather(
-            *(tables.service.create_table_if_not_exists(_name(settings, table)) for table in TABLES),
-            _create_container(tables.bodies),
-        )
+        await create_missing(tables, settings)
     except BaseException:
         await tables.close()
         raise
     return tables
 
 
+async def create_missing(tables: Tables, settings: Settings) -> None:
+    """Create the tables and the container that do not exist yet."""
+    await asyncio.gather(
+        *(tables.service.create_table_if_not_exists(_name(settings, table)) for table in TABLES),
+        _create_container(tables.bodies),
+    )
+
+
+async def delete_rows(table: TableClient, keys: Iterable[tuple[str, str]]) -> None:
+    """Delete rows given by (PartitionKey, RowKey); those already gone are fine."""
+    from azure.data.tables import TableTransactionError
+
+    partitions: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+    for partition, row in keys:
+        partitions[partition].append({"PartitionKey": partition, "RowKey": row})
+    for rows in partitions.values():
+        for start in range(0, len(rows), TRANSACTION_ROWS):
+            chunk = rows[start : start + TRANSACTION_ROWS]
+            try:
+                await table.submit_transaction([("delete", row) for row in chunk])
+            except TableTransactionError as error:
+                if error.status_code != 404:
+                    raise
+                # Somebody else is deleting the same rows; one by one a missing row is no error.
+                await asyncio.gather(*(table.delete_entity(row) for row in chunk))
+
+
 def _name(settings: Settings, table: str) -> str:
     return f"{settings.table_prefix}{table}"
 
 
-def _connect(settings: Settings) -> Tables:
+def connect_tables(settings: Settings) -> Tables:
+    """Clients of the ledger's storage, without any call to it. Raises ValueError when no address is configured."""
     from azure.data.tables.aio import TableServiceClient
     from azure.storage.blob.aio import BlobServiceClient
 

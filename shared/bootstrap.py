@@ -1,0 +1,289 @@
+"""The composition root: the only place that wires services to stores, stores to clients, and clients to settings.
+
+Everything is built at first use, so a worker that only answers budget checks never imports the ledger's SDKs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from shared.budgets.reservation import ReservationSigner
+    from shared.budgets.reset import ResetService
+    from shared.budgets.service import BudgetService
+    from shared.budgets.snapshot import Snapshot
+    from shared.budgets.spend import SpendService
+    from shared.budgets.store import BudgetStore
+    from shared.config.store import ConfigStore
+    from shared.health import HealthService
+    from shared.ledger.deadletters import DeadLetters
+    from shared.ledger.ingest import IngestService
+    from shared.ledger.outbox import Outbox
+    from shared.ledger.repair import RepairService
+    from shared.ledger.replay import ReplayService
+    from shared.ledger.retention import RetentionJob
+    from shared.ledger.rollup_job import RollupJob
+    from shared.ledger.settlement import TenantSettler
+    from shared.ledger.state import ProcessingState
+    from shared.ledger.store import LedgerStore
+    from shared.ledger.summary import Summaries
+    from shared.ledger.tables import Tables
+    from shared.pricing.book import PriceBook
+    from shared.pricing.pricer import Pricer
+    from shared.reports.service import Reports
+    from shared.routing.router import Router
+    from shared.usage.helicone import HeliconeWebhook
+    from shared.usage.hub import UsagePublisher
+
+_MINUTE_MS = 60_000
+_STATEMENTS_CONTAINER = "statements"
+
+
+class Services:
+    """All services of one process. Built lazily; `close` closes what was opened."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._snapshot: Snapshot | None = None
+
+    async def start(self) -> None:
+        """Load the configuration; on a laptop also create the tables, which in Azure the templates create."""
+        settings = self.settings
+        settings.require_platform_auth()
+        await self.config.load()
+        if settings.environment == "development" and settings.storage_connection:
+            from shared.ledger.tables import create_missing
+
+            await create_missing(self.tables, settings)
+
+    def snapshot(self) -> Snapshot:
+        """The configuration in force with what is derived from it. A memory read; a newer version loads behind it."""
+        from shared.budgets.snapshot import Snapshot
+
+        self.config.refresh_if_due()
+        config = self.config.current
+        if self._snapshot is None or self._snapshot.config is not config:
+            from shared.pricing.pricer import Pricer
+            from shared.routing.router import Router
+
+            pricer = Pricer(self.price_book, config)
+            self._snapshot = Snapshot(config, pricer, Router(config, pricer))
+        return self._snapshot
+
+    @property
+    def pricer(self) -> Pricer:
+        """Prices under the configuration in force."""
+        return self.snapshot().pricer
+
+    @property
+    def router(self) -> Router:
+        """Routes under the configuration in force."""
+        return self.snapshot().router
+
+    @cached_property
+    def config(self) -> ConfigStore:
+        from shared.config.source import open_source
+        from shared.config.store import ConfigStore
+
+        return ConfigStore(open_source(self.settings), self.settings.config_poll_seconds)
+
+    @cached_property
+    def price_book(self) -> PriceBook:
+        from shared.pricing.book import PriceBook
+
+        return PriceBook.load()
+
+    @cached_property
+    def signer(self) -> ReservationSigner:
+        from shared.budgets.reservation import ReservationSigner
+
+        return ReservationSigner([key.encode() for key in self.settings.token_keys])
+
+    @cached_property
+    def counters(self) -> BudgetStore:
+        from shared.budgets.connect import open_redis
+        from shared.budgets.store import BudgetStore
+
+        settings = self.settings
+        return BudgetStore(open_redis(settings), settings.hold_ttl_seconds * 1000, settings.hold_bucket_seconds * 1000)
+
+    @cached_property
+    def budget(self) -> BudgetService:
+        from shared.budgets.service import BudgetService
+
+        return BudgetService(
+            self.snapshot,
+            self.counters,
+            self.signer,
+            default_output_tokens=self.settings.default_output_tokens,
+            timeout_seconds=self.settings.redis_timeout_seconds,
+            stalled_ingest_ms=self.settings.hold_ttl_seconds * 1000 + 10 * _MINUTE_MS,
+        )
+
+    @cached_property
+    def spend(self) -> SpendService:
+        from shared.budgets.spend import SpendService
+
+        return SpendService(self.snapshot, self.counters)
+
+    @cached_property
+    def publisher(self) -> UsagePublisher:
+        from shared.usage.hub import UsagePublisher
+
+        return UsagePublisher(self.settings)
+
+    @cached_property
+    def reset(self) -> ResetService:
+        from shared.budgets.reset import ResetService
+
+        return ResetService(self.spend, self.publisher.publish)
+
+    @cached_property
+    def tables(self) -> Tables:
+        from shared.ledger.tables import connect_tables
+
+        return connect_tables(self.settings)
+
+    @cached_property
+    def ledger(self) -> LedgerStore:
+        from shared.ledger.store import LedgerStore
+
+        return LedgerStore(self.tables)
+
+    @cached_property
+    def settler(self) -> TenantSettler:
+        from shared.ledger.settlement import TenantSettler
+
+        return TenantSettler(self.counters)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        from shared.ledger.deadletters import DeadLetters
+
+        return DeadLetters(self.tables)
+
+    @cached_property
+    def replay(self) -> ReplayService:
+        from shared.ledger.replay import ReplayService
+
+        return ReplayService(self.dead_letters, self.publisher.publish)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        from shared.ledger.outbox import Outbox
+
+        return Outbox(self.tables.outbox)
+
+    @cached_property
+    def state(self) -> ProcessingState:
+        from shared.ledger.state import ProcessingState
+
+        return ProcessingState(self.tables.state)
+
+    @cached_property
+    def ingest(self) -> IngestService:
+        from shared.ledger.ingest import IngestService
+
+        return IngestService(
+            self.snapshot,
+            self.ledger,
+            self.settler,
+            self.signer,
+            self.dead_letters,
+            self.outbox,
+            self.state,
+            default_output_tokens=self.settings.default_output_tokens,
+        )
+
+    @cached_property
+    def repair(self) -> RepairService:
+        from shared.ledger.repair import RepairService
+
+        return RepairService(
+            self.snapshot,
+            self.counters,
+            self.ledger,
+            self.settler,
+            self.state,
+            self.outbox,
+            self.publisher.partition_state,
+            self.settings.usage_hub,
+        )
+
+    @cached_property
+    def rollups(self) -> RollupJob:
+        from shared.ledger.rollup_job import RollupJob
+
+        return RollupJob(self.ledger)
+
+    @cached_property
+    def summaries(self) -> Summaries:
+        from shared.ledger.summary import Summaries
+
+        return Summaries(self.ledger)
+
+    @cached_property
+    def retention(self) -> RetentionJob:
+        from shared.ledger.retention import RetentionJob
+
+        return RetentionJob(self.tables, self.settings.ledger_retention_days)
+
+    @cached_property
+    def reports(self) -> Reports:
+        from shared.reports.files import BlobFiles
+        from shared.reports.service import Reports
+
+        files = BlobFiles(self.tables.blob_service.get_container_client(_STATEMENTS_CONTAINER))
+        ledger = self.ledger
+        return Reports(lambda: self.config.current, ledger.reader, self.spend, files, ledger.periods.is_frozen)
+
+    @cached_property
+    def helicone(self) -> HeliconeWebhook:
+        from shared.usage.first_heard import FirstHeard
+        from shared.usage.helicone import HeliconeWebhook
+
+        return HeliconeWebhook(self.publisher, FirstHeard(self.tables.state), self.settings.helicone_secret)
+
+    @cached_property
+    def health(self) -> HealthService:
+        from shared.health import HealthService
+
+        async def storage() -> None:
+            await self.state.dirty_tenants()
+
+        async def hub() -> None:
+            await self.publisher.partition_state()
+
+        probes = {"redis": self.counters.ping, "storage": storage, "event_hub": hub}
+        return HealthService(probes, lambda: self.config.current.version)
+
+    async def close(self) -> None:
+        """Close every connection that was opened."""
+        opened = vars(self)
+        for name in ("config", "publisher", "tables", "counters"):
+            if name in opened:
+                await opened[name].close()
+
+
+_services: Services | None = None
+_starting: asyncio.Lock | None = None
+
+
+async def app() -> Services:
+    """This process's services, started at the first call.
+
+    Raises ConfigInvalid when settings or configuration are wrong; the next call tries again.
+    """
+    global _services, _starting
+    if _services is None:
+        _starting = _starting or asyncio.Lock()
+        async with _starting:
+            if _services is None:
+                services = Services(Settings.from_env())
+                await services.start()
+                _services = services
+    return _services

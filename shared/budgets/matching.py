@@ -1,0 +1,102 @@
+"""Which budgets apply to a call. Every budget whose scope matches applies; the most restrictive answer wins."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from shared.budgets.cells import Cell, CellFamily, cell_at
+from shared.budgets.periods import QUARTER_HOUR_SECONDS, period_at
+from shared.config.model import Budget, Config
+
+ASSERTED_IDLE_MS = 24 * 3_600_000  # a session or task nobody used for a day is forgotten, or invented keys fill memory
+_KEEP_AFTER_END_MS = 2 * 24 * 3_600_000
+_LONGEST_KEEP_MS = 366 * 24 * 3_600_000
+
+
+class BudgetIndex:
+    """The budgets of one configuration, found by tenant, scope type and key in constant time."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._exact: dict[tuple[str | None, str, str], list[Budget]] = defaultdict(list)
+        for budget in config.budgets:
+            self._exact[budget.tenant, budget.scope_type, budget.scope_key].append(budget)
+        self.charge_cells = lru_cache(maxsize=65_536)(self._charge_cells)
+
+    def matching(self, tenant: str, scope_type: str, scope_key: str) -> Iterator[Budget]:
+        """Budgets on this scope: of the tenant and of every tenant, for this key and for any key."""
+        for owner in (tenant, None):
+            for key in (scope_key, "*") if scope_key != "*" else ("*",):
+                yield from self._exact.get((owner, scope_type, key), ())
+
+    def of_cell(self, tenant: str, cell: Cell) -> list[Budget]:
+        """The budgets whose spending this cell counts."""
+        family = cell.family
+        return [
+            budget
+            for budget in self.matching(tenant, family.scope_type, cell.scope_key)
+            if budget.period == family.period and budget.timezone == family.zone
+        ]
+
+    def families(self, tenant: str) -> set[CellFamily]:
+        """Every cell family that some budget of the tenant needs."""
+        return {family_of(budget) for budget in self.config.budgets if budget.tenant in (None, tenant)}
+
+    def is_asserted(self, tenant: str, scope_type: str) -> bool:
+        """Whether clients may invent keys of this scope type."""
+        known = self.config.tenants.get(tenant)
+        return known is not None and scope_type in known.client_asserted_scopes
+
+    def cells_of_call(self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float) -> tuple[Cell, ...]:
+        """The counters that a call with these scopes, served by this model at this instant, is charged to."""
+        return self.charge_cells(
+            tenant, tuple(sorted(scopes.items())), model, int(instant_s // QUARTER_HOUR_SECONDS) * QUARTER_HOUR_SECONDS
+        )
+
+    def _charge_cells(
+        self, tenant: str, scopes: tuple[tuple[str, str], ...], model: str, instant_s: int
+    ) -> tuple[Cell, ...]:
+        cells: dict[str, Cell] = {}
+        for scope_type, scope_key in with_implicit_scopes(tenant, dict(scopes), model).items():
+            for budget in self.matching(tenant, scope_type, scope_key):
+                cell = cell_at(family_of(budget), scope_key, period_at(budget.period, budget.timezone, instant_s))
+                cells[cell.id] = cell
+        return tuple(cells.values())
+
+
+def family_of(budget: Budget) -> CellFamily:
+    """The family of counters a budget reads."""
+    return CellFamily(budget.scope_type, budget.period, budget.timezone)
+
+
+def with_implicit_scopes(tenant: str, scopes: Mapping[str, str], model: str) -> dict[str, str]:
+    """The scopes of a call plus the two nobody has to name and nobody can forge: its tenant and its model."""
+    return {**scopes, "tenant": tenant, "model": model}
+
+
+def expire_at_ms(cell: Cell) -> int:
+    """When Redis may forget a cell, 0 = never: one more period, which rollover and late events need, and two days."""
+    period = cell.period
+    if period.kind == "total":
+        return 0
+    length_ms = (period.end_s - period.start_s) * 1000
+    return period.end_s * 1000 + min(length_ms, _LONGEST_KEEP_MS) + _KEEP_AFTER_END_MS
+
+
+def limit_nano_usd(budget: Budget, period_start_s: int, config: Config) -> int:
+    """The limit in USD. A budget in another currency uses the rate in force when its period started, so that a moving
+    rate cannot change a limit mid-period. Raises LookupError when no rate covers the start."""
+    if budget.currency == "USD":
+        return budget.limit_nano
+    known = [rate for rate in config.rates if rate.currency == budget.currency]
+    past = [rate for rate in known if rate.effective_from.timestamp() <= period_start_s]
+    chosen = (
+        max(past, key=lambda rate: rate.effective_from)
+        if past
+        else min(known, key=lambda r: r.effective_from, default=None)
+    )
+    if chosen is None:
+        raise LookupError(f"no exchange rate for {budget.currency}")
+    return (budget.limit_nano * chosen.usd_per_unit_nano + 500_000_000) // 1_000_000_000

@@ -1,0 +1,79 @@
+"""Budget periods: calendar spans in a budget's own time zone, identified by the UTC instant they start at.
+
+A local label would name two different hours when clocks go back, so labels are for people only.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from shared.config.model import PeriodKind
+
+QUARTER_HOUR_SECONDS = 900  # every zone's offset is a multiple of this, so no period starts inside a quarter-hour
+NEVER_S = 253_402_300_800  # 10000-01-01: the end of a `total` budget
+
+
+class Period(msgspec.Struct, frozen=True):
+    """A half-open span [start_s, end_s) in Unix seconds. `label` is for people: `2026-11`, `2026-W47`, `total`."""
+
+    kind: PeriodKind
+    zone: str
+    start_s: int
+    end_s: int
+    label: str
+
+    @property
+    def resets_at_utc(self) -> datetime | None:
+        """When the next period starts; None for a `total` budget, which never resets."""
+        return None if self.kind == "total" else datetime.fromtimestamp(self.end_s, UTC)
+
+
+def period_at(kind: PeriodKind, zone: str, instant_s: float) -> Period:
+    """The period of `kind` in `zone` that contains a Unix instant. Raises ZoneInfoNotFoundError for an unknown zone."""
+    return _period_of_quarter_hour(kind, zone, int(instant_s // QUARTER_HOUR_SECONDS))
+
+
+def previous_period(period: Period) -> Period | None:
+    """The period before; None before a `total` budget."""
+    return None if period.kind == "total" else period_at(period.kind, period.zone, period.start_s - 1)
+
+
+@lru_cache(maxsize=8_192)
+def _period_of_quarter_hour(kind: PeriodKind, zone: str, quarter_hour: int) -> Period:
+    if kind == "total":
+        return Period(kind, zone, 0, NEVER_S, "total")
+    tz = ZoneInfo(zone)
+    local = datetime.fromtimestamp(quarter_hour * QUARTER_HOUR_SECONDS, tz)
+    if kind == "hour":
+        start = quarter_hour * QUARTER_HOUR_SECONDS - local.minute * 60
+        return Period(kind, zone, start, start + 3600, f"{local:%Y-%m-%dT%H}")
+    first, following, label = _calendar_days(kind, local)
+    return Period(kind, zone, _midnight_s(first, tz), _midnight_s(following, tz), label)
+
+
+def _calendar_days(kind: PeriodKind, local: datetime) -> tuple[datetime, datetime, str]:
+    """The first local day of the period, the first of the next, and the label."""
+    day = datetime(local.year, local.month, local.day)  # noqa: DTZ001 - a calendar day; the zone joins in _midnight_s
+    if kind == "day":
+        return day, day + timedelta(days=1), f"{day:%Y-%m-%d}"
+    if kind == "week":
+        monday = day - timedelta(days=day.weekday())
+        year, week, _ = day.isocalendar()
+        return monday, monday + timedelta(days=7), f"{year}-W{week:02d}"
+    months = {"month": 1, "quarter": 3, "year": 12}[kind]
+    first_month = (day.month - 1) // months * months
+    first = day.replace(month=first_month + 1, day=1)
+    years, month = divmod(first_month + months, 12)
+    following = first.replace(year=day.year + years, month=month + 1)
+    label = {"month": f"{first:%Y-%m}", "quarter": f"{day.year}-Q{first_month // 3 + 1}", "year": str(day.year)}[kind]
+    return first, following, label
+
+
+def _midnight_s(day: datetime, tz: ZoneInfo) -> int:
+    """The Unix second a local day starts. Where clocks skip midnight the day starts at the skip; where midnight comes
+    twice, at the first: fold=0 means both."""
+    return int(day.replace(tzinfo=tz, fold=0).timestamp())

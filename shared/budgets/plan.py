@@ -1,0 +1,145 @@
+"""What one kind of call needs to ask: its counters, its budgets, and the models it may be served by.
+
+A plan depends on configuration, scopes and model only, so it is built once and reused by every such call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from shared.budgets.cells import Cell, CellFamily, cell_at
+from shared.budgets.matching import (
+    ASSERTED_IDLE_MS,
+    BudgetIndex,
+    expire_at_ms,
+    family_of,
+    limit_nano_usd,
+    with_implicit_scopes,
+)
+from shared.budgets.periods import period_at
+from shared.config.model import PPM, Budget
+
+ResolveTarget = Callable[[str, str], str | None]
+"""The model that a rule's target means for a requested model (`cheapest` is resolved), or None when there is none."""
+
+FLAG_NOT_APPLICABLE, FLAG_PLAIN, FLAG_PASSED_OVER, FLAG_TARGET = "x", "0", "1", "2"
+
+
+class PlannedBudget(msgspec.Struct, frozen=True):
+    """A budget and the number of the cell it reads."""
+
+    budget: Budget
+    cell: int
+
+
+class CheckPlan(msgspec.Struct, frozen=True):
+    """Cells, budgets and candidate models of a kind of call; `flags` and `holds` have one string per candidate."""
+
+    tenant: str
+    cells: tuple[tuple[CellFamily, str], ...]  # family and scope key
+    budgets: tuple[PlannedBudget, ...]
+    candidates: tuple[str, ...]  # the requested model, then its downgrade chain
+    flags: tuple[str, ...]  # per budget: see check.lua
+    holds: tuple[str, ...]  # per cell: '1' = a call served by this candidate holds there
+
+
+class DatedPlan(msgspec.Struct, frozen=True):
+    """A plan in the periods of one instant. Valid until the first of them ends."""
+
+    plan: CheckPlan
+    cells: tuple[Cell, ...]
+    limits_nano_usd: tuple[int, ...]  # per budget
+    valid_from_s: int
+    valid_until_s: int
+    script_args: tuple[str | int, ...]  # the part of check.lua's ARGV that is the same for every call
+
+    def valid_at(self, instant_s: float) -> bool:
+        """Whether the instant lies in all of the plan's periods."""
+        return self.valid_from_s <= instant_s < self.valid_until_s
+
+
+def build_plan(
+    index: BudgetIndex, tenant: str, scopes: Mapping[str, str], model: str, resolve: ResolveTarget
+) -> CheckPlan:
+    """The plan of a call. Downgrades chain: a rule's target may itself be downgraded by another rule."""
+    candidates = [model]
+    matched: dict[tuple[str, str], tuple[Budget, str]] = {}  # by budget and key
+    applicable: list[set[tuple[str, str]]] = []
+    for candidate in candidates:  # grows while we walk it
+        mine: set[tuple[str, str]] = set()
+        for scope_type, scope_key in with_implicit_scopes(tenant, scopes, candidate).items():
+            for budget in index.matching(tenant, scope_type, scope_key):
+                matched[budget.id, scope_key] = (budget, scope_key)
+                mine.add((budget.id, scope_key))
+                target = _target(budget, candidate, resolve)
+                if target is not None and target not in candidates:
+                    candidates.append(target)
+        applicable.append(mine)
+
+    cells: dict[tuple[CellFamily, str], int] = {}
+    budgets = []
+    for budget, scope_key in matched.values():
+        cell = cells.setdefault((family_of(budget), scope_key), len(cells))
+        budgets.append(PlannedBudget(budget, cell))
+    flags, holds = [], []
+    for candidate, mine in zip(candidates, applicable, strict=True):
+        flags.append(
+            "".join(
+                _flag(budget, candidate, resolve) if (budget.id, key) in mine else FLAG_NOT_APPLICABLE
+                for budget, key in matched.values()
+            )
+        )
+        held = {cells[family_of(matched[name][0]), name[1]] for name in mine}
+        holds.append("".join("1" if cell in held else "0" for cell in range(len(cells))))
+    return CheckPlan(tenant, tuple(cells), tuple(budgets), tuple(candidates), tuple(flags), tuple(holds))
+
+
+def date_plan(plan: CheckPlan, index: BudgetIndex, instant_s: float) -> DatedPlan:
+    """The plan in the periods that contain the instant, with limits in USD."""
+    cells = tuple(
+        cell_at(family, scope_key, period_at(family.period, family.zone, instant_s)) for family, scope_key in plan.cells
+    )
+    limits = tuple(
+        limit_nano_usd(planned.budget, cells[planned.cell].period.start_s, index.config) for planned in plan.budgets
+    )
+    args: list[str | int] = []
+    for cell in cells:
+        idle_ms = ASSERTED_IDLE_MS if index.is_asserted(plan.tenant, cell.family.scope_type) else 0
+        args += [cell.period.start_s * 1000, cell.period.end_s * 1000, expire_at_ms(cell), idle_ms, cell.family.id]
+    for planned, limit in zip(plan.budgets, limits, strict=True):
+        budget = planned.budget
+        carry = carry_field(budget) if budget.rollover else ""
+        stop, degrade = limit * budget.stop_ppm // PPM, limit * budget.degrade_ppm // PPM
+        args += [planned.cell + 1, stop, degrade, budget.stop_ppm, budget.degrade_ppm, budget.on_stop, carry]
+    return DatedPlan(
+        plan,
+        cells,
+        limits,
+        max((cell.period.start_s for cell in cells), default=0),
+        min((cell.period.end_s for cell in cells), default=2**40),
+        tuple(args),
+    )
+
+
+def carry_field(budget: Budget) -> str:
+    """The field of a cell that holds what a rollover budget carried into the period."""
+    return f"carry:{budget.id}"
+
+
+def _target(budget: Budget, model: str, resolve: ResolveTarget) -> str | None:
+    """The model this budget's first matching rule serves instead, or None when no rule changes the model."""
+    for rule in budget.downgrade:
+        if any(fnmatchcase(model, source) for source in rule.sources):
+            target = resolve(model, rule.target)
+            return None if target == model else target
+    return None
+
+
+def _flag(budget: Budget, candidate: str, resolve: ResolveTarget) -> str:
+    if _target(budget, candidate, resolve) is not None:
+        return FLAG_PASSED_OVER
+    is_target = any(rule.target in (candidate, "cheapest") for rule in budget.downgrade)
+    return FLAG_TARGET if is_target else FLAG_PLAIN

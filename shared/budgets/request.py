@@ -1,0 +1,70 @@
+"""What a budget check is asked, and who the call belongs to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from shared.config.model import Config, Tenant
+from shared.errors import Forbidden, InvalidRequest
+from shared.scopes import validate_scopes, validate_tenant
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Label = Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class CheckRequest(msgspec.Struct, kw_only=True):
+    """The body of `POST /budget/check`. Either `tenant` and `scopes`, or `identity`; with identity, `scopes` are what
+    the client asserted."""
+
+    model: Name
+    tenant: str | None = None
+    scopes: dict[str, str] = msgspec.field(default_factory=dict)
+    identity: dict[str, Any] | None = None
+    operation: Label = "chat"
+    tools: list[Label] | None = None
+    input_tokens: Count | None = None
+    input_bytes: Count | None = None
+    max_output_tokens: Count | None = None
+    request_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    provider: Label = ""
+    deployment: Label = ""
+    region: Label = ""
+
+
+def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[str, str]]:
+    """The tenant and the scopes that are charged.
+
+    Raises Forbidden for an unknown tenant or identity and for a client-asserted scope the tenant does not list:
+    otherwise a header could put one team's spend on another team's budget.
+    """
+    asserted = validate_scopes(request.scopes)
+    if request.identity is None:
+        if request.tenant is None:
+            raise InvalidRequest("tenant: required unless `identity` is given", param="tenant")
+        if not asserted:
+            raise InvalidRequest("scopes: at least one is required unless `identity` is given", param="scopes")
+        return known_tenant(config, request.tenant), asserted
+    from shared.config.identity import resolve_identity
+
+    tenant_id, scopes = resolve_identity(config, request.identity)
+    tenant = known_tenant(config, tenant_id)
+    for scope_type in asserted:
+        if scope_type not in tenant.client_asserted_scopes:
+            allowed = ", ".join(sorted(tenant.client_asserted_scopes)) or "none"
+            raise Forbidden(
+                f"scopes.{scope_type}: clients of this tenant may assert only: {allowed}",
+                code="scope_not_allowed",
+                param=f"scopes.{scope_type}",
+            )
+    return tenant, validate_scopes({**asserted, **scopes})
+
+
+def known_tenant(config: Config, tenant: object) -> Tenant:
+    """The tenant's configuration, or Forbidden `tenant_unknown`."""
+    found = config.tenants.get(validate_tenant(tenant))
+    if found is None:
+        raise Forbidden(f"tenant: {tenant!r} is not configured", code="tenant_unknown", param="tenant")
+    return found

@@ -1,0 +1,63 @@
+"""Resets and opening balances: a grant row in the ledger says who moved which counter and why; the counter follows.
+
+It travels as an event on the usage hub like everything that moves counters, so it is applied exactly once and survives
+a rebuild. The bill is untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.budgets.spend import SpendService
+from shared.errors import InvalidRequest, NotFound
+from shared.money import decimal_from_nano, nano_from_decimal
+from shared.scopes import validate_scope_key
+from shared.usage.build import grant_event_bytes, partition_key
+
+Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
+
+
+class ResetService:
+    """Sets what a scope has spent in its open periods, by a row that says who and why."""
+
+    def __init__(self, spend: SpendService, publish: Publish) -> None:
+        self._spend = spend
+        self._publish = publish
+
+    async def reset(
+        self, tenant: str, scope: str, who: str, why: str, *, spent: str = "0.00", period: str | None = None, key: str
+    ) -> dict[str, Any]:
+        """Publish one grant per counter of `scope` (`type:key`), of one period kind when `period` names it.
+
+        `spent` is the USD the counter shall show; an opening balance is a reset to what was spent before. `key` makes
+        the request idempotent: the same key is the same event. Raises InvalidRequest, Forbidden, NotFound.
+        """
+        scope_type, separator, scope_key = scope.partition(":")
+        if not separator:
+            raise InvalidRequest("scope: expected type:key, such as team:search", param="scope")
+        if not why.strip():
+            raise InvalidRequest("why: say the reason; it stands in the ledger", param="why")
+        try:
+            target_nano_usd = nano_from_decimal(spent)
+        except ValueError as error:
+            raise InvalidRequest(f"spent: {error}", param="spent") from None
+        if target_nano_usd < 0:
+            raise InvalidRequest("spent: must not be negative", param="spent")
+        rows = await self._spend.one(tenant, scope_type, validate_scope_key(scope_key, "scope"))
+        counters = {row["cell"]: row for row in rows if period is None or row["cell"].split("|")[1] == period}
+        if not counters:
+            raise NotFound(f"scope: no budget of tenant {tenant!r} counts {scope!r}", param="scope")
+        grants, events = [], []
+        source, now_utc = f"tollkeeper/reset/{tenant}", datetime.now(UTC)
+        for cell_id, row in sorted(counters.items()):
+            amount = target_nano_usd - nano_from_decimal(row["spent"])
+            grants.append({"cell": cell_id, "period": row["period"], "amount": decimal_from_nano(amount)})
+            event_id = f"{key}/{cell_id}"
+            body = grant_event_bytes(
+                source, event_id, now_utc, tenant=tenant, cell=cell_id, amount_nano_usd=amount, who=who, why=why
+            )
+            events.append((partition_key(source, event_id), body))
+        await self._publish(events)
+        return {"accepted": len(grants), "tenant": tenant, "scope": scope, "grants": grants}

@@ -1,0 +1,343 @@
+"""The budget check: one script call per question, and a stated answer when the counters cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
+from shared.budgets.breaker import CircuitBreaker
+from shared.budgets.plan import CheckPlan, DatedPlan
+from shared.budgets.request import CheckRequest, resolve_caller
+from shared.budgets.reservation import Reservation, ReservationSigner
+from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state
+from shared.budgets.snapshot import PreparedCheck, Snapshot
+from shared.budgets.store import BudgetStore, CheckReply
+from shared.config.model import PPM, Tenant
+from shared.errors import Forbidden, InvalidRequest, StateUnavailable
+from shared.money import line_nano_usd
+from shared.usage.estimate import estimate_input_tokens
+
+log = logging.getLogger("tollkeeper.budgets")
+
+_UNAVAILABLE_RETRY_SECONDS = 2
+_CACHED_FOR_SECONDS = 300  # `cached` fail mode: how long the last seen figures may stand in
+_CACHED_CELLS = 100_000
+_MOST_INPUT_NANO_USD = 10**15  # a million dollars for one call is a mistake, and past 2^53 Lua would round it
+_ASSUMED_CALLS_PER_SECOND = 50  # of one scope, when judging whether a cached answer could cross a threshold
+
+
+class BudgetService:
+    """Answers `may this call run, and on which model?` and takes reservations back."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        store: BudgetStore,
+        signer: ReservationSigner,
+        *,
+        default_output_tokens: int,
+        timeout_seconds: float,
+        stalled_ingest_ms: int,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._store = store
+        self._signer = signer
+        self._default_output_tokens = default_output_tokens
+        self._timeout_seconds = timeout_seconds
+        self._stalled_ingest_ms = stalled_ingest_ms
+        self._breaker = breaker or CircuitBreaker()
+        self._clock_offset_ms = 0  # Redis time minus ours
+        self._last_seen: OrderedDict[tuple[str, str], tuple[int, int, float]] = OrderedDict()
+
+    async def check(self, request: CheckRequest) -> CheckAnswer:
+        """Decide one call.
+
+        A refusal is an answer; InvalidRequest, Forbidden and StateUnavailable are raised.
+        """
+        snapshot = self._snapshot()
+        tenant, scopes = resolve_caller(request, snapshot.config)
+        if tenant.enforcement == "off":
+            return self._allow_unchecked(request, tenant, scopes, "enforcement_off")
+        estimates = self._candidate_args(snapshot, tenant, request)
+        reply: CheckReply | None = None
+        for _ in range(3):  # a reply `stale` means that a period ended between our clock and Redis's: look again
+            prepared = snapshot.prepare(tenant.id, scopes, request.model, self._now_ms() / 1000)
+            args = estimates(prepared.dated.plan)
+            reply = await self._ask(prepared, args, tenant)
+            if reply is None or reply.outcome != "stale":
+                break
+        if reply is None or reply.outcome in ("unready", "stale"):
+            return self._without_state(request, tenant, scopes, prepared, args)
+        if reply.outcome == "crowded":
+            family, key = prepared.dated.plan.cells[reply.binding]
+            raise Forbidden(
+                f"scopes.{family.scope_type}: too many live keys in this tenant; {key!r} cannot be added now",
+                code="scope_not_allowed",
+                param=f"scopes.{family.scope_type}",
+            )
+        if reply.outcome == "reserved" and reply.now_ms - reply.watermark_ms > self._stalled_ingest_ms:
+            log.error("ingest_stalled", extra={"tenant": tenant.id, "behind_ms": reply.now_ms - reply.watermark_ms})
+            return self._without_state(request, tenant, scopes, prepared, args)
+        return self._answer(request, tenant, scopes, prepared.dated, reply)
+
+    async def release(self, token: str) -> bool:
+        """Give a reservation back at once. False when the token is not one of ours; twice is harmless.
+
+        Raises StateUnavailable when the counters cannot be reached.
+        """
+        reservation = self._signer.read(token)
+        if reservation is None:
+            return False
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._store.release(reservation)
+        except Exception as error:
+            if not _is_redis_error(error):
+                raise
+            raise self._unavailable() from error
+        return True
+
+    def _now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self._clock_offset_ms
+
+    async def _ask(self, prepared: PreparedCheck, candidates: Sequence[Any], tenant: Tenant) -> CheckReply | None:
+        """The reply, or None when Redis cannot be asked."""
+        if not self._breaker.allows():
+            return None
+        observe = tenant.enforcement == "observe"
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                reply = await self._store.check(
+                    prepared.keys, prepared.dated.script_args, candidates, prepared.counts, observe
+                )
+        except Exception as error:
+            if not _is_redis_error(error):
+                raise
+            self._breaker.failed()
+            log.warning("redis_unavailable", extra={"tenant": tenant.id, "error": str(error) or type(error).__name__})
+            return None
+        self._breaker.succeeded()
+        self._clock_offset_ms = reply.now_ms - time.time_ns() // 1_000_000
+        return reply
+
+    def _candidate_args(
+        self, snapshot: Snapshot, tenant: Tenant, request: CheckRequest
+    ) -> Callable[[CheckPlan], list[int | str]]:
+        """The part of check.lua's arguments that depends on the call: what each candidate would cost."""
+        input_tokens = estimate_input_tokens(request.input_tokens, request.input_bytes)
+        cap = -1 if request.max_output_tokens is None else request.max_output_tokens
+        at_utc = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
+
+        def arguments(plan: CheckPlan) -> list[int | str]:
+            args: list[int | str] = []
+            for i, model in enumerate(plan.candidates):
+                deployment = request.deployment if i == 0 else ""
+                provider = request.provider if i == 0 else ""
+                prices = snapshot.pricer.unit_prices(tenant.id, provider, model, deployment, request.region, at_utc)
+                unit_pico = (prices or snapshot.pricer.guard_prices(tenant.id)).unit_pico
+                input_nano_usd = line_nano_usd(input_tokens, unit_pico.get("input", 0))
+                if input_nano_usd > _MOST_INPUT_NANO_USD:
+                    raise InvalidRequest("input_tokens: one call cannot cost over a million USD", param="input_tokens")
+                default = self._default_tokens(snapshot, request.operation, model)
+                args += (input_nano_usd, unit_pico.get("output", 0), cap, default, plan.flags[i], plan.holds[i])
+            return args
+
+        return arguments
+
+    def _default_tokens(self, snapshot: Snapshot, operation: str, model: str) -> int:
+        """Output tokens to expect before anything was learned; embeddings have none."""
+        if operation == "embeddings":
+            return 0
+        known = snapshot.config.models.get(model)
+        return (known and known.typical_output_tokens) or self._default_output_tokens
+
+    def _answer(
+        self, request: CheckRequest, tenant: Tenant, scopes: dict[str, str], dated: DatedPlan, reply: CheckReply
+    ) -> CheckAnswer:
+        plan = dated.plan
+        self._remember(plan.tenant, dated, reply)
+        refused = reply.outcome != "ok"
+        observing = tenant.enforcement == "observe"
+        held = not refused or observing
+        before = _figures(dated, reply.figures)
+        flags = plan.flags[reply.candidate]
+        mine = [i for i, flag in enumerate(flags) if flag != "x"]
+        state = worst_state([before[i].state for i in mine])
+        after = [_with_hold(row, reply.estimate_nano_usd if held else 0) for row in before]
+        binding = reply.binding if refused else most_restrictive([after[i] for i in mine])
+        number = binding if refused or binding is None else mine[binding]
+        cell = None if number is None else dated.cells[plan.budgets[number].cell]
+        admitted = datetime.fromtimestamp(reply.now_ms / 1000, UTC)
+        answer = CheckAnswer(
+            decision="allow",
+            reason="within_budget",
+            tenant=tenant.id,
+            scopes=scopes,
+            requested_model=request.model,
+            model=plan.candidates[reply.candidate],
+            state=state,
+            disabled_tools=_disabled_tools([before[i] for i in mine], request.tools),
+            budget=None if number is None or cell is None else budget_view(cell, after[number]),
+            admitted_at_utc=admitted,
+            reservation=self._token(request, dated, reply) if held else None,
+        )
+        if refused and number is not None and cell is not None:
+            error = refusal(reply.outcome, before[number], cell, tenant.exhausted_status, admitted)
+            if observing:
+                answer.reason, answer.observed = "observe_only", {"decision": "refuse", "reason": error.code}
+            else:
+                answer.decision, answer.reason, answer.error, answer.model = "refuse", error.code, error, request.model
+                answer.state = "stopped"
+        elif reply.candidate > 0:
+            answer.decision, answer.reason = "downgrade", "budget_degraded"
+            if observing:
+                answer.observed = {"decision": "downgrade", "model": answer.model}
+                answer.decision, answer.reason, answer.model = "allow", "observe_only", request.model
+        elif state == "stopped":
+            answer.reason = "stopped_alert_only"
+        if observing:
+            answer.disabled_tools = []
+        answer.cache_seconds = _cache_seconds(tenant, answer, [after[i] for i in mine], reply.estimate_nano_usd)
+        return answer
+
+    def _token(self, request: CheckRequest, dated: DatedPlan, reply: CheckReply) -> str:
+        holds = dated.plan.holds[reply.candidate]
+        return self._signer.sign(
+            Reservation(
+                dated.plan.tenant,
+                reply.generation,
+                reply.now_ms,
+                reply.bucket,
+                reply.ordinal,
+                reply.estimate_nano_usd,
+                tuple(cell.id for cell, held in zip(dated.cells, holds, strict=True) if held == "1"),
+                dated.plan.candidates[reply.candidate],
+                estimate_input_tokens(request.input_tokens, request.input_bytes),
+                reply.output_tokens_mean,
+            )
+        )
+
+    def _remember(self, tenant: str, dated: DatedPlan, reply: CheckReply) -> None:
+        """Keep what was seen for the `cached` fail mode."""
+        now = time.monotonic()
+        for i, cell in enumerate(dated.cells):
+            self._last_seen[tenant, cell.id] = (reply.figures[2 * i], reply.figures[2 * i + 1], now)
+        while len(self._last_seen) > _CACHED_CELLS:
+            self._last_seen.popitem(last=False)
+
+    def _without_state(
+        self,
+        request: CheckRequest,
+        tenant: Tenant,
+        scopes: dict[str, str],
+        prepared: PreparedCheck,
+        candidates: Sequence[Any],
+    ) -> CheckAnswer:
+        """What the tenant's fail mode says while the counters cannot be read."""
+        if tenant.fail_mode == "open" or tenant.enforcement == "observe":
+            return self._allow_unchecked(request, tenant, scopes, "state_unavailable_open")
+        if tenant.fail_mode == "cached" and (answer := self._from_cache(request, tenant, scopes, prepared, candidates)):
+            return answer
+        raise self._unavailable()
+
+    def _from_cache(
+        self,
+        request: CheckRequest,
+        tenant: Tenant,
+        scopes: dict[str, str],
+        prepared: PreparedCheck,
+        candidates: Sequence[Any],
+    ) -> CheckAnswer | None:
+        """Decide on the last figures this process saw; None when one is missing, too old, or the call does not fit."""
+        dated, plan = prepared.dated, prepared.dated.plan
+        figures: list[int] = []
+        for cell in dated.cells:
+            spent, held, seen_at = self._last_seen.get((plan.tenant, cell.id), (0, 0, 0.0))
+            if seen_at == 0.0 or time.monotonic() - seen_at > _CACHED_FOR_SECONDS:
+                return None
+            figures += (spent, held)
+        rows = _figures(dated, (*figures, *([0] * len(plan.budgets))))
+        models = []
+        for i, model in enumerate(plan.candidates):
+            input_nano, output_pico, cap, default = candidates[i * 6 : i * 6 + 4]
+            tokens = default if cap < 0 else min(cap, default)
+            models.append(Candidate(model, input_nano + line_nano_usd(tokens, output_pico), plan.flags[i]))
+        verdict = decide(rows, models)
+        if verdict.outcome != "ok":
+            return None
+        answer = self._allow_unchecked(request, tenant, scopes, "state_unavailable_cached")
+        answer.model = models[verdict.candidate].model
+        answer.decision = "allow" if verdict.candidate == 0 else "downgrade"
+        answer.state = worst_state([row.state for row in rows])
+        return answer
+
+    def _allow_unchecked(
+        self, request: CheckRequest, tenant: Tenant, scopes: dict[str, str], reason: str
+    ) -> CheckAnswer:
+        return CheckAnswer(
+            decision="allow",
+            reason=reason,
+            tenant=tenant.id,
+            scopes=scopes,
+            requested_model=request.model,
+            model=request.model,
+            state="active",
+            disabled_tools=[],
+            budget=None,
+            admitted_at_utc=datetime.fromtimestamp(self._now_ms() / 1000, UTC),
+        )
+
+    @staticmethod
+    def _unavailable() -> StateUnavailable:
+        return StateUnavailable(
+            "The budget counters cannot be read right now and this tenant fails closed. Retry shortly.",
+            retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS,
+        )
+
+
+def _is_redis_error(error: Exception) -> bool:
+    """Whether an exception is the client's or the network's; anything else is a fault of ours and must surface."""
+    from redis.exceptions import RedisError
+
+    return isinstance(error, RedisError | OSError | TimeoutError)
+
+
+def _figures(dated: DatedPlan, numbers: Sequence[int]) -> list[BudgetFigures]:
+    """Each budget beside its counter, from the flat reply: spent and held per cell, then a carry per budget."""
+    carries = numbers[2 * len(dated.cells) :]
+    return [
+        BudgetFigures(planned.budget, limit, numbers[2 * planned.cell], max(0, numbers[2 * planned.cell + 1]), carry)
+        for planned, limit, carry in zip(dated.plan.budgets, dated.limits_nano_usd, carries, strict=True)
+    ]
+
+
+def _with_hold(row: BudgetFigures, amount_nano_usd: int) -> BudgetFigures:
+    return BudgetFigures(
+        row.budget, row.limit_nano_usd, row.spent_nano_usd, row.held_nano_usd + amount_nano_usd, row.carry_nano_usd
+    )
+
+
+def _disabled_tools(rows: Sequence[BudgetFigures], requested: Sequence[str] | None) -> list[str]:
+    """Tools that degraded budgets switch off; only those the call asked for, when it says which."""
+    disabled: dict[str, None] = {}
+    for row in rows:
+        if row.budget.disable_tools and row.state in ("degraded", "stopped"):
+            disabled.update(dict.fromkeys(row.budget.disable_tools))
+    return [tool for tool in disabled if requested is None or tool in requested]
+
+
+def _cache_seconds(tenant: Tenant, answer: CheckAnswer, rows: Sequence[BudgetFigures], estimate_nano_usd: int) -> int:
+    """How long an `active` answer may be reused without crossing a threshold unseen; 0 unless config allows it."""
+    if not tenant.cache_seconds or answer.state != "active" or answer.decision != "allow":
+        return 0
+    dearest = _ASSUMED_CALLS_PER_SECOND * tenant.cache_seconds * estimate_nano_usd
+    warned_at = [row.limit_nano_usd * row.budget.warn_ppm // PPM for row in rows]
+    roomy = all(row.used_nano_usd + dearest < at for row, at in zip(rows, warned_at, strict=True))
+    return tenant.cache_seconds if roomy else 0

@@ -1,0 +1,67 @@
+"""One configuration and all that is derived from it, swapped as a whole when a new version arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from shared.budgets.estimates import learning_levels
+from shared.budgets.matching import BudgetIndex
+from shared.budgets.plan import CheckPlan, DatedPlan, build_plan, date_plan
+from shared.budgets.store import tenant_keys
+from shared.config.model import Config
+from shared.pricing.pricer import Pricer
+from shared.routing.router import Router
+
+_PLANS_KEPT = 20_000
+
+
+class PreparedCheck:
+    """Everything about a kind of call that does not change from call to call: keys, plan and script arguments."""
+
+    __slots__ = ("counts", "dated", "keys")
+
+    def __init__(self, dated: DatedPlan, scopes: Mapping[str, str], index: BudgetIndex) -> None:
+        self.dated = dated
+        plan = dated.plan
+        keys = tenant_keys(plan.tenant)
+        tenant = index.config.tenants[plan.tenant]
+        names = [keys.meta, keys.bits, keys.index, keys.asserted, *(keys.cell(cell.id) for cell in dated.cells)]
+        for model in plan.candidates:
+            levels = learning_levels(plan.tenant, scopes, tenant.client_asserted_scopes, model)
+            levels += levels[-1:] * (3 - len(levels))  # the script reads three; repeating the last reads nothing new
+            names += [keys.learned(level) for level in levels]
+        self.keys = tuple(names)
+        self.counts = (len(dated.cells), len(plan.budgets), len(plan.candidates))
+
+
+class Snapshot:
+    """A configuration with its budget index, pricer, router and the plans made from it."""
+
+    def __init__(self, config: Config, pricer: Pricer, router: Router) -> None:
+        self.config = config
+        self.index = BudgetIndex(config)
+        self.pricer = pricer
+        self.router = router
+        self._plan = lru_cache(maxsize=_PLANS_KEPT)(self._build_plan)
+        self._prepared: dict[tuple[str, tuple[tuple[str, str], ...], str], PreparedCheck] = {}
+
+    def prepare(self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float) -> PreparedCheck:
+        """The prepared check of such a call at this instant; made anew only when one of its periods has ended."""
+        kind = (tenant, tuple(scopes.items()), model)
+        prepared = self._prepared.get(kind)
+        if prepared is None or not prepared.dated.valid_at(instant_s):
+            if len(self._prepared) >= _PLANS_KEPT:
+                self._prepared.clear()  # a burst of invented keys must not hold memory; rebuilding costs microseconds
+            dated = date_plan(self._plan(*kind), self.index, instant_s)
+            prepared = self._prepared[kind] = PreparedCheck(dated, scopes, self.index)
+        return prepared
+
+    def _build_plan(self, tenant: str, scopes: tuple[tuple[str, str], ...], model: str) -> CheckPlan:
+        now_utc = datetime.now(UTC)  # of prices, for `to: cheapest`
+
+        def resolve(requested: str, target: str) -> str | None:
+            return self.router.downgrade_target(requested, target, tenant, now_utc)
+
+        return build_plan(self.index, tenant, dict(scopes), model, resolve)

@@ -1,0 +1,312 @@
+"""The live counters in Redis. Every decision and every settlement is one script call on keys that share `{tenant}`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+from shared.budgets.cells import Cell, parse_cell
+from shared.budgets.matching import expire_at_ms
+from shared.budgets.reservation import Reservation
+from shared.ledger.row import POSITION_SLACK_MS, Position
+
+_LUA = Path(__file__).parent / "lua"
+_LEARNED_KEEP_MS = 30 * 24 * 3_600_000
+
+
+class RedisClient(Protocol):
+    """What the store needs of redis.asyncio's single-server and cluster clients."""
+
+    def execute_command(self, *args: Any) -> Awaitable[Any]: ...
+    async def aclose(self) -> None: ...
+
+
+class _Script:
+    """A Lua file, called by its digest; loaded again when the server has forgotten it (restart, failover, flush)."""
+
+    def __init__(self, name: str) -> None:
+        self.text = (_LUA / name).read_text()
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    async def call(self, client: RedisClient, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+        except Exception as error:
+            if "NOSCRIPT" not in f"{type(error).__name__} {error}".upper():
+                raise
+        return await client.execute_command("EVAL", self.text, len(keys), *keys, *args)
+
+
+class TenantKeys:
+    """The Redis keys of one tenant. The braces make `{tenant}` the hash tag: all of them live in one cluster slot."""
+
+    def __init__(self, tenant: str) -> None:
+        self.prefix = f"tk:{{{tenant}}}:"
+        self.meta = f"{self.prefix}meta"
+        self.bits = f"{self.prefix}bits"
+        self.index = f"{self.prefix}index"
+        self.asserted = f"{self.prefix}asserted"
+        self.marks = f"{self.prefix}marks"
+
+    def cell(self, cell_id: str) -> str:
+        """The hash of one counter."""
+        return f"{self.prefix}c:{cell_id}"
+
+    def learned(self, name: str) -> str:
+        """The string of one learned estimate."""
+        return f"{self.prefix}l:{name}"
+
+
+@lru_cache(maxsize=10_000)
+def tenant_keys(tenant: str) -> TenantKeys:
+    """The keys of a tenant."""
+    return TenantKeys(tenant)
+
+
+class CheckReply(NamedTuple):
+    """What check.lua answered; amounts in nano-USD. `candidate` and `binding` count from 0, -1 = none."""
+
+    outcome: str  # ok, reserved, exhausted, unready, stale, crowded
+    now_ms: int
+    candidate: int = 0
+    binding: int = -1
+    estimate_nano_usd: int = 0
+    output_tokens: int = 0
+    output_tokens_mean: int = 0
+    bucket: int = 0
+    ordinal: int = 0
+    generation: str = ""
+    watermark_ms: int = 0
+    figures: tuple[int, ...] = ()  # spent, held per cell; then carry per budget
+
+
+class Charge(NamedTuple):
+    """A sum to add to one counter."""
+
+    cell: Cell
+    amount_nano_usd: int
+    idle_ms: int
+
+
+class SettleBatch(NamedTuple):
+    """One tenant's part of one partition's batch. Positions are of the first and last event; None = releases only."""
+
+    stream: str
+    first: Position | None
+    last: Position | None
+    last_seen: Position | None
+    row_below_mark: bool
+    charges: Sequence[Charge]
+    releases: Sequence[Reservation]
+    samples: Mapping[str, Sequence[int]]  # learned-estimate name -> output tokens
+
+
+class Settled(NamedTuple):
+    """What settle.lua answered. `overlap`: the batch starts at or before this mark; nothing was applied."""
+
+    overlap: Position | None
+    generation: str = ""
+    ready: bool = False
+    went_back: bool = False
+    spent_nano_usd: tuple[int, ...] = ()
+
+
+class Cut(NamedTuple):
+    """Counters and marks read at one instant."""
+
+    generation: str
+    fence: str
+    dirty: str
+    marks: dict[str, Position]
+    spent_nano_usd: tuple[int, ...]
+
+
+class TenantState(NamedTuple):
+    """How a tenant's counters are. `families` are the ids of the seeded ones."""
+
+    generation: str
+    ready: bool
+    dirty: bool
+    watermark_ms: int
+    expired_holds: int
+    families: frozenset[str]
+
+
+class BudgetStore:
+    """The counters of all tenants on one Redis server or cluster. Errors of the client pass through."""
+
+    def __init__(
+        self, client: RedisClient, hold_ttl_ms: int, bucket_ms: int, max_asserted_cells: int = 100_000
+    ) -> None:
+        self._client = client
+        self._hold_ttl_ms = hold_ttl_ms
+        self._bucket_ms = bucket_ms
+        self._max_asserted_cells = max_asserted_cells
+        self._check, self._settle = _Script("check.lua"), _Script("settle.lua")
+        self._begin, self._cut, self._adjust = _Script("begin.lua"), _Script("cut.lua"), _Script("adjust.lua")
+
+    async def check(
+        self,
+        keys: Sequence[str],
+        plan_args: Sequence[Any],
+        candidate_args: Sequence[Any],
+        counts: tuple[int, int, int],
+        observe: bool,
+    ) -> CheckReply:
+        """One look and hold. `counts` are cells, budgets, candidates; see check.lua for the arguments."""
+        head = (self._hold_ttl_ms, self._bucket_ms, "1" if observe else "0", self._max_asserted_cells, *counts)
+        raw = await self._check.call(self._client, keys, (*head, *plan_args, *candidate_args))
+        outcome = raw[0].decode()
+        if len(raw) < 11:
+            return CheckReply(outcome, int(raw[1]), binding=int(raw[2]) - 1 if len(raw) > 2 else -1)
+        return CheckReply(
+            outcome, int(raw[1]), raw[2] - 1, raw[3] - 1, int(raw[4]), raw[5], raw[6], raw[7], raw[8], raw[9].decode(),
+            int(raw[10]), tuple(map(int, raw[11:])),
+        )  # fmt: skip
+
+    async def settle(self, tenant: str, batch: SettleBatch) -> Settled:
+        """Apply a batch exactly once, or say where it overlaps what was applied already."""
+        keys = tenant_keys(tenant)
+        cell_numbers: dict[str, int] = {}
+
+        def number(cell_id: str) -> int:
+            return cell_numbers.setdefault(cell_id, len(cell_numbers) + 1)
+
+        body: list[Any] = []
+        for cell, amount, idle_ms in batch.charges:
+            body += (number(cell.id), amount, expire_at_ms(cell), idle_ms)
+        for held in batch.releases:
+            body += (held.generation, held.bucket, held.ordinal, held.amount_nano_usd, len(held.cells))
+            body += [number(cell_id) for cell_id in held.cells]
+        for samples in batch.samples.values():
+            body += (len(samples), *samples)
+        head = (
+            batch.stream, *_position_args(batch.first), *_position_args(batch.last), *_position_args(batch.last_seen),
+            POSITION_SLACK_MS, "1" if batch.row_below_mark else "0", _LEARNED_KEEP_MS,
+            len(cell_numbers), len(batch.charges), len(batch.releases), len(batch.samples),
+        )  # fmt: skip
+        names = [keys.meta, keys.bits, keys.index, keys.asserted, keys.marks]
+        names += [keys.cell(cell_id) for cell_id in cell_numbers]
+        names += [keys.learned(name) for name in batch.samples]
+        raw = await self._settle.call(self._client, names, (*head, *body))
+        if raw[0] == b"overlap":
+            return Settled(Position(batch.stream, int(raw[1]), int(raw[2])))
+        return Settled(None, raw[1].decode(), bool(raw[2]), raw[3] == b"1", tuple(map(int, raw[4:])))
+
+    async def release(self, reservation: Reservation) -> None:
+        """Give one reservation back. A second time, after it expired or after a flush it does nothing."""
+        await self.settle(reservation.tenant, SettleBatch("", None, None, None, False, (), (reservation,), {}))
+
+    async def begin(self, tenant: str, generation: str, positions: Iterable[Position]) -> str:
+        """Open a generation where there is none and set missing marks; returns the generation in force."""
+        keys = tenant_keys(tenant)
+        args = [str(part) for position in positions for part in position]
+        return cast(
+            "bytes", await self._begin.call(self._client, [keys.meta, keys.marks], [generation, *args])
+        ).decode()
+
+    async def cut(self, tenant: str, cells: Sequence[Cell]) -> Cut:
+        """Read the counters of these cells and all marks at one instant."""
+        keys = tenant_keys(tenant)
+        names = [keys.meta, keys.marks, *(keys.cell(cell.id) for cell in cells)]
+        generation, fence, dirty, marks, spent = await self._cut.call(self._client, names, [])
+        return Cut(
+            generation.decode(),
+            fence.decode(),
+            dirty.decode(),
+            {
+                stream.decode(): Position(stream.decode(), *map(int, mark.split()))
+                for stream, mark in zip(marks[::2], marks[1::2], strict=True)
+            },
+            tuple(map(int, spent)),
+        )
+
+    async def adjust(
+        self, tenant: str, cut: Cut, differences: Sequence[Charge], families: Iterable[str], ready: bool
+    ) -> bool:
+        """Add the differences if nothing the cut relied on has changed; False when it has. `ready` opens the tenant."""
+        keys = tenant_keys(tenant)
+        args: list[Any] = [cut.generation, cut.fence, cut.dirty, "1" if ready else "0", POSITION_SLACK_MS]
+        args += [len(cut.marks), len(differences)]
+        args += [part for position in cut.marks.values() for part in position]
+        for cell, amount, idle_ms in differences:
+            args += (amount, expire_at_ms(cell), idle_ms)
+        names = [
+            keys.meta,
+            keys.marks,
+            keys.index,
+            keys.asserted,
+            *(keys.cell(charge.cell.id) for charge in differences),
+        ]
+        return bool(await self._adjust.call(self._client, names, [*args, *families]) == b"ok")
+
+    async def state(self, tenant: str) -> TenantState:
+        """How the tenant's counters are."""
+        raw = await self._client.execute_command("HGETALL", tenant_keys(tenant).meta)
+        fields = {name.decode(): value.decode() for name, value in _pairs(raw)}
+        families = frozenset(name.removeprefix("fam:") for name in fields if name.startswith("fam:"))
+        return TenantState(
+            fields.get("gen", ""), "ready" in fields, "dirty" in fields, int(fields.get("wm", 0)),
+            int(fields.get("expired", 0)), families,
+        )  # fmt: skip
+
+    async def set_watermark(self, tenant: str, watermark_ms: int) -> None:
+        """Everything enqueued before this instant has been processed: holds older than it plus their TTL may expire."""
+        await self._client.execute_command("HSET", tenant_keys(tenant).meta, "wm", watermark_ms)
+
+    async def mark_dirty(self, tenant: str) -> None:
+        """Ask for a reconciliation."""
+        await self._client.execute_command("HINCRBY", tenant_keys(tenant).meta, "dirty", 1)
+
+    async def cells(self, tenant: str, now_ms: int) -> list[Cell]:
+        """Every counter of the tenant that is alive."""
+        keys = tenant_keys(tenant)
+        names = await self._client.execute_command("ZRANGEBYSCORE", keys.index, now_ms, "+inf")
+        names += await self._client.execute_command("ZRANGEBYSCORE", keys.asserted, now_ms, "+inf")
+        return [parse_cell(name.decode().removeprefix(keys.cell(""))) for name in names]
+
+    async def figures(self, tenant: str, cell: Cell) -> tuple[int, int, dict[str, int]]:
+        """Spent, held and the carries by field of one counter, in nano-USD; zeros when it does not exist."""
+        raw = await self._client.execute_command("HGETALL", tenant_keys(tenant).cell(cell.id))
+        fields = {name.decode(): int(value) for name, value in _pairs(raw)}
+        carries = {name: value for name, value in fields.items() if name.startswith("carry:")}
+        return fields.get("spent", 0), max(0, fields.get("held", 0)), carries
+
+    async def exists(self, tenant: str, cell: Cell) -> bool:
+        """Whether the counter was ever touched and is still kept."""
+        return bool(await self._client.execute_command("EXISTS", tenant_keys(tenant).cell(cell.id)))
+
+    async def set_carry(self, tenant: str, cell: Cell, field: str, carry_nano_usd: int) -> None:
+        """Record what a rollover budget carried into the cell's period."""
+        await self._client.execute_command("HSET", tenant_keys(tenant).cell(cell.id), field, carry_nano_usd)
+
+    async def eviction_policy(self) -> str:
+        """The server's maxmemory-policy; anything but noeviction may silently forget spending."""
+        raw = await self._client.execute_command("CONFIG GET", "maxmemory-policy")
+        pairs = dict(_pairs(raw))
+        return str(next(iter(pairs.values()), b"").decode()) if pairs else ""
+
+    async def now_ms(self) -> int:
+        """Redis's own clock: the one that holds are timed by."""
+        seconds, microseconds = await self._client.execute_command("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def ping(self) -> None:
+        """Raise when the server cannot be reached."""
+        await self._client.execute_command("PING")
+
+
+def _position_args(position: Position | None) -> tuple[int | str, int | str]:
+    return ("", "") if position is None else (position.enqueued_ms, position.sequence)
+
+
+def _pairs(raw: Any) -> Iterable[tuple[bytes, bytes]]:
+    """Field and value pairs of a hash reply, which redis-py hands out as a dict or as a flat list."""
+    return raw.items() if isinstance(raw, dict) else zip(raw[::2], raw[1::2], strict=True)

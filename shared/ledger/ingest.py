@@ -1,0 +1,217 @@
+"""Ingest: a batch from one hub partition becomes ledger rows, then counters, then notifications, in this order.
+
+The host moves its checkpoint even when we raise, so a run may only return when every event is in the ledger or the
+dead-letter store and its tenant is settled, or durably marked for reconciliation; otherwise it raises and is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+from shared.budgets.reservation import Reservation, ReservationSigner
+from shared.budgets.snapshot import Snapshot
+from shared.ledger.rating import grant_row, read_reservation, usage_row
+from shared.ledger.row import LedgerRow, Position
+from shared.ledger.settlement import Entry, TenantSettler
+from shared.notify.thresholds import crossed_thresholds
+from shared.usage.events import GrantEvent, decode_event
+from shared.usage.rejected import EventRejected
+
+log = logging.getLogger("tollkeeper.ingest")
+
+
+class Delivery(NamedTuple):
+    """One event as the hub delivered it."""
+
+    body: bytes
+    position: Position
+
+
+class IngestReport(NamedTuple):
+    """What became of a batch."""
+
+    inserted: int
+    redelivered: int
+    duplicates: int
+    dead_letters: int
+    unpriced: int
+
+
+class Inserted(Protocol):
+    """The ledger's answer for one row."""
+
+    @property
+    def row(self) -> LedgerRow: ...
+    @property
+    def outcome(self) -> str: ...
+
+
+class Ledger(Protocol):
+    """What ingest needs of the ledger."""
+
+    async def insert(self, rows: Sequence[LedgerRow]) -> Sequence[Inserted]: ...
+
+
+class DeadLetterStore(Protocol):
+    """What ingest needs of the dead-letter store."""
+
+    async def put(self, code: str, message: str, body: bytes, position: Position | None) -> Any: ...
+
+
+class OutboxStore(Protocol):
+    """What ingest needs of the notification outbox."""
+
+    async def add_once(self, key: str, kind: str, payload: dict[str, Any]) -> bool: ...
+
+
+class StateStore(Protocol):
+    """What ingest needs of the processing state."""
+
+    async def progress(self) -> dict[str, Position]: ...
+    async def record_progress(self, positions: Sequence[Position]) -> None: ...
+    async def mark_dirty(self, tenant: str, why: str) -> None: ...
+
+
+class _Decoded(NamedTuple):
+    row: LedgerRow
+    held: Reservation | None
+    delivery: Delivery
+
+
+class IngestService:
+    """Takes deliveries; safe to run twice on the same ones, in any order, killed at any point."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        ledger: Ledger,
+        settler: TenantSettler,
+        signer: ReservationSigner,
+        dead_letters: DeadLetterStore,
+        outbox: OutboxStore,
+        state: StateStore,
+        *,
+        default_output_tokens: int,
+    ) -> None:
+        self._snapshot = snapshot
+        self._ledger = ledger
+        self._settler = settler
+        self._signer = signer
+        self._dead_letters = dead_letters
+        self._outbox = outbox
+        self._state = state
+        self._default_output_tokens = default_output_tokens
+        self._streams: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._progress: dict[str, Position] | None = None
+
+    async def run(self, deliveries: Sequence[Delivery]) -> IngestReport:
+        """Process one batch. Raises whatever kept it from being durably done; run it again then."""
+        by_stream: dict[str, list[Delivery]] = defaultdict(list)
+        for delivery in deliveries:
+            by_stream[delivery.position.stream].append(delivery)
+        reports = [await self._run_stream(stream, batch) for stream, batch in by_stream.items()]
+        return (
+            IngestReport(*(sum(counts) for counts in zip(*reports, strict=True)))
+            if reports
+            else IngestReport(0, 0, 0, 0, 0)
+        )
+
+    async def _run_stream(self, stream: str, deliveries: Sequence[Delivery]) -> IngestReport:
+        async with self._streams[stream]:  # settlement compares with one mark per stream: one batch at a time
+            await self._notice_recreated_hub(deliveries[0].position)
+            snapshot = self._snapshot()
+            decoded, rejected = self._decode(snapshot, deliveries)
+            results = await self._ledger.insert([item.row for item in decoded])
+            entries: dict[str, list[Entry]] = defaultdict(list)
+            outcomes = {"new": 0, "redelivered": 0, "duplicate": 0, "conflict": 0}
+            for item, result in zip(decoded, results, strict=True):
+                outcomes[result.outcome] += 1
+                if result.outcome == "conflict":
+                    message = f"id: {item.row.source} {item.row.id} was seen before with other content"
+                    rejected.append((item.delivery, EventRejected(message, code="id_conflict", param="id")))
+                    continue
+                counts = result.outcome in ("new", "redelivered")
+                entry = Entry(item.delivery.position, result.row, counts, result.outcome == "new", item.held)
+                entries[item.row.tenant].append(entry)
+            for delivery, error in rejected:
+                log.warning("dead_letter", extra={"code": error.code, "stream": stream})
+                await self._dead_letters.put(error.code, error.message, delivery.body, delivery.position)
+            unpriced = await self._alert_unpriced(item.row for item in decoded)
+            for tenant, mine in entries.items():
+                await self._settle(snapshot, tenant, mine)
+            await self._state.record_progress([deliveries[-1].position])
+            if self._progress is not None:
+                self._progress[stream] = deliveries[-1].position
+        return IngestReport(outcomes["new"], outcomes["redelivered"], outcomes["duplicate"], len(rejected), unpriced)
+
+    def _decode(
+        self, snapshot: Snapshot, deliveries: Sequence[Delivery]
+    ) -> tuple[list[_Decoded], list[tuple[Delivery, EventRejected]]]:
+        """The rows of the events that can be read, and the reasons for those that cannot."""
+        now_utc = datetime.now(UTC)
+        decoded: list[_Decoded] = []
+        rejected: list[tuple[Delivery, EventRejected]] = []
+        for delivery in deliveries:
+            try:
+                event = decode_event(delivery.body, now_utc)
+                if isinstance(event, GrantEvent):
+                    decoded.append(_Decoded(grant_row(event, delivery.position, snapshot), None, delivery))
+                    continue
+                held = read_reservation(event, self._signer)
+                row = usage_row(event, delivery.position, snapshot, held, self._default_output_tokens)
+                decoded.append(_Decoded(row, held, delivery))
+            except EventRejected as error:
+                rejected.append((delivery, error))
+        return decoded, rejected
+
+    async def _settle(self, snapshot: Snapshot, tenant: str, entries: Sequence[Entry]) -> None:
+        from redis.exceptions import ResponseError
+
+        try:
+            applied = await self._settler.settle(snapshot.index, tenant, entries)
+        except ResponseError as error:
+            if _is_passing(error):
+                raise
+            # The script refused this tenant's data and always will; retrying would block everyone on the partition.
+            log.exception("settle_failed", extra={"tenant": tenant})
+            await self._state.mark_dirty(tenant, str(error)[:500])
+            return
+        for notice in crossed_thresholds(snapshot.index, tenant, applied):
+            await self._outbox.add_once(notice.key, "threshold", notice.payload)
+
+    async def _alert_unpriced(self, rows: Any) -> int:
+        """One alert per tenant, model and day for usage without a price; returns how many rows had none."""
+        unpriced: dict[tuple[str, str, str], LedgerRow] = {}
+        count = 0
+        for row in rows:
+            if row.pricing_status == "unpriced":
+                count += 1
+                unpriced[row.tenant, row.provider, row.model] = row
+        for (tenant, provider, model), row in unpriced.items():
+            day = f"{row.time_utc:%Y-%m-%d}"
+            log.error("unpriced_model", extra={"tenant": tenant, "provider": provider, "model": model})
+            payload = {"tenant": tenant, "provider": provider, "model": model, "deployment": row.deployment, "day": day}
+            await self._outbox.add_once(f"unpriced|{tenant}|{provider}|{model}|{day}", "unpriced_model", payload)
+        return count
+
+    async def _notice_recreated_hub(self, first: Position) -> None:
+        """Alert when a stream's sequence restarted: its hub was deleted and created again."""
+        if self._progress is None:
+            self._progress = await self._state.progress()
+        known = self._progress.get(first.stream)
+        if known is not None and first.sequence < known.sequence and not first.at_or_before(known):
+            log.error("hub_recreated", extra={"stream": first.stream, "sequence": first.sequence})
+            payload = {"stream": first.stream, "was": known.sequence, "now": first.sequence}
+            await self._outbox.add_once(f"hub_recreated|{first.stream}|{known.enqueued_ms}", "hub_recreated", payload)
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether a server's error will go away by itself: starting up, failing over, full, read-only for now."""
+    passing = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "OOM", "NOREPLICAS", "BUSY", "MISCONF")
+    text = f"{type(error).__name__} {error}".upper()
+    return any(word in text for word in passing)

@@ -1,0 +1,122 @@
+"""From a decoded event to the ledger row it becomes: tokens counted or estimated, priced at the event's own instant."""
+
+from __future__ import annotations
+
+from shared.budgets.cells import parse_cell
+from shared.budgets.reservation import Reservation, ReservationSigner
+from shared.budgets.snapshot import Snapshot
+from shared.ledger.row import LedgerRow, Position
+from shared.usage.estimate import estimate_input_tokens
+from shared.usage.events import GrantEvent, UsageEvent
+from shared.usage.rejected import EventRejected
+from shared.usage.tokens import Tokens, count_tokens, processing_tier
+
+
+def usage_row(
+    event: UsageEvent, position: Position, snapshot: Snapshot, held: Reservation | None, default_output_tokens: int
+) -> LedgerRow:
+    """The row of a usage event. A call whose tokens nobody measured is accrued at its estimate and says so.
+
+    Raises EventRejected when the usage object contradicts itself or the tenant is unknown.
+    """
+    data = event.data
+    _require_tenant(snapshot, data.tenant)
+    tokens: Tokens | None = count_tokens(data.usage, data.provider)
+    measured = True
+    if tokens is None:
+        if data.status >= 400 or data.status == 0:
+            tokens = {}  # a call that failed used nothing
+        else:
+            tokens, measured = _estimated_tokens(event, held, default_output_tokens), False
+    tier = processing_tier(data.processing_tier, data.usage)
+    rated = snapshot.pricer.rate(
+        data.tenant, data.provider, data.model, data.deployment, data.region, event.time_utc, tokens, tier
+    )
+    return LedgerRow(
+        tenant=data.tenant,
+        source=event.source,
+        id=event.identity_id,
+        kind="usage" if measured else "accrual",
+        time_utc=event.time_utc,
+        scopes=data.scopes,
+        position=position,
+        content_digest=event.content_digest,
+        charge_nano_usd=rated.charge_nano_usd,
+        cost_nano_usd=rated.cost_nano_usd,
+        tokens=tokens,
+        lines_nano_usd=dict(rated.lines_nano_usd),
+        pricing_status=rated.pricing_status,
+        price_id=rated.price_id,
+        provider=data.provider,
+        operation=data.operation,
+        requested_model=data.requested_model,
+        model=data.model,
+        deployment=data.deployment,
+        region=data.region,
+        streamed=data.streamed,
+        status=data.status,
+        measured=measured,
+        decision=data.decision,
+        latency_ms=None if data.latency_ms is None else int(data.latency_ms),
+        attempt=data.attempt,
+        booked_period=f"{event.time_utc:%Y-%m}",
+    )
+
+
+def grant_row(event: GrantEvent, position: Position, snapshot: Snapshot) -> LedgerRow:
+    """The row of a reset or an opening balance: cost 0, one counter, who and why. It never changes the bill."""
+    data = event.data
+    _require_tenant(snapshot, data.tenant)
+    try:
+        cell = parse_cell(data.cell)
+    except (ValueError, KeyError) as error:
+        raise EventRejected(f"data.cell: {error}", param="data.cell") from None
+    return LedgerRow(
+        tenant=data.tenant,
+        source=event.source,
+        id=event.identity_id,
+        kind="grant",
+        time_utc=event.time_utc,
+        scopes={cell.family.scope_type: cell.scope_key},
+        position=position,
+        content_digest=event.content_digest,
+        charge_nano_usd=data.amount_nano_usd,
+        cost_nano_usd=0,
+        pricing_status="none",
+        booked_period=f"{event.time_utc:%Y-%m}",
+        cell=data.cell,
+        who=data.who,
+        why=data.why,
+    )
+
+
+def read_reservation(event: UsageEvent, signer: ReservationSigner) -> Reservation | None:
+    """The reservation an event carries; None when there is none, it is forged, or it belongs to another tenant."""
+    if not event.data.reservation:
+        return None
+    held = signer.read(event.data.reservation)
+    return held if held is not None and held.tenant == event.data.tenant else None
+
+
+def output_tokens_sample(row: LedgerRow) -> int | None:
+    """The output tokens that teach the estimates, or None when the row teaches nothing."""
+    if row.kind != "usage" or not row.measured or row.status >= 400 or row.operation == "embeddings":
+        return None
+    return row.tokens.get("output", 0) + row.tokens.get("output_audio", 0)
+
+
+def _require_tenant(snapshot: Snapshot, tenant: str) -> None:
+    if tenant not in snapshot.config.tenants:
+        raise EventRejected(f"data.tenant: {tenant!r} is not configured", code="tenant_unknown", param="data.tenant")
+
+
+def _estimated_tokens(event: UsageEvent, held: Reservation | None, default_output_tokens: int) -> Tokens:
+    """What a call without measured tokens probably used: the mean its reservation carried, not the quantile it held."""
+    data = event.data
+    input_tokens = held.input_tokens if held else estimate_input_tokens(data.input_tokens_estimate, None)
+    output = held.output_tokens_mean if held else default_output_tokens
+    if data.max_output_tokens is not None:
+        output = min(output, data.max_output_tokens)
+    if data.operation == "embeddings":
+        output = 0
+    return {kind: count for kind, count in (("input", input_tokens), ("output", output)) if count}

@@ -1,0 +1,326 @@
+"""Repair: rebuild counters that vanished and reconcile counters that drifted, while traffic goes on.
+
+Always by a cut: read counters and marks at one instant, sum the ledger at or before those marks, add the difference if
+nothing has moved under it. Setting counters, or adding without a cut, loses or doubles what settles meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+from shared.budgets.cells import Cell, cell_at, parse_cell
+from shared.budgets.matching import BudgetIndex, limit_nano_usd
+from shared.budgets.periods import period_at, previous_period
+from shared.budgets.plan import carry_field
+from shared.budgets.snapshot import Snapshot
+from shared.budgets.store import BudgetStore, Charge, Cut, TenantState
+from shared.ledger.row import Position
+from shared.ledger.settlement import Applied, TenantSettler, idle_ms
+from shared.money import decimal_from_nano
+from shared.notify.thresholds import crossed_thresholds
+
+log = logging.getLogger("tollkeeper.repair")
+
+_ATTEMPTS = 20
+_CELLS_PER_CUT = 5_000  # one script reads them at one instant, and blocks the tenant's slot while it does
+_EVERY_WORKER_HAS_CONFIG_SECONDS = 60
+
+
+class LedgerCharge(Protocol):
+    """What the ledger says of one row, or of one rolled-up quarter-hour."""
+
+    @property
+    def scopes(self) -> Mapping[str, str]: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def time_utc(self) -> datetime: ...
+    @property
+    def charge_nano_usd(self) -> int: ...
+    @property
+    def cell(self) -> str | None: ...
+
+
+class Ledger(Protocol):
+    """What repair needs of the ledger."""
+
+    def charges(
+        self, tenant: str, start_utc: datetime, end_utc: datetime, marks: Mapping[str, Position] | None
+    ) -> AsyncIterator[LedgerCharge]: ...
+    async def high_positions(self, tenant: str) -> Mapping[str, Position]: ...
+    async def earliest_hour(self) -> datetime | None: ...
+
+
+class StateStore(Protocol):
+    """What repair needs of the processing state."""
+
+    async def progress(self) -> dict[str, Position]: ...
+    async def dirty_tenants(self) -> set[str]: ...
+    async def clear_dirty(self, tenant: str) -> None: ...
+
+
+class OutboxStore(Protocol):
+    """What repair needs of the notification outbox."""
+
+    async def add_once(self, key: str, kind: str, payload: dict[str, Any]) -> bool: ...
+
+
+class HubPartition(Protocol):
+    """The end of one hub partition."""
+
+    @property
+    def partition(self) -> str: ...
+    @property
+    def last_sequence(self) -> int: ...
+    @property
+    def last_enqueued_ms(self) -> int: ...
+    @property
+    def empty(self) -> bool: ...
+
+
+class RepairReport(NamedTuple):
+    """What a reconciliation found: counters compared, counters that were off, and by how much in all."""
+
+    tenant: str
+    reason: str
+    cells: int
+    off: int
+    drift_nano_usd: int  # sum of absolute differences
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For logs and answers."""
+        drift = decimal_from_nano(self.drift_nano_usd)
+        return {**self._asdict(), "drift": drift, "seconds": round(self.seconds, 3)}
+
+
+class RepairService:
+    """Runs on a timer; also on demand. Several at once are harmless: a fence lets only one adjustment through."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        store: BudgetStore,
+        ledger: Ledger,
+        settler: TenantSettler,
+        state: StateStore,
+        outbox: OutboxStore,
+        partitions: Callable[[], Awaitable[Sequence[HubPartition]]],
+        hub: str,
+    ) -> None:
+        self._snapshot = snapshot
+        self._store = store
+        self._ledger = ledger
+        self._settler = settler
+        self._state = state
+        self._outbox = outbox
+        self._partitions = partitions
+        self._hub = hub
+        self._expired_seen: dict[str, int] = {}
+
+    async def run(self) -> list[RepairReport]:
+        """One look at every tenant; repairs those that need it. Raises when a dependency is away."""
+        snapshot = self._snapshot()
+        reports = []
+        durable = await self._state.dirty_tenants()
+        watermark_ms = await self._watermark_ms()
+        for tenant in snapshot.config.tenants:
+            state = await self._store.state(tenant)
+            reason = "marked dirty" if tenant in durable else _why(state, snapshot, tenant)
+            if reason:
+                reports.append(await self.reconcile(tenant, reason))
+                if tenant in durable:
+                    await self._state.clear_dirty(tenant)
+            if watermark_ms is not None:
+                await self._store.set_watermark(tenant, watermark_ms)
+            await self._alert_expired_holds(tenant, state)
+            await self._carry_over(snapshot, tenant)
+        return reports
+
+    async def reconcile(self, tenant: str, reason: str = "scheduled") -> RepairReport:
+        """Make the tenant's counters equal to its ledger, and say by how much they were off.
+
+        Raises RuntimeError when they kept moving for all attempts; nothing is lost then, the next run tries again.
+        """
+        started = time.monotonic()
+        snapshot = self._snapshot()
+        before = await self._store.state(tenant)
+        if not before.ready:
+            await self._store.begin(tenant, uuid.uuid4().hex, (await self._ledger.high_positions(tenant)).values())
+            self._settler.forget(tenant)
+        compared, off, drift = 0, 0, 0
+        wanted: dict[str, Cell] = {}
+        for _ in range(_ATTEMPTS):
+            now_s = time.time()
+            wanted |= {cell.id: cell for cell in await self._store.cells(tenant, int(now_s * 1000))}
+            outcome = await self._adjust_all(snapshot, tenant, wanted, now_s)
+            if outcome is None:
+                continue
+            compared, applied = outcome
+            off = sum(1 for change in applied if change.after_nano_usd != change.before_nano_usd)
+            drift = sum(abs(change.after_nano_usd - change.before_nano_usd) for change in applied)
+            for notice in crossed_thresholds(snapshot.index, tenant, applied):
+                await self._outbox.add_once(notice.key, "threshold", notice.payload)
+            break
+        else:
+            raise RuntimeError(f"tenant {tenant}: counters kept moving during {_ATTEMPTS} reconciliations")
+        report = RepairReport(tenant, reason, compared, off, drift, time.monotonic() - started)
+        if before.ready and drift:
+            log.error("counters_drifted", extra=report.as_json())
+            await self._outbox.add_once(f"drift|{tenant}|{int(time.time())}", "drift", report.as_json())
+        elif reason != "scheduled":
+            log.warning("counters_reconciled", extra=report.as_json())
+        return report
+
+    async def _adjust_all(
+        self, snapshot: Snapshot, tenant: str, wanted: dict[str, Cell], now_s: float
+    ) -> tuple[int, list[Applied]] | None:
+        """One pass over all counters; None when something moved or counters were found that the cut did not read."""
+        cells = list(wanted.values())
+        chunks = [cells[i : i + _CELLS_PER_CUT] for i in range(0, len(cells), _CELLS_PER_CUT)] or [[]]
+        changes: list[Applied] = []
+        for number, chunk in enumerate(chunks, start=1):
+            cut = await self._store.cut(tenant, chunk)
+            sums = await self._ledger_sums(snapshot.index, tenant, wanted, cut, now_s)
+            unread = {cell_id: cell for cell_id, cell in sums.items() if cell_id not in wanted}
+            if unread:
+                wanted |= {cell_id: cell for cell_id, (cell, _) in unread.items()}
+                return None
+            differences = []
+            for cell, spent in zip(chunk, cut.spent_nano_usd, strict=True):
+                truth = sums[cell.id][1] if cell.id in sums else 0
+                changes.append(Applied(cell, spent, truth))
+                differences.append(Charge(cell, truth - spent, idle_ms(snapshot.index, tenant, cell)))
+            last = number == len(chunks)
+            families = [family.id for family in snapshot.index.families(tenant)] if last else []
+            if not await self._store.adjust(tenant, cut, differences, families, ready=last):
+                return None
+        return len(cells), changes
+
+    async def _ledger_sums(
+        self, index: BudgetIndex, tenant: str, wanted: Mapping[str, Cell], cut: Cut, now_s: float
+    ) -> dict[str, tuple[Cell, int]]:
+        """What the ledger says each living counter should show at the cut."""
+        sums: dict[str, tuple[Cell, int]] = {}
+        start = await self._scan_start(index, tenant, wanted.values(), now_s)
+        if start is None:
+            return sums
+        end = datetime.now(UTC) + timedelta(hours=2)
+        amounts: dict[str, int] = defaultdict(int)
+        cells: dict[str, Cell] = {}
+        async for charge in self._ledger.charges(tenant, start, end, cut.marks):
+            if not charge.charge_nano_usd:
+                continue
+            for cell in _cells_of_charge(index, tenant, charge):
+                if cell.id in wanted or _is_alive(index, tenant, cell, now_s):
+                    cells[cell.id] = cell
+                    amounts[cell.id] += charge.charge_nano_usd
+        return {cell_id: (cell, amounts[cell_id]) for cell_id, cell in cells.items()}
+
+    async def _scan_start(
+        self, index: BudgetIndex, tenant: str, cells: Iterable[Cell], now_s: float
+    ) -> datetime | None:
+        """The first instant whose rows any living counter counts; None when the ledger is empty."""
+        earliest = await self._ledger.earliest_hour()
+        if earliest is None:
+            return None
+        starts = [cell.period.start_s for cell in cells]
+        for family in index.families(tenant):
+            current = period_at(family.period, family.zone, now_s)
+            before = previous_period(current)
+            starts.append((before or current).start_s)
+        return max(earliest, datetime.fromtimestamp(min(starts, default=now_s), UTC))
+
+    async def _watermark_ms(self) -> int | None:
+        """The instant up to which every event on the hub has been processed; None when it cannot be told."""
+        now_ms = await self._store.now_ms()
+        progress = await self._state.progress()
+        behind = []
+        for end in await self._partitions():
+            suffix = f"/{self._hub}/{end.partition}"
+            reached = max(
+                (position for stream, position in progress.items() if stream.endswith(suffix)),
+                key=lambda position: position.enqueued_ms,
+                default=None,
+            )
+            if end.empty:
+                continue
+            if reached is None:
+                return None
+            last = Position(reached.stream, end.last_enqueued_ms, end.last_sequence)
+            if not last.at_or_before(reached):
+                behind.append(reached.enqueued_ms)
+        return min(behind, default=now_ms)
+
+    async def _alert_expired_holds(self, tenant: str, state: TenantState) -> None:
+        """Count holds that expired without a usage event: calls that crashed, or events that were lost."""
+        seen = self._expired_seen.get(tenant, 0)
+        self._expired_seen[tenant] = state.expired_holds
+        if state.expired_holds > seen:
+            new = state.expired_holds - seen
+            log.warning("holds_expired_unsettled", extra={"tenant": tenant, "holds": new})
+            key = f"expired|{tenant}|{state.generation}|{state.expired_holds}"
+            await self._outbox.add_once(key, "holds_expired", {"tenant": tenant, "holds": new})
+
+    async def _carry_over(self, snapshot: Snapshot, tenant: str) -> None:
+        """Write what each rollover budget carries into its current period.
+
+        carry = limit + previous carry - previous spend, between 0 and the cap; recomputed at each run, because late
+        events still change the previous period. A scope without a counter in the previous period carries nothing.
+        """
+        if not any(budget.rollover for budget in snapshot.config.budgets if budget.tenant in (None, tenant)):
+            return
+        now_s = time.time()
+        for cell in await self._store.cells(tenant, int(now_s * 1000)):
+            if not cell.period.start_s <= now_s < cell.period.end_s:
+                continue
+            for budget in snapshot.index.of_cell(tenant, cell):
+                before = previous_period(cell.period)
+                if not budget.rollover or before is None:
+                    continue
+                old = cell_at(cell.family, cell.scope_key, before)
+                spent, _, carries = await self._store.figures(tenant, old)
+                known = await self._store.exists(tenant, old)
+                limit = limit_nano_usd(budget, before.start_s, snapshot.config)
+                cap = budget.rollover_cap_nano if budget.rollover_cap_nano is not None else limit
+                carry = max(0, min(cap, limit + carries.get(carry_field(budget), 0) - spent)) if known else 0
+                await self._store.set_carry(tenant, cell, carry_field(budget), carry)
+
+
+def _why(state: TenantState, snapshot: Snapshot, tenant: str) -> str | None:
+    """Why the tenant needs a reconciliation now, or None."""
+    if not state.generation:
+        return "counters are empty"
+    if not state.ready:
+        return "counters are not ready"
+    if state.dirty:
+        return "counters are dirty"
+    missing = {family.id for family in snapshot.index.families(tenant)} - state.families
+    loaded_at = snapshot.config.loaded_at_utc
+    age_seconds = (datetime.now(UTC) - loaded_at).total_seconds() if loaded_at else _EVERY_WORKER_HAS_CONFIG_SECONDS
+    # Workers on the old configuration do not charge a new family yet; seeding it before they do would lose their part.
+    if missing and age_seconds >= _EVERY_WORKER_HAS_CONFIG_SECONDS:
+        return "new budgets are to be seeded"
+    return None
+
+
+def _cells_of_charge(index: BudgetIndex, tenant: str, charge: LedgerCharge) -> Sequence[Cell]:
+    if charge.cell is not None:
+        return (parse_cell(charge.cell),)
+    return index.cells_of_call(tenant, charge.scopes, charge.model, charge.time_utc.timestamp())
+
+
+def _is_alive(index: BudgetIndex, tenant: str, cell: Cell, now_s: float) -> bool:
+    """Whether a counter must exist: its period is open, or it is the one before and a rollover budget reads it."""
+    if cell.period.start_s <= now_s < cell.period.end_s:
+        return True
+    if not any(budget.rollover for budget in index.of_cell(tenant, cell)):
+        return False
+    before = previous_period(period_at(cell.family.period, cell.family.zone, now_s))
+    return before is not None and before.start_s == cell.period.start_s
