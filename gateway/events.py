@@ -31,7 +31,7 @@ class Publisher(Protocol):
         """Put (partition key, event) pairs onto the hub, or raise; sending all again must be safe."""
 
 
-class BacklogFull(TollkeeperError):  # noqa: N818 - named as the other errors of the product are
+class BacklogFull(TollkeeperError):
     """The hub does not take events and the queue is full; no call is let in that could not be billed."""
 
     code, http_status, kind = "events_backlog", 503, "server_error"

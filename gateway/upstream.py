@@ -24,13 +24,13 @@ _PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "apim-request-id"
 _NEVER_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
-class UpstreamUnreachable(TollkeeperError):  # noqa: N818 - named as the other errors of the product are
+class UpstreamUnreachable(TollkeeperError):
     """No connection to the backend: the model never saw the call, so it cost nothing."""
 
     code, http_status, kind = "upstream_unreachable", 502, "server_error"
 
 
-class UpstreamBroken(TollkeeperError):  # noqa: N818
+class UpstreamBroken(TollkeeperError):
     """The backend took the call and gave no answer: a timeout or a cut connection."""
 
     code, http_status, kind = "upstream_failed", 504, "server_error"

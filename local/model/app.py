@@ -24,7 +24,7 @@ from local.model.served import ModelUsage, Served
 
 MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini", "o4-mini", "text-embedding-3-small")
 MOST_CHUNKS = 60  # of one stream: longer answers carry more words per chunk, so that they stay quick to relay
-REGION = "simulated"
+REGION = "westeurope"
 
 
 class SimulatedModel:

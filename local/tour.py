@@ -1,0 +1,168 @@
+"""The tour of `make run`: real calls of three teams until one has spent its budget, then the books."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from local.options import Options
+from local.tour_calls import Callers, Outcome
+from local.tour_script import Progress, Script, Step
+from local.tour_sums import TeamSums, wait_until_equal
+from shared.config.model import Config
+from shared.money import NANO_PER_USD, decimal_from_nano
+
+STATE_STYLES = {"active": "green", "warned": "yellow", "degraded": "dark_orange", "stopped": "bold red"}
+DECISION_STYLES = {"allow": "green", "downgrade": "dark_orange", "refuse": "bold red"}
+DECISION_WORDS = {"allow": "allowed", "downgrade": "downgraded", "refuse": "refused"}
+KIND_WORDS = {"chat": "chat", "stream": "stream", "tool": "chat + tool", "embed": "embeddings"}
+MOST_CALLS_WITH_AZURE = 12  # real calls cost real money: enough to see the headers, not enough to notice
+
+
+class Tour:
+    """Plays the script, prints the table and the comparison."""
+
+    def __init__(self, console: Console, options: Options, config: Config) -> None:
+        self._console = console
+        self._options = options
+        self._config = config
+        self._script = Script(config)
+        self._progress = Progress()
+        self._callers = Callers(options, config)
+
+    def play(self) -> int:
+        """The exit code: 0 when the books agree, 1 when they do not."""
+        if self._script.spender is None or not self._script.chat_models:
+            self._console.print("No team with a subscription, or no chat model, in the configuration: no tour.")
+            return 0
+        outcomes = self._make_calls()
+        self._callers.close()
+        self._console.print(self._table(outcomes))
+        self._explain(outcomes)
+        sums = wait_until_equal(self._options, self._config, self._costs(outcomes))
+        self._print_sums(sums)
+        self._print_where_next()
+        return 0 if all(each.agree for each in sums) else 1
+
+    def _make_calls(self) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        most = MOST_CALLS_WITH_AZURE if self._options.azure_endpoint else 1000
+        with self._console.status("calling models ...") as status:
+            for step in self._script.steps(self._progress):
+                status.update(f"call {len(outcomes) + 1}: {step.team}, {KIND_WORDS[step.kind]} with {step.model} ...")
+                outcomes.append(self._callers.call(len(outcomes) + 1, step))
+                self._note(step, outcomes[-1])
+                if len(outcomes) >= most:
+                    break
+        return outcomes
+
+    def _note(self, step: Step, outcome: Outcome) -> None:
+        if step.team != self._script.spender:
+            return
+        self._progress.state = outcome.state
+        # A budget that is only held by calls in flight has room again in a moment: that is not the end.
+        self._progress.refused = outcome.error is not None and "budget_reserved" not in outcome.error
+        if outcome.error is None:
+            self._progress.output_pico_usd = self._callers.output_pico_usd(step.team, outcome.served_model)
+
+    def _table(self, outcomes: list[Outcome]) -> Table:
+        table = Table(title="Every call went through the gateway with the OpenAI SDK", title_justify="left")
+        for heading in ("call", "team", "asked for"):
+            table.add_column(heading, no_wrap=True, justify="right" if heading == "call" else "left")
+        table.add_column("served by", no_wrap=True)
+        table.add_column("decision", no_wrap=True)
+        for heading in ("cost USD", "state", "remaining USD"):
+            table.add_column(heading, no_wrap=True, justify="left" if heading == "state" else "right")
+        for outcome in outcomes:
+            table.add_row(*_cells(outcome))
+        return table
+
+    def _explain(self, outcomes: list[Outcome]) -> None:
+        """One line per thing worth noticing in the table."""
+        spender = self._script.spender
+        own = [outcome for outcome in outcomes if outcome.step.team == spender]
+        for state in ("warned", "degraded"):
+            if (first := next((o for o in own if o.state == state), None)) is not None:
+                self._console.print(f"  call {first.number:>2}: {spender} is [{STATE_STYLES[state]}]{state}[/]")
+        refused = next((outcome for outcome in own if outcome.error), None)
+        if refused is not None:
+            self._console.print(
+                f"  call {refused.number:>2}: {spender} is [bold red]stopped[/]: the SDK raised "
+                f"[bold]openai.APIStatusError[/] {refused.error} and sent the call "
+                f"{'once' if refused.tries == 1 else f'{refused.tries} times'}",
+                soft_wrap=True,
+            )
+        elif self._script.budget is not None:
+            limit = decimal_from_nano(self._script.budget.limit_nano)
+            self._console.print(f"  {spender} did not reach the end of its {limit} USD in {len(own)} calls")
+
+    def _costs(self, outcomes: list[Outcome]) -> dict[str, int | None]:
+        costs: dict[str, int | None] = {}
+        for outcome in outcomes:
+            before = costs.get(outcome.step.team, 0)
+            known = before is not None and outcome.cost_nano_usd is not None
+            costs[outcome.step.team] = (before or 0) + (outcome.cost_nano_usd or 0) if known else None
+        return costs
+
+    def _print_sums(self, sums: list[TeamSums]) -> None:
+        table = Table(title="The books, in USD", title_justify="left", show_footer=True)
+        ledger = sum(each.ledger_nano_usd for each in sums)
+        counters = sum(each.counter_nano_usd or 0 for each in sums)
+        agree = all(each.agree for each in sums)
+        table.add_column("team", footer="all")
+        table.add_column("billed calls", justify="right", footer=str(sum(each.requests for each in sums)))
+        table.add_column("sum of the calls", justify="right", footer="")
+        table.add_column("ledger", justify="right", footer=decimal_from_nano(ledger))
+        table.add_column("counters", justify="right", footer=decimal_from_nano(counters))
+        table.add_column("", footer="[bold green]equal[/]" if agree else "[bold red]NOT EQUAL[/]")
+        for each in sums:
+            table.add_row(
+                each.team,
+                str(each.requests),
+                _amount(each.calls_nano_usd),
+                _amount(each.ledger_nano_usd),
+                _amount(each.counter_nano_usd),
+                "[green]equal[/]" if each.agree else "[red]not equal[/]",
+            )
+        self._console.print(table)
+        self._console.print(
+            f"Ledger total {decimal_from_nano(ledger)} USD, counters {decimal_from_nano(counters)} USD: "
+            + ("[bold green]equal[/], to the nano-dollar." if agree else "[bold red]not equal[/]."),
+            soft_wrap=True,
+        )
+
+    def _print_where_next(self) -> None:
+        tenant = self._config.teams[self._script.spender or ""].tenant
+        url = self._options.functions_url
+        self._console.print("\n[bold]Where to look next[/]")
+        for what, where in (
+            ("budgets now", f"{url}/spend?tenant={tenant}"),
+            ("usage by team and model", f"{url}/usage/summary?tenant={tenant}&group_by=team,model"),
+            ("this month's statement", f"{url}/chargeback/report?tenant={tenant}&format=csv"),
+            ("prices in force", f"{url}/models"),
+            ("change a limit", f"{self._options.config_label}/teams/{self._script.spender}.yaml, then call again"),
+            ("how it works", "README.md, docs/"),
+        ):
+            self._console.print(f"  {what:<24} {where}", markup=False, soft_wrap=True)
+        self._console.print()
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    state_style = STATE_STYLES.get(outcome.state, "default")
+    return (
+        str(outcome.number),
+        outcome.step.team,
+        f"{KIND_WORDS[outcome.step.kind]:<11} {outcome.step.model}",
+        outcome.served_model if outcome.decision != "downgrade" else f"[dark_orange]{outcome.served_model}[/]",
+        f"[{DECISION_STYLES[outcome.decision]}]{DECISION_WORDS[outcome.decision]}[/]",
+        "-" if outcome.decision == "refuse" else _amount(outcome.cost_nano_usd),
+        f"[{state_style}]{outcome.state or outcome.error or '-'}[/]",
+        outcome.remaining_usd or "-",
+    )
+
+
+def _amount(amount_nano_usd: int | None) -> str:
+    """USD with all nine decimals, so that columns line up and nothing is rounded away."""
+    if amount_nano_usd is None:
+        return "unknown"
+    return f"{amount_nano_usd // NANO_PER_USD}.{amount_nano_usd % NANO_PER_USD:09d}"

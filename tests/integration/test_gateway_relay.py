@@ -1,0 +1,290 @@
+"""The gateway over real HTTP, between a client and the simulated model; budget and hub are stand-ins."""
+
+import asyncio
+import hashlib
+import json
+import socket
+import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import httpx
+import pytest
+import uvicorn
+
+from gateway.app import build_app
+from gateway.upstream import Upstream
+from local.model.app import build_app as build_model
+from local.process import free_port
+from shared.budgets.answer import CheckAnswer
+from shared.config.model import Config, Model
+from shared.errors import BudgetExhausted
+from shared.settings import Settings
+
+ADMITTED = datetime(2026, 11, 21, 10, tzinfo=UTC)
+MESSAGES = [{"role": "user", "content": "How much is left?"}]
+HEADERS = {"api-key": "local-search"}
+
+
+class Budget:
+    """Allows everything unless told otherwise, and remembers what it was asked and given back."""
+
+    def __init__(self) -> None:
+        self.change: dict = {}
+        self.asked = []
+        self.released: list[str] = []
+
+    async def check(self, request):
+        self.asked.append(request)
+        fields = {
+            "decision": "allow",
+            "reason": "within_budget",
+            "tenant": "default",
+            "scopes": {"team": "search", **request.scopes},
+            "requested_model": request.model,
+            "model": request.model,
+            "state": "active",
+            "disabled_tools": [],
+            "budget": None,
+            "admitted_at_utc": ADMITTED,
+            "reservation": f"hold-{len(self.asked)}",
+        }
+        return CheckAnswer(**{**fields, **self.change})
+
+    async def release(self, token: str) -> bool:
+        self.released.append(token)
+        return True
+
+
+class Hub:
+    """Keeps the events it was given."""
+
+    def __init__(self) -> None:
+        self.events: list[dict] = []
+
+    async def publish(self, bodies) -> None:
+        self.events += [json.loads(body) for _, body in bodies]
+
+
+async def serve(app, **options):
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", **options))
+    listener = socket.create_server(("127.0.0.1", 0))
+    task = asyncio.create_task(server.serve([listener]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn offers a flag, not an event
+        await asyncio.sleep(0.01)
+
+    async def stop() -> None:
+        server.should_exit = True
+        await task
+
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", stop
+
+
+class Bench:
+    """A gateway in front of a model, and what went in and out."""
+
+    def __init__(self, url: str, model_url: str, budget: Budget, hub: Hub) -> None:
+        self.budget, self.hub, self.model_url = budget, hub, model_url
+        self.client = httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=20)
+
+    async def chat(self, path="/v1/chat/completions", headers=None, **fields) -> httpx.Response:
+        body = {"model": "gpt-4o", "messages": MESSAGES, **fields}
+        return await self.client.post(path, json=body, headers=headers or {})
+
+    async def event(self) -> dict:
+        """The one event of the one call."""
+        for _ in range(300):
+            if self.hub.events:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert len(self.hub.events) == 1
+        return self.hub.events[0]
+
+
+@pytest.fixture
+async def bench():
+    model_url, stop_model = await serve(build_model())
+    settings = Settings(
+        environment="development",
+        local_model_url=model_url,
+        gateway_keys={hashlib.sha256(b"local-search").hexdigest(): "search-prod"},
+    )
+    models = {"gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu",)), "gpt-4o-mini": Model(id="gpt-4o-mini")}
+    config = Config(version="1", tenants={}, teams={}, budgets=(), models=models)
+    budget, hub = Budget(), Hub()
+
+    async def nothing() -> None:
+        return None
+
+    services = SimpleNamespace(
+        settings=settings, config=SimpleNamespace(current=config), budget=budget, publisher=hub, close=nothing
+    )
+
+    async def open_services():
+        return services
+
+    url, stop = await serve(build_app(open_services, "test"))
+    bench = Bench(url, model_url, budget, hub)
+    yield bench
+    await bench.client.aclose()
+    await stop()
+    await stop_model()
+
+
+async def test_a_call_is_checked_forwarded_and_reported(bench):
+    """The event carries the provider's own usage, the admission time and the request id the client saw."""
+    answer = await bench.chat(headers={"x-budget-scope-session": "s-42"}, max_tokens=50)
+    event = await bench.event()
+    assert answer.status_code == 200
+    assert answer.headers["x-budget-state"] == "active"
+    check = bench.budget.asked[0]
+    assert (check.identity, check.scopes) == ({"subscription": "search-prod"}, {"session": "s-42"})
+    assert (check.model, check.max_output_tokens, check.deployment) == ("gpt-4o", 50, "gpt-4o-weu")
+    assert (event["source"], event["id"]) == ("gateway/test", answer.headers["x-request-id"])
+    assert event["time"] == "2026-11-21T10:00:00Z"
+    data = event["data"]
+    assert data["usage"] == answer.json()["usage"]
+    assert (data["reservation"], data["status"], data["streamed"]) == ("hold-1", 200, False)
+    assert data["scopes"] == {"team": "search", "session": "s-42"}
+    assert "content" not in json.dumps(event)
+
+
+@pytest.mark.parametrize("path", ["/openai/v1/chat/completions", "/openai/deployments/gpt-4o-weu/chat/completions"])
+async def test_azure_paths_reach_the_same_model(bench, path):
+    """A deployment in the path is checked as its model."""
+    answer = await bench.chat(path + "?api-version=2024-10-21")
+    assert answer.json()["model"] == "gpt-4o"
+    assert (await bench.event())["data"]["deployment"] == "gpt-4o-weu"
+
+
+async def test_streams_arrive_while_they_are_made(bench):
+    """The first piece is with the client long before the model is done."""
+    started, arrivals, text = time.monotonic(), [], b""
+    body = {"model": "gpt-4o", "messages": MESSAGES, "stream": True, "max_tokens": 20}
+    headers = {"x-sim-chunk-ms": "30", "x-sim-output-tokens": "20"}
+    async with bench.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        async for piece in answer.aiter_bytes():
+            arrivals.append(time.monotonic() - started)
+            text += piece
+    assert arrivals[0] < arrivals[-1] / 2
+    assert len(arrivals) > 10
+    assert b'"usage":{' not in text
+    assert text.endswith(b"data: [DONE]\n\n")
+    data = (await bench.event())["data"]
+    assert (data["streamed"], data["usage"]["completion_tokens"]) == (True, 20)
+
+
+async def test_a_client_that_asks_for_usage_gets_it(bench):
+    """The usage chunk is hidden only from those who did not ask."""
+    answer = await bench.chat(stream=True, stream_options={"include_usage": True})
+    last = json.loads(answer.text.strip().split("\n\n")[-2].removeprefix("data: "))
+    assert last["usage"] == (await bench.event())["data"]["usage"]
+
+
+async def test_a_client_that_leaves_is_still_billed_and_the_model_stopped(bench):
+    """An aborted stream makes its event at once, without usage, and the model does not go on producing."""
+    body = {"model": "gpt-4o", "messages": MESSAGES, "stream": True}
+    headers = {"x-sim-chunk-ms": "50", "x-sim-output-tokens": "60"}
+    async with bench.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+        async for _ in answer.aiter_bytes():
+            break
+    left = time.monotonic()
+    data = (await bench.event())["data"]
+    assert time.monotonic() - left < 2
+    assert (data["usage"], data["streamed"], data["status"]) == (None, True, 200)
+    async with httpx.AsyncClient() as client:
+        for _ in range(100):
+            served = (await client.get(f"{bench.model_url}/sim/usage")).json()["gpt-4o"]
+            if served["aborted"]:
+                break
+            await asyncio.sleep(0.02)
+    assert served["aborted"] == 1
+    assert served["aborted_completion_tokens"] < 60
+
+
+async def test_a_stream_the_backend_cuts_ends_with_an_error_the_sdk_raises(bench):
+    """A broken stream says so instead of looking complete; what was produced is billed by estimate."""
+    answer = await bench.chat(stream=True, headers={"x-sim-break-after": "4", "x-sim-output-tokens": "50"})
+    last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
+    assert last["error"]["code"] == "upstream_failed"
+    data = (await bench.event())["data"]
+    assert (data["usage"], data["streamed"]) == (None, True)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_backend_error_reaches_the_client_and_the_books(bench, streamed):
+    """The backend's own status and body pass through; the event has the status and no usage, so the hold comes back."""
+    answer = await bench.chat(stream=streamed, headers={"x-sim-status": "429"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "simulated_error")
+    assert answer.headers["retry-after"] == "1"
+    data = (await bench.event())["data"]
+    assert (data["status"], data["usage"]) == (429, None)
+
+
+async def test_a_backend_that_cannot_be_reached_costs_nothing(bench, monkeypatch):
+    """Without a connection the model saw nothing: the reservation is released and no event made."""
+    monkeypatch.setattr(Upstream, "_url", lambda *_, **__: f"http://127.0.0.1:{free_port()}/")
+    answer = await bench.chat()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
+    assert bench.budget.released == ["hold-1"]
+    await asyncio.sleep(0.1)
+    assert bench.hub.events == []
+
+
+async def test_a_refusal_reaches_neither_model_nor_hub(bench):
+    """A spent budget answers with OpenAI's error shape and asks not to retry."""
+    bench.budget.change = {"decision": "refuse", "state": "stopped", "error": BudgetExhausted("spent")}
+    answer = await bench.chat()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (402, "budget_exhausted")
+    assert (answer.headers["x-should-retry"], answer.headers["x-budget-state"]) == ("false", "stopped")
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{bench.model_url}/sim/usage")).json() == {}
+    assert bench.hub.events == []
+
+
+async def test_a_downgrade_serves_the_cheaper_model_without_the_tool(bench):
+    """The client is told what it asked for, what served it, and which tool was left out."""
+    bench.budget.change = {"decision": "downgrade", "model": "gpt-4o-mini", "disabled_tools": ["web_search"]}
+    tools = [{"type": "function", "function": {"name": "web_search"}}]
+    messages = [{"role": "user", "content": "use web_search"}]
+    answer = await bench.chat(tools=tools, messages=messages)
+    assert answer.json()["model"] == "gpt-4o-mini"
+    assert answer.json()["choices"][0]["finish_reason"] == "stop"
+    assert (answer.headers["x-requested-model"], answer.headers["x-served-model"]) == ("gpt-4o", "gpt-4o-mini")
+    assert answer.headers["x-budget-disabled-tools"] == "web_search"
+    data = (await bench.event())["data"]
+    assert (data["requested_model"], data["model"], data["decision"]) == ("gpt-4o", "gpt-4o-mini", "downgrade")
+
+
+async def test_embeddings_are_billed_too(bench):
+    """An embeddings call is an event with its own operation."""
+    answer = await bench.client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": "abcdefgh"})
+    assert len(answer.json()["data"]) == 1
+    data = (await bench.event())["data"]
+    assert (data["operation"], data["usage"]["prompt_tokens"]) == ("embeddings", 2)
+
+
+async def test_models_are_those_of_the_configuration(bench):
+    """GET /v1/models answers in OpenAI's shape, to callers with a key."""
+    answer = await bench.client.get("/v1/models")
+    assert [model["id"] for model in answer.json()["data"]] == ["gpt-4o", "gpt-4o-mini"]
+    assert (await bench.client.get("/v1/models", headers={"api-key": "x"})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "content", "status", "code"),
+    [
+        ("/v1/chat/completions", {"api-key": "wrong"}, b"{}", 401, "not_authenticated"),
+        ("/v1/chat/completions", {}, b"{", 400, "invalid_request"),
+        ("/v1/chat/completions", {}, b"x" * (32 * 1024 * 1024 + 1), 413, "payload_too_large"),
+        ("/v1/images", {}, b"{}", 404, "not_found"),
+    ],
+)
+async def test_bad_requests_get_openai_shaped_answers(bench, path, headers, content, status, code):
+    """Whatever is wrong, the SDK can read the answer, and no budget is asked."""
+    answer = await bench.client.post(path, content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers["x-request-id"]
+    assert bench.budget.asked == []
