@@ -45,7 +45,8 @@ $(READY): requirements.txt requirements-dev.txt gateway/requirements.txt
 	  "$$python" -m venv --clear .venv || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }; \
 	fi
 	@echo "Installing the packages into .venv (once; a minute or so)"
-	@$(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r requirements-dev.txt \
+	@$(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r requirements-dev.txt 2>.venv/setup.log \
 	  | awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages found"; fflush()} \
-	         /^Installing collected/ {print "  installing"; fflush()} /^Successfully/ {print "  done"}'
+	         /^Installing collected/ {print "  installing"; fflush()} /^Successfully/ {print "  done"}' \
+	  || { cat .venv/setup.log >&2; exit 1; }
 	@touch $@
