@@ -1,0 +1,220 @@
+"""Which model to use: the cheapest that can do the work. Pure; reads config and prices, never usage or budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from shared.config.model import Config, Model
+from shared.money import decimal_from_nano
+from shared.pricing.book import UnitPrices, canonical_provider
+from shared.pricing.pricer import Pricer
+
+# What an answer is taken to be long when nobody says. The same for all models, so that they are compared on equal work.
+DEFAULT_OUTPUT_TOKENS = 500
+CHEAPEST = "cheapest"
+EMBEDDING_ONLY = frozenset({"embeddings", "embedding"})  # a model of these alone has no output to price
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """A model that can do the work, and what it would cost."""
+
+    model: str
+    cost_nano_usd: int
+
+
+class Route(msgspec.Struct, frozen=True):
+    """The answer to "which model?": None when none can do the work. `rejected` says of each other model why not."""
+
+    model: str | None
+    cost_nano_usd: int | None
+    alternatives: tuple[Choice, ...]  # the other capable models, cheapest first
+    rejected: dict[str, str]
+    why: str
+
+    def body(self) -> dict[str, Any]:
+        """The JSON form that `POST /route` answers; money as decimal strings."""
+        return {
+            "model": self.model,
+            "cost": None if self.cost_nano_usd is None else decimal_from_nano(self.cost_nano_usd),
+            "currency": "USD",
+            "alternatives": [
+                {"model": choice.model, "cost": decimal_from_nano(choice.cost_nano_usd)} for choice in self.alternatives
+            ],
+            "rejected": self.rejected,
+            "why": self.why,
+        }
+
+
+class Router:
+    """Routes by one config and its prices."""
+
+    def __init__(self, config: Config, pricer: Pricer) -> None:
+        self._models = config.models
+        self._pricer = pricer
+
+    def cheapest(
+        self,
+        capabilities: Collection[str],
+        input_tokens: int,
+        max_output_tokens: int | None,
+        tenant: str,
+        at_utc: datetime,
+        exclude: Collection[str] = (),
+        provider: str | None = None,
+    ) -> Route:
+        """The cheapest configured model with all `capabilities` that fits the tokens and has a price at `at_utc`.
+
+        A model of unknown price is never chosen: it may be the dearest. Equal costs go to the id that sorts first.
+        """
+        needed = frozenset(capabilities)
+        output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
+        choices: list[Choice] = []
+        rejected: dict[str, str] = {}
+        for model in self._models.values():
+            reason = _unfit(model, needed, input_tokens, max_output_tokens, exclude, provider)
+            cost = None if reason else self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc)
+            if cost is None:
+                rejected[model.id] = reason or "its price is unknown"
+            else:
+                choices.append(Choice(model.id, cost))
+        choices.sort(key=lambda choice: (choice.cost_nano_usd, choice.model))
+        return _route(choices, rejected, needed, input_tokens, output_tokens)
+
+    def downgrade_target(
+        self,
+        requested_model: str,
+        target: str,
+        tenant: str,
+        at_utc: datetime,
+        input_tokens: int = 1000,
+        max_output_tokens: int | None = None,
+    ) -> str | None:
+        """The model a downgrade rule means for a call, None when there is nothing to downgrade to.
+
+        A named target is itself, unless config knows it to lack a capability of the requested model. `cheapest` is the
+        cheapest model of the same provider that has every capability of the requested one and costs strictly less;
+        nothing for a model that config does not know, or whose own price is unknown.
+        """
+        requested = self._models.get(requested_model)
+        if target != CHEAPEST:
+            return target if target != requested_model and self._can_stand_in(target, requested) else None
+        if requested is None:
+            return None
+        output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
+        own_cost = self._cost_nano_usd(requested, input_tokens, output_tokens, tenant, at_utc)
+        route = self.cheapest(
+            requested.capabilities,
+            input_tokens,
+            max_output_tokens,
+            tenant,
+            at_utc,
+            exclude=(requested_model,),
+            provider=requested.provider,
+        )
+        if own_cost is None or route.cost_nano_usd is None or route.cost_nano_usd >= own_cost:
+            return None
+        return route.model
+
+    def models_view(self, tenant: str, at_utc: datetime) -> list[dict[str, Any]]:
+        """Every configured model as `GET /models` shows it, by id, with the prices in force for the tenant."""
+        return [self._view(model, tenant, at_utc) for _, model in sorted(self._models.items())]
+
+    def _can_stand_in(self, target: str, requested: Model | None) -> bool:
+        """Whether nothing known speaks against serving `target` in place of the requested model."""
+        known = self._models.get(target)
+        return known is None or requested is None or requested.capabilities <= known.capabilities
+
+    def _view(self, model: Model, tenant: str, at_utc: datetime) -> dict[str, Any]:
+        prices = self._prices(model, tenant, at_utc)
+        return {
+            "id": model.id,
+            "object": "model",
+            "provider": model.provider,
+            "deployments": list(model.deployments),
+            "deployment_type": model.deployment_type or "global",
+            "capabilities": sorted(model.capabilities),
+            "context_tokens": model.context_tokens,
+            "max_output_tokens": model.max_output_tokens,
+            "fallbacks": list(model.fallbacks),
+            "fallback_for": sorted(other.id for other in self._models.values() if model.id in other.fallbacks),
+            "pricing_status": "priced" if prices else "unpriced",
+            "prices": _prices_view(prices) if prices else None,
+        }
+
+    def _prices(self, model: Model, tenant: str, at_utc: datetime) -> UnitPrices | None:
+        """The model's prices on its first deployment, which is where a call to it goes."""
+        deployment = model.deployments[0] if model.deployments else ""
+        return self._pricer.unit_prices(tenant, model.provider, model.id, deployment, "", at_utc)
+
+    def _cost_nano_usd(
+        self, model: Model, input_tokens: int, output_tokens: int, tenant: str, at_utc: datetime
+    ) -> int | None:
+        deployment = model.deployments[0] if model.deployments else ""
+        tokens = {"input": input_tokens}
+        if not model.capabilities or model.capabilities - EMBEDDING_ONLY:
+            tokens["output"] = output_tokens
+        return self._pricer.rate(tenant, model.provider, model.id, deployment, "", at_utc, tokens).cost_nano_usd
+
+
+def _unfit(
+    model: Model,
+    needed: frozenset[str],
+    input_tokens: int,
+    max_output_tokens: int | None,
+    exclude: Collection[str],
+    provider: str | None,
+) -> str | None:
+    """Why a model cannot do the work, None when it can. A limit that config does not state does not exclude."""
+    if model.id in exclude:
+        return "excluded by the request"
+    if provider is not None and canonical_provider(model.provider) != canonical_provider(provider):
+        return f"served by another provider, {model.provider}"
+    missing = needed - model.capabilities
+    if missing:
+        return f"lacks {', '.join(sorted(missing))}"
+    if max_output_tokens is not None and max_output_tokens > (model.max_output_tokens or max_output_tokens):
+        return f"answers at most {model.max_output_tokens} tokens"
+    if model.context_tokens is not None and input_tokens + (max_output_tokens or 0) > model.context_tokens:
+        return f"holds at most {model.context_tokens} tokens"
+    return None
+
+
+def _route(
+    choices: list[Choice], rejected: dict[str, str], needed: frozenset[str], input_tokens: int, output_tokens: int
+) -> Route:
+    able = ", ".join(sorted(needed)) or "any capability"
+    if not choices:
+        return Route(
+            None, None, (), rejected, f"no configured model with a known price can do {able} on this many tokens"
+        )
+    best = choices[0]
+    why = (
+        f"cheapest of {len(choices)} capable models for {able}: {decimal_from_nano(best.cost_nano_usd)} USD "
+        f"at {input_tokens} input and {output_tokens} output tokens"
+    )
+    return Route(best.model, best.cost_nano_usd, tuple(choices[1:]), rejected, why)
+
+
+def _prices_view(prices: UnitPrices) -> dict[str, Any]:
+    return {
+        "price_id": prices.price_id,
+        "source": prices.source,
+        "effective_from": prices.effective_from.isoformat().replace("+00:00", "Z"),
+        "usd_per_million": {kind: _usd_per_million(pico) for kind, pico in prices.unit_pico.items()},
+        "long_context": [
+            {
+                "above_input_tokens": band.above_tokens,
+                "usd_per_million": {kind: _usd_per_million(pico) for kind, pico in band.unit_pico.items()},
+            }
+            for band in prices.bands
+        ],
+    }
+
+
+def _usd_per_million(unit_pico: int) -> str:
+    """One pico-USD per token is one micro-USD per million tokens."""
+    return decimal_from_nano(unit_pico * 1000)
