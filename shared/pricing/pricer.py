@@ -119,6 +119,22 @@ class Pricer:
             return self._unpriced(tenant, tokens, found.price_id, lines)
         return Rated(cost_nano_usd, cost_nano_usd, lines, found.price_id, "priced") if lines else NOTHING_TO_PRICE
 
+    def hold_prices(
+        self, tenant: str, provider: str, model: str, deployment: str, region: str, at_utc: datetime, input_tokens: int
+    ) -> tuple[int, int]:
+        """Pico-USD per input and per output token to hold for a call before it is made, at its long-context band.
+
+        Never free for want of a price: what is unknown is held at the guard price. A model that lists no output price at
+        all, such as an embedding, holds none.
+        """
+        found = self.unit_prices(tenant, provider, model, deployment, region, at_utc)
+        guard = self.guard_prices(tenant).unit_pico
+        if found is None:
+            return guard["input"], guard["output"]
+        prices = found.for_input(input_tokens)
+        output_pico = prices.get("output", guard["output"]) if "output" in found.unit_pico else 0
+        return prices.get("input", guard["input"]), output_pico
+
     def guard_prices(self, tenant: str) -> UnitPrices:
         """What a call of unknown price counts against budgets, per input and output token.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from shared.config.model import Config, Model, PriceOverride, Tenant
 from shared.money import line_nano_usd
 from shared.pricing.book import PriceBook
+from shared.pricing.catalog import CATALOG_DIR, Catalog, ContextBand, read_catalog
 from shared.pricing.pricer import MAX_RESOLVED, Pricer, Rated
 from shared.usage.tokens import PRICED_KINDS
 
@@ -127,6 +129,31 @@ def test_no_tokens_is_nothing_to_price() -> None:
     for model in ("gpt-4o", "gpt-99-turbo"):
         for tokens in ({}, {"input": 0}, {"reasoning": 5}):
             assert _rate(_pricer(), model, tokens) == Rated(0, 0, {}, None, "none")
+
+
+def test_hold_covers_what_the_call_may_cost() -> None:
+    """A hold uses the band its input falls in, the guard where the price is unknown, and no output for an embedding."""
+    pricer = _pricer()
+
+    def hold(model: str, input_tokens: int, provider: str = "azure") -> tuple[int, int]:
+        return pricer.hold_prices("contoso", provider, model, "", "", NOW_UTC, input_tokens)
+
+    assert hold("gpt-5.4", 272_000) == (2_500_000, 15_000_000)
+    assert hold("gpt-5.4", 272_001) == (5_000_000, 22_500_000)
+    assert hold("gpt-99-turbo", 10) == (10_000_000, 40_000_000)
+    assert hold("text-embedding-3-small", 10, "openai") == (20_000, 0)
+
+
+def test_hold_past_a_band_without_prices_is_the_guard() -> None:
+    """Where the book lists no long-context price, neither the cheap base price nor 0 is held, and nothing is billed."""
+    entry = msgspec.structs.replace(
+        read_catalog(CATALOG_DIR / "azure-openai.json").entries[0], bands=(ContextBand(1000, {}),)
+    )
+    config = Config("v1", {}, {}, (), {})
+    pricer = Pricer(PriceBook([Catalog(entry.provider, {}, (entry,))]), config)
+    held = pricer.hold_prices("contoso", "azure", entry.model, "", "", NOW_UTC, 1001)
+    assert held[0] == 10_000_000
+    assert _rate(pricer, entry.model, {"input": 1001}).cost_nano_usd is None
 
 
 def test_guard_of_the_tenant_wins_then_the_dearest_configured_model() -> None:
