@@ -1,0 +1,45 @@
+"""Timed jobs. Each is safe to run twice, late or in two places at once."""
+
+from __future__ import annotations
+
+import azure.functions as func
+
+from functions.blueprints import new_blueprint
+
+bp = new_blueprint()
+
+
+@bp.function_name("repair")
+@bp.timer_trigger(arg_name="timer", schedule="*/10 * * * * *", run_on_startup=True, use_monitor=False)
+async def repair(timer: func.TimerRequest) -> None:
+    """Publish how far ingest has come; rebuild and reconcile the counters of tenants that need it."""
+    from shared.bootstrap import app
+
+    await (await app()).repair.run()
+
+
+@bp.function_name("rollup")
+@bp.timer_trigger(arg_name="timer", schedule="0 */5 * * * *", use_monitor=False)
+async def rollup(timer: func.TimerRequest) -> None:
+    """Sum up again the hours that got rows since they were last summed."""
+    from shared.bootstrap import app
+
+    await (await app()).rollups.run()
+
+
+@bp.function_name("statements")
+@bp.timer_trigger(arg_name="timer", schedule="0 10 2 * * *")
+async def statements(timer: func.TimerRequest) -> None:
+    """Write the statements of the open month and of the one before to Blob Storage, every night."""
+    from shared.bootstrap import app
+
+    await (await app()).reports.publish_statements()
+
+
+@bp.function_name("retention")
+@bp.timer_trigger(arg_name="timer", schedule="0 40 3 * * *")
+async def retention(timer: func.TimerRequest) -> None:
+    """Delete ledger hours past the retention setting; nothing when it is not set."""
+    from shared.bootstrap import app
+
+    await (await app()).retention.run()

@@ -1,0 +1,125 @@
+"""The statement: what each team used and owes for one month, in a form every renderer takes its figures from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from shared.config.model import Team
+from shared.errors import InvalidRequest
+
+Status = Literal["draft", "provisional", "final"]
+UNASSIGNED = "(unassigned)"  # a call whose scopes name no team still belongs to the tenant's bill
+
+_PERIOD = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums of calls. Costs are exact nano-USD; calls whose model has no price yet cost nothing here and are counted."""
+
+    requests: int = 0
+    tokens: Mapping[str, int] = msgspec.field(default_factory=dict)  # by kind; `reasoning` is inside output
+    cost_nano_usd: int = 0
+    estimated_cost_nano_usd: int = 0  # the part of the cost that rests on estimated tokens
+    unpriced_requests: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together."""
+        kinds = sorted({*self.tokens, *other.tokens})
+        return Usage(
+            requests=self.requests + other.requests,
+            tokens={kind: self.tokens.get(kind, 0) + other.tokens.get(kind, 0) for kind in kinds},
+            cost_nano_usd=self.cost_nano_usd + other.cost_nano_usd,
+            estimated_cost_nano_usd=self.estimated_cost_nano_usd + other.estimated_cost_nano_usd,
+            unpriced_requests=self.unpriced_requests + other.unpriced_requests,
+        )
+
+
+class LineKey(NamedTuple):
+    """What a line is for; empty where the calls did not say."""
+
+    team: str
+    app: str
+    provider: str
+    model: str
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One line: a team's use of one model through one app."""
+
+    team: str
+    cost_centre: str
+    app: str
+    provider: str
+    model: str
+    usage: Usage
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's month. `draft` while it runs, `provisional` when over (late events may still change it), `final` when
+    the period is closed and can no longer change."""
+
+    tenant: str
+    period: str  # "2026-11"
+    status: Status
+    as_of_utc: datetime  # what was billed later is not in it
+    teams: tuple[str, ...] | None  # the teams it is limited to; None: the whole tenant
+    lines: tuple[Line, ...]
+    currency: str = "USD"
+
+    @property
+    def totals(self) -> Usage:
+        """The sum of the lines."""
+        return sum((line.usage for line in self.lines), Usage())
+
+
+def month(period: str, param: str = "period") -> tuple[datetime, datetime]:
+    """First instant of a month such as `2026-11` and of the month after. Raises InvalidRequest."""
+    match = _PERIOD.fullmatch(period)
+    if match is None:
+        raise InvalidRequest(f"{param}: expected a month such as 2026-11, got {period[:40]!r}", param=param)
+    year, number = int(match[1]), int(match[2])
+    start = datetime(year, number, 1, tzinfo=UTC)
+    return start, datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC)
+
+
+def month_of(instant_utc: datetime) -> str:
+    """The month an instant lies in: `2026-11`."""
+    return f"{instant_utc:%Y-%m}"
+
+
+def month_before(period: str) -> str:
+    """The month before: `2025-12` for `2026-01`."""
+    start, _ = month(period)
+    return f"{start.year - 1}-12" if start.month == 1 else f"{start.year}-{start.month - 1:02d}"
+
+
+def status_of(period: str, now_utc: datetime, *, frozen: bool) -> Status:
+    """The status of a month's statement. Only closing makes it final: the calendar alone cannot stop a late event."""
+    if frozen:
+        return "final"
+    return "draft" if now_utc < month(period)[1] else "provisional"
+
+
+def make_lines(sums: Mapping[LineKey, Usage], teams: Mapping[str, Team]) -> tuple[Line, ...]:
+    """The lines of a statement, in a fixed order, with each team's cost centre."""
+    return tuple(
+        Line(
+            team=key.team or UNASSIGNED,
+            cost_centre=_cost_centre(teams, key.team),
+            app=key.app,
+            provider=key.provider,
+            model=key.model,
+            usage=usage,
+        )
+        for key, usage in sorted(sums.items(), key=lambda item: item[0])
+    )
+
+
+def _cost_centre(teams: Mapping[str, Team], team: str) -> str:
+    found = teams.get(team)
+    return (found.cost_centre or "") if found else ""

@@ -1,0 +1,148 @@
+"""Reports: statements on demand and on schedule, and where a budget is heading."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from shared.budgets.cells import parse_cell
+from shared.budgets.matching import with_implicit_scopes
+from shared.config.model import Config
+from shared.ledger.rollup import RollupCell
+from shared.money import decimal_from_nano, nano_from_decimal
+from shared.reports.chargeback import LineKey, Statement, Usage, make_lines, month, month_before, month_of, status_of
+from shared.reports.projection import (
+    Hourly,
+    project,
+    rate_nano_usd_per_hour,
+    rate_window,
+    spend_by_hour,
+)
+from shared.reports.render import FORMATS, render
+
+log = logging.getLogger("tollkeeper.reports")
+
+_FROZEN_MONTHS_SEARCHED = 12
+
+
+class Ledger(Protocol):
+    """What reports need of the ledger: its sums per quarter hour, open hours included."""
+
+    def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]: ...
+
+
+class Spend(Protocol):
+    """What reports need of the counters."""
+
+    async def one(self, tenant: str, scope_type: str, scope_key: str) -> list[dict[str, Any]]: ...
+
+
+class StatementFiles(Protocol):
+    """Where statements are kept; a file appears whole or not at all."""
+
+    async def put(self, name: str, body: bytes, media_type: str) -> None: ...
+
+
+class Reports:
+    """Builds every report from the ledger's sums; holds no state."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        ledger: Ledger,
+        spend: Spend,
+        files: StatementFiles,
+        is_frozen: Callable[[str, str], Awaitable[bool]],
+    ) -> None:
+        """`is_frozen(tenant, month)` tells whether a month such as `2026-11` is closed."""
+        self._config = config
+        self._ledger = ledger
+        self._spend = spend
+        self._files = files
+        self._is_frozen = is_frozen
+
+    async def statement(self, tenant: str, period: str, teams: Sequence[str] | None, now_utc: datetime) -> Statement:
+        """A tenant's statement for a month, of some teams or (None) of all. Raises InvalidRequest for a bad month."""
+        end_utc = month(period)[1]
+        frozen = await self._is_frozen(tenant, period)
+        sums: dict[LineKey, Usage] = {}
+        async for cell in self._ledger.cells(tenant, await self._first_instant(tenant, period), end_utc):
+            key = LineKey(cell.scopes.get("team", ""), cell.scopes.get("app", ""), cell.provider, cell.model)
+            if cell.booked_period == period and cell.cell is None and (teams is None or key.team in teams):
+                sums[key] = sums.get(key, Usage()) + _usage(cell)
+        return Statement(
+            tenant=tenant,
+            period=period,
+            status=status_of(period, now_utc, frozen=frozen),
+            as_of_utc=now_utc,
+            teams=None if teams is None else tuple(teams),
+            lines=make_lines(sums, self._config().teams),
+        )
+
+    async def publish_statements(self, now_utc: datetime | None = None) -> list[str]:
+        """Write every tenant's statements of the open month and the one before; returns the names written.
+
+        Names are fixed by tenant and month and each file is replaced in one request, so running again is harmless.
+        """
+        now_utc = now_utc or datetime.now(UTC)
+        open_month = month_of(now_utc)
+        written = []
+        for tenant in self._config().tenants:
+            for period in (month_before(open_month), open_month):
+                statement = await self.statement(tenant, period, None, now_utc)
+                for wanted in FORMATS:
+                    rendering = render(statement, wanted)
+                    name = f"{tenant}/{period}/statement.{rendering.extension}"
+                    await self._files.put(name, rendering.body, rendering.media_type)
+                    written.append(name)
+        log.info("statements_written", extra={"files": len(written)})
+        return written
+
+    async def outlook(self, tenant: str, scope_type: str, scope_key: str, now_utc: datetime) -> list[dict[str, Any]]:
+        """One scope's counters, each with `rate` (USD per hour) and `projection` (None: the budget never resets)."""
+        counters = await self._spend.one(tenant, scope_type, scope_key)
+        if not counters:
+            return []
+        start_utc, _ = rate_window(None, now_utc)
+        spends = [
+            (cell.quarter_utc, cell.charge_nano_usd)
+            async for cell in self._ledger.cells(tenant, start_utc, now_utc)
+            if cell.cell is None and with_implicit_scopes(tenant, cell.scopes, cell.model).get(scope_type) == scope_key
+        ]
+        return [_with_outlook(counter, spends, now_utc) for counter in counters]
+
+    async def _first_instant(self, tenant: str, period: str) -> datetime:
+        """Where to look for rows that a month's statement carries: frozen months before it hand it their late rows."""
+        first = period
+        for _ in range(_FROZEN_MONTHS_SEARCHED):
+            before = month_before(first)
+            if not await self._is_frozen(tenant, before):
+                break
+            first = before
+        return month(first)[0]
+
+
+def _usage(cell: RollupCell) -> Usage:
+    return Usage(
+        requests=cell.requests,
+        tokens=cell.tokens,
+        cost_nano_usd=cell.cost_nano_usd,
+        estimated_cost_nano_usd=0 if cell.measured else cell.cost_nano_usd,
+        unpriced_requests=cell.unpriced,
+    )
+
+
+def _with_outlook(counter: dict[str, Any], spends: Hourly, now_utc: datetime) -> dict[str, Any]:
+    """The counter with its rate and projection, over the part of the window that lies in its own period."""
+    period = parse_cell(counter["cell"]).period
+    starts_at_utc = datetime.fromtimestamp(period.start_s, UTC)
+    window = rate_window(starts_at_utc, now_utc)
+    hourly = spend_by_hour(spends, window)
+    rate = rate_nano_usd_per_hour(sum(hourly), window)
+    ends_at_utc = period.resets_at_utc
+    projection = None
+    if ends_at_utc is not None:
+        projection = project(nano_from_decimal(counter["spent"]), rate, hourly, now_utc, ends_at_utc).body()
+    return {**counter, "rate": decimal_from_nano(rate), "projection": projection}

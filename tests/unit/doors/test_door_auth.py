@@ -1,0 +1,124 @@
+"""Who may pass which door."""
+
+from __future__ import annotations
+
+import base64
+from types import SimpleNamespace
+
+import pytest
+from door_fakes import Doors, encode_principal, principal
+
+from functions.auth import LOCAL_DEVELOPER, Principal, authenticate
+from shared.errors import ConfigInvalid, NotAuthenticated
+from shared.settings import Settings
+
+PRODUCTION = Settings(environment="production", auth_enabled=True)
+ADMIN_DOORS = ("budget_reset", "dead_letters", "dead_letters_replay")
+ROLES_OF_DOORS = {
+    "budget_check": {"Budget.Check"},
+    "budget_release": {"Budget.Check"},
+    "budget_reset": {"Chargeback.Admin"},
+    "usage": {"Usage.Write"},
+    "helicone": {"Usage.Write"},
+    "spend": {"Chargeback.Read", "Chargeback.Admin"},
+    "spend_of_scope": {"Chargeback.Read", "Chargeback.Admin"},
+    "usage_summary": {"Chargeback.Read", "Chargeback.Admin"},
+    "chargeback_report": {"Chargeback.Read", "Chargeback.Admin"},
+    "models": {"Budget.Check", "Chargeback.Read", "Chargeback.Admin"},
+    "route": {"Budget.Check"},
+    "dead_letters": {"Chargeback.Admin"},
+    "dead_letters_replay": {"Chargeback.Admin"},
+}
+ALL = ("Budget.Check", "Usage.Write", "Chargeback.Read", "Chargeback.Admin")
+
+
+def test_every_http_door_but_health_is_listed_here(doors: Doors) -> None:
+    """A new door cannot be forgotten by the role tests below."""
+    http = {name for name, each in doors.functions.items() if each.is_http_function()}
+    assert http == {*ROLES_OF_DOORS, "health"}
+
+
+@pytest.mark.parametrize("name", ROLES_OF_DOORS)
+async def test_door_refuses_callers_without_its_role(doors: Doors, services: SimpleNamespace, name: str) -> None:
+    """Every role that is not the door's own is refused with 403 role_required, all of them together too."""
+    others = [role for role in ALL if role not in ROLES_OF_DOORS[name]]
+    for roles in [[], *([role] for role in others), others]:
+        reply = await doors.call(name, as_=principal(*roles))
+        assert (reply.status, reply.code) == (403, "role_required")
+
+
+@pytest.mark.parametrize("name", ROLES_OF_DOORS)
+async def test_each_role_of_a_door_opens_it(doors: Doors, services: SimpleNamespace, name: str) -> None:
+    """With the role the door goes on to read the request: whatever it answers, it is not about the role."""
+    for role in ROLES_OF_DOORS[name]:
+        reply = await doors.call(name, as_=principal(role), query={"tenant": "contoso"})
+        assert reply.status not in (401, 500)
+        assert reply.status < 400 or reply.code != "role_required"
+
+
+@pytest.mark.parametrize("name", ROLES_OF_DOORS)
+async def test_production_refuses_a_request_without_principal(
+    doors: Doors, services: SimpleNamespace, name: str
+) -> None:
+    """Outside development nothing but /health answers an unauthenticated caller."""
+    services.settings = PRODUCTION
+    reply = await doors.call(name)
+    assert (reply.status, reply.code) == (401, "not_authenticated")
+    assert reply.json["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("header", ["none", "", "e30=", "!!!", base64.b64encode(b'{"claims": 7}').decode(), "e30"])
+async def test_unreadable_principal_is_not_authenticated(doors: Doors, services: SimpleNamespace, header: str) -> None:
+    """A header that is not the platform's is refused even in development; `none` is a test's way to be nobody."""
+    reply = await doors.call("spend", as_=header)
+    assert (reply.status, reply.code) == (401, "not_authenticated")
+
+
+def test_principal_header_is_worthless_when_platform_authentication_is_off() -> None:
+    """Without the platform in front anyone could set the header, so it is not believed."""
+    forged = principal("Chargeback.Admin")
+    with pytest.raises(NotAuthenticated):
+        authenticate(forged, Settings(environment="production", auth_enabled=False))
+
+
+def test_claims_of_another_identity_provider_are_refused() -> None:
+    """A GitHub or custom provider's `roles` may be what the user typed."""
+    claims = [{"typ": "roles", "val": "Chargeback.Admin"}]
+    with pytest.raises(NotAuthenticated, match="github"):
+        authenticate(encode_principal({"auth_typ": "github", "claims": claims}), PRODUCTION)
+
+
+def test_long_and_short_claim_names_mean_the_same() -> None:
+    """The platform maps claim types to long names unless told not to; both are read, and both names of the app id."""
+    long_role = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role"
+    claims = [(long_role, "Usage.Write"), ("oid", "o-1"), ("groups", "g-1"), ("groups", "g-2"), ("appid", "a-1")]
+    header = encode_principal({"auth_typ": "aad", "claims": [{"typ": t, "val": v} for t, v in claims]})
+    assert authenticate(header, PRODUCTION) == Principal(
+        roles=frozenset({"Usage.Write"}), oid="o-1", groups=frozenset({"g-1", "g-2"}), app_id="a-1"
+    )
+
+
+def test_development_without_principal_is_the_local_developer() -> None:
+    """On the laptop a plain request may do everything."""
+    assert authenticate(None, Settings(environment="development")) is LOCAL_DEVELOPER
+
+
+def test_app_does_not_start_outside_development_without_platform_authentication() -> None:
+    """Refusing every request later would be found by the first user; refusing to start is found by the deployment."""
+    with pytest.raises(ConfigInvalid, match="WEBSITE_AUTH_ENABLED"):
+        Settings(environment="production", auth_enabled=False).require_platform_auth()
+
+
+@pytest.mark.parametrize("name", ADMIN_DOORS[1:])
+async def test_reader_is_no_admin(doors: Doors, services: SimpleNamespace, name: str) -> None:
+    """Dead letters may name any tenant, so even finance people do not see them."""
+    reply = await doors.call(name, as_=principal("Chargeback.Read", groups=["finance-group"]))
+    assert (reply.status, reply.code) == (403, "role_required")
+
+
+async def test_correction_needs_an_attributable_person(doors: Doors, services: SimpleNamespace) -> None:
+    """A reset names who did it; a token that identifies nobody cannot make one."""
+    body = {"tenant": "contoso", "scope": "team:search", "why": "test"}
+    reply = await doors.call("budget_reset", body=body, as_=principal("Chargeback.Admin", oid=None))
+    assert (reply.status, reply.code) == (401, "not_authenticated")
+    assert services.reset.reset.calls == []
