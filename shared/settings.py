@@ -27,6 +27,7 @@ _SECRET_FIELDS = (
     "token_keys",
     "gateway_keys",
     "upstream_key",
+    "helicone_secret",
 )
 
 
@@ -70,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upstream_url: str | None = None
     upstream_key: str | None = None
     local_model_url: str | None = None
+
+    helicone_secret: str | None = None  # HMAC key of the Helicone webhook; None trusts the caller's role alone
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -186,6 +189,7 @@ def _build(read: _Reader) -> Settings:
         upstream_url=read.url("AZURE_OPENAI_ENDPOINT", ("https", "http")),
         upstream_key=read.text("AZURE_OPENAI_API_KEY"),
         local_model_url=read.url("MODEL_URL", ("https", "http")),
+        helicone_secret=read.text("HELICONE_WEBHOOK_SECRET"),
     )
     _check_together(read, settings)
     if read.problems:
