@@ -124,8 +124,8 @@ class Pricer:
     ) -> tuple[int, int]:
         """Pico-USD per input and per output token to hold for a call before it is made, at its long-context band.
 
-        Never free for want of a price: what is unknown is held at the guard price. A model that lists no output price at
-        all, such as an embedding, holds none.
+        Never free for want of a price: what is unknown is held at the guard price. A model that lists no output price
+        at all, such as an embedding, holds none.
         """
         found = self.unit_prices(tenant, provider, model, deployment, region, at_utc)
         guard = self.guard_prices(tenant).unit_pico
