@@ -97,12 +97,13 @@ class Router:
 
         A named target is itself, unless config knows it to lack a capability of the requested model. `cheapest` is the
         cheapest model of the same provider that has every capability of the requested one and costs strictly less;
-        nothing for a model that config does not know, or whose own price is unknown.
+        nothing for a model that config does not know, or whose own price is unknown, or that makes embeddings: vectors of
+        another model cannot be compared with those already stored, so a silent change would ruin an index.
         """
         requested = self._models.get(requested_model)
         if target != CHEAPEST:
             return target if target != requested_model and self._can_stand_in(target, requested) else None
-        if requested is None:
+        if requested is None or requested.capabilities & EMBEDDING_ONLY:
             return None
         output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
         own_cost = self._cost_nano_usd(requested, input_tokens, output_tokens, tenant, at_utc)

@@ -113,6 +113,14 @@ def test_downgrade_to_cheapest_keeps_every_capability_and_saves_money() -> None:
     assert router.downgrade_target("middle", "cheapest", "contoso", NOW_UTC) is None
 
 
+def test_embeddings_are_not_downgraded_to_cheapest() -> None:
+    """Vectors of two models do not mix: saving money must not silently ruin a search index. A named target is a choice."""
+    models = (_model("large", frozenset({"embeddings"})), _model("small", frozenset({"embeddings"})))
+    router = _router(*models, usd_per_million={"large": (2, 2), "small": (1, 1)})
+    assert router.downgrade_target("large", "cheapest", "contoso", NOW_UTC) is None
+    assert router.downgrade_target("large", "small", "contoso", NOW_UTC) == "small"
+
+
 def test_downgrade_from_the_unknown_goes_nowhere() -> None:
     """What an unknown model can do, or costs, is not known: nothing is known to replace it, or to be cheaper."""
     models = (_model("small"), _model("mystery"))
