@@ -103,9 +103,17 @@ class HourIndex:
             return False
         return True
 
-    async def remove(self, hour: str) -> None:
-        """Forget an hour whose rows were deleted."""
-        await self._table.delete_entity(_PARTITION, hour)
+    async def remove(self, hour: Hour) -> bool:
+        """Forget an hour whose rows were deleted; False when it was marked since it was read."""
+        from azure.core import MatchConditions
+        from azure.core.exceptions import ResourceModifiedError
+
+        entity = _entity(hour.key)
+        try:
+            await self._table.delete_entity(entity, etag=hour.etag, match_condition=MatchConditions.IfNotModified)
+        except ResourceModifiedError:
+            return False
+        return True
 
     async def _write_mark(self, hour: str) -> None:
         await self._table.upsert_entity(_entity(hour) | {"dirty": True}, mode="merge")

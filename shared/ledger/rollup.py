@@ -63,10 +63,20 @@ class Through(msgspec.Struct):
         return Position(mark.stream, self.enqueued_ms, self.sequence).at_or_before(mark)
 
 
-def roll(rows: Iterable[LedgerRow]) -> list[RollupCell]:
-    """Sum rows into cells; the cells come in the order in which their first row came."""
-    cells: dict[tuple[object, ...], RollupCell] = {}
-    for row in rows:
+class Roller:
+    """Sums rows as they come, so that an hour need not fit into memory as rows."""
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[object, ...], RollupCell] = {}
+        self.reaches: dict[str, dict[str, Through]] = {}  # tenant -> stream -> how far
+
+    @property
+    def cells(self) -> list[RollupCell]:
+        """The sums so far, in the order in which their first row came."""
+        return list(self._cells.values())
+
+    def add(self, row: LedgerRow) -> None:
+        """Add one row to its cell."""
         quarter_utc = quarter_start(row.time_utc)
         key = (
             row.tenant,
@@ -83,23 +93,23 @@ def roll(rows: Iterable[LedgerRow]) -> list[RollupCell]:
             row.booked_period,
             row.cell,
         )
-        cell = cells.get(key)
+        cell = self._cells.get(key)
         if cell is None:
-            cell = cells[key] = _empty_cell(row, quarter_utc)
+            cell = self._cells[key] = _empty_cell(row, quarter_utc)
         _add(cell, row)
-    return list(cells.values())
+        extend(self.reaches.setdefault(row.tenant, {}), row.position)
 
 
-def through(rows: Iterable[LedgerRow]) -> dict[str, Through]:
-    """How far rows reach on each stream."""
-    reach: dict[str, Through] = {}
+def roll(rows: Iterable[LedgerRow]) -> list[RollupCell]:
+    """Sum rows into cells."""
+    roller = Roller()
     for row in rows:
-        extend(reach, row.position)
-    return reach
+        roller.add(row)
+    return roller.cells
 
 
 def extend(reach: dict[str, Through], position: Position) -> None:
-    """Add one position to what `through` returns."""
+    """Let a tenant's reach, by stream, include one more position."""
     known = reach.get(position.stream)
     if known is None:
         reach[position.stream] = Through(position, position.enqueued_ms, position.sequence)

@@ -42,7 +42,7 @@ class LedgerRow(msgspec.Struct, kw_only=True):
     scopes: dict[str, str]
     position: Position
     content_digest: str  # of the event's bytes: the same identity with another digest is a conflict
-    charge_nano_usd: int  # what budgets count: the cost, or the guard price when the cost is unknown; a grant is negative
+    charge_nano_usd: int  # what budgets count: the cost, or the guard price while it is unknown; a grant is negative
     cost_nano_usd: int | None = None  # None: unknown, never zero
     tokens: dict[str, int] = msgspec.field(default_factory=dict)  # priced kinds are disjoint; `reasoning` informs only
     lines_nano_usd: dict[str, int] = msgspec.field(default_factory=dict)  # cost per token kind; sums to the cost
