@@ -97,8 +97,8 @@ class Router:
 
         A named target is itself, unless config knows it to lack a capability of the requested model. `cheapest` is the
         cheapest model of the same provider that has every capability of the requested one and costs strictly less;
-        nothing for a model that config does not know, or whose own price is unknown, or that makes embeddings: vectors of
-        another model cannot be compared with those already stored, so a silent change would ruin an index.
+        nothing for a model that config does not know, or whose own price is unknown, or that makes embeddings: vectors
+        of another model cannot be compared with those already stored, so a silent change would ruin an index.
         """
         requested = self._models.get(requested_model)
         if target != CHEAPEST:

@@ -114,7 +114,7 @@ def test_downgrade_to_cheapest_keeps_every_capability_and_saves_money() -> None:
 
 
 def test_embeddings_are_not_downgraded_to_cheapest() -> None:
-    """Vectors of two models do not mix: saving money must not silently ruin a search index. A named target is a choice."""
+    """Vectors of two models do not mix: saving money must not ruin a search index. A named target is a choice."""
     models = (_model("large", frozenset({"embeddings"})), _model("small", frozenset({"embeddings"})))
     router = _router(*models, usd_per_million={"large": (2, 2), "small": (1, 1)})
     assert router.downgrade_target("large", "cheapest", "contoso", NOW_UTC) is None
