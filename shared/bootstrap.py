@@ -164,7 +164,7 @@ class Services:
     def dead_letters(self) -> DeadLetters:
         from shared.ledger.deadletters import DeadLetters
 
-        return DeadLetters(self.tables)
+        return DeadLetters(self.tables.deadletters, self.tables.bodies)
 
     @cached_property
     def replay(self) -> ReplayService:
@@ -218,19 +218,19 @@ class Services:
     def rollups(self) -> RollupJob:
         from shared.ledger.rollup_job import RollupJob
 
-        return RollupJob(self.ledger)
+        return RollupJob(self.tables, self.ledger.hours, self.ledger.reader)
 
     @cached_property
     def summaries(self) -> Summaries:
         from shared.ledger.summary import Summaries
 
-        return Summaries(self.ledger)
+        return Summaries(self.ledger.reader)
 
     @cached_property
     def retention(self) -> RetentionJob:
         from shared.ledger.retention import RetentionJob
 
-        return RetentionJob(self.tables, self.settings.ledger_retention_days)
+        return RetentionJob(self.tables, self.ledger.hours, self.settings.ledger_retention_days)
 
     @cached_property
     def reports(self) -> Reports:

@@ -54,7 +54,9 @@ def config(*budgets: Budget, version: str = "v1", **tenant: Any) -> Config:
 class Engine:
     """The services over one Redis client and one configuration."""
 
-    def __init__(self, client: Any, configuration: Config, *, hold_ttl_ms: int = 60_000, bucket_ms: int = 1_000) -> None:
+    def __init__(
+        self, client: Any, configuration: Config, *, hold_ttl_ms: int = 60_000, bucket_ms: int = 1_000
+    ) -> None:
         self.client = client
         self.configure(configuration)
         self.store = BudgetStore(client, hold_ttl_ms, bucket_ms)
@@ -82,7 +84,13 @@ class Engine:
 
     async def check(self, model: str = "big", **fields: Any) -> Any:
         """A budget check of team search in tenant acme unless said otherwise."""
-        request = {"tenant": "acme", "scopes": {"team": "search"}, "input_tokens": 100, "max_output_tokens": 100, **fields}
+        request = {
+            "tenant": "acme",
+            "scopes": {"team": "search"},
+            "input_tokens": 100,
+            "max_output_tokens": 100,
+            **fields,
+        }
         return await self.service.check(CheckRequest(model=model, **request))
 
     async def spent_and_held(self, scope: str = "team:search") -> tuple[int, int]:

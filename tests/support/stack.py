@@ -1,0 +1,109 @@
+"""Ingest and repair over a real Redis and a real Azurite, one fresh set of tables per test."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from shared.ledger.deadletters import DeadLetters
+from shared.ledger.ingest import Delivery, IngestService
+from shared.ledger.outbox import Outbox
+from shared.ledger.repair import RepairService
+from shared.ledger.row import Position
+from shared.ledger.settlement import TenantSettler
+from shared.ledger.state import ProcessingState
+from shared.ledger.store import LedgerStore
+from shared.ledger.tables import open_tables
+from shared.settings import Settings
+from shared.usage.build import usage_event_bytes
+from shared.usage.hub import PartitionState
+from tests.support.engine import Engine
+
+
+class Stack(Engine):
+    """The engine with its ledger. `hub_ends` says what the hub would answer about its partitions."""
+
+    hub_ends: Sequence[PartitionState] = ()
+
+    @classmethod
+    async def start(cls, client: Any, storage: str, configuration: Any, **options: Any) -> Stack:
+        """Open fresh tables and wire the services."""
+        stack = cls(client, configuration, **options)
+        settings = Settings(storage_connection=storage, table_prefix=f"t{uuid.uuid4().hex[:12]}")
+        stack.tables = await open_tables(settings)
+        stack.wire()
+        return stack
+
+    def wire(self) -> None:
+        """New services over the same stores: what a restarted worker has."""
+        tables = self.tables
+        self.ledger = LedgerStore(tables)
+        self.dead_letters = DeadLetters(tables.deadletters, tables.bodies)
+        self.outbox = Outbox(tables.outbox)
+        self.state = ProcessingState(tables.state)
+        self.settler = TenantSettler(self.store)
+        self.ingest = IngestService(
+            lambda: self.snapshot,
+            self.ledger,
+            self.settler,
+            self.signer,
+            self.dead_letters,
+            self.outbox,
+            self.state,
+            default_output_tokens=100,
+        )
+        self.repair = RepairService(
+            lambda: self.snapshot, self.store, self.ledger, self.settler, self.state, self.outbox, self._ends, "usage"
+        )
+
+    async def _ends(self) -> Sequence[PartitionState]:
+        return self.hub_ends
+
+    async def ledger_total_nano_usd(self, tenant: str = "acme") -> int:
+        """The sum of all charges in the ledger."""
+        start, end = datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(hours=2)
+        return sum([row.charge_nano_usd async for row in self.ledger.rows(tenant, start, end)])
+
+    async def close(self) -> None:
+        """Close the storage clients."""
+        await self.tables.close()
+
+
+def usage_bytes(
+    id: str,  # noqa: A002
+    prompt_tokens: int,
+    completion_tokens: int = 0,
+    *,
+    time_utc: datetime | None = None,
+    source: str = "apim/test",
+    **data: Any,
+) -> bytes:
+    """A usage event of team search on `big`."""
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    base = {
+        "tenant": "acme",
+        "scopes": {"team": "search"},
+        "provider": "azure-openai",
+        "operation": "chat",
+        "requested_model": "big",
+        "model": "big",
+        "usage": usage,
+    }
+    return usage_event_bytes(source, id, time_utc or datetime.now(UTC), {**base, **data})
+
+
+def delivery(body: bytes, sequence: int, *, partition: int = 0, enqueued_ms: int | None = None) -> Delivery:
+    """The event as partition `partition` delivers it; a millisecond between neighbours."""
+    enqueued = 1_790_000_000_000 + sequence if enqueued_ms is None else enqueued_ms
+    return Delivery(body, Position(f"ns/usage/{partition}", enqueued, sequence))
+
+
+def changed(body: bytes, **data: Any) -> bytes:
+    """The same event with other data."""
+    event = msgspec.json.decode(body)
+    event["data"] |= data
+    return msgspec.json.encode(event)
