@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import uvicorn
 
 from gateway.app import build_app
-from shared.bootstrap import Services, app
+from shared.bootstrap import app
 from shared.errors import ConfigInvalid
-
-
-async def open_services() -> Services:
-    """The process's services, with the first configuration loaded."""
-    services = app()
-    await services.config.load()
-    return services
+from shared.settings import Settings
 
 
 def main() -> None:
     """Serve until stopped."""
     try:
-        settings = app().settings
+        settings = Settings.from_env()
     except ConfigInvalid as error:
         sys.exit(str(error))
     host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
-    gateway = build_app(open_services, name=settings.gateway_name)
-    uvicorn.run(gateway, host=host, port=settings.gateway_port, log_level="warning", timeout_graceful_shutdown=10)
+    port = int(os.environ.get("GATEWAY_PORT", "8080"))
+    gateway = build_app(app, name=os.environ.get("GATEWAY_NAME", "local"))
+    uvicorn.run(gateway, host=host, port=port, log_level="warning", timeout_graceful_shutdown=10)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ class Stack:
     config: Config
     report: Report
     processes: dict[str, Process] = field(default_factory=dict)
+    model_url: str | None = None  # of the simulated model, when it runs
     _azurite: Azurite | None = None
     _redis: RedisServer | None = None
 
@@ -62,6 +63,7 @@ class Stack:
         self._python("event hub", "local.eventhub", "--port", str(hub_port))
         if self.options.azure_endpoint is None:
             self._python("model", "local.model", "--port", str(model_port))
+            self.model_url = f"http://127.0.0.1:{model_port}"
         self._azurite = start_azurite(log_path=self.options.logs / "azurite.log", report=self.report)
         self.processes["azurite"] = self._azurite.process
         self.report("storage        Azurite tables and blobs, in memory")
@@ -70,12 +72,12 @@ class Stack:
         self.report(f"counters       Valkey on {self._redis.url}")
         self._wait("event hub", lambda: is_listening(hub_port))
         self.report(f"event hub      AMQP on 127.0.0.1:{hub_port}")
-        env = self._environment(hub_port, model_port)
+        env = self._environment(hub_port)
         self._python("functions", "local.functions_host", env=env)
         self._python("gateway", "gateway", env=env)
-        if self.options.azure_endpoint is None:
+        if self.model_url is not None:
             self._wait("model", lambda: is_listening(model_port))
-            self.report(f"model          simulated, on 127.0.0.1:{model_port}")
+            self.report(f"model          simulated, on {self.model_url}")
         else:
             self.report(f"model          {self.options.azure_endpoint}")
         self._wait("functions", lambda: _answers(f"{self.options.functions_url}/health"), 60)
@@ -114,7 +116,7 @@ class Stack:
     def _wait(self, name: str, ready: Callable[[], bool], timeout_seconds: float = 30) -> None:
         self.processes[name].wait_until(ready, timeout_seconds=timeout_seconds)
 
-    def _environment(self, hub_port: int, model_port: int) -> dict[str, str]:
+    def _environment(self, hub_port: int) -> dict[str, str]:
         """The settings of the function app and the gateway, on top of the person's own environment."""
         from local.eventhub.embedded import connection_string
 
@@ -134,8 +136,8 @@ class Stack:
             "GATEWAY_PORT": str(self.options.gateway_port),
             "PYTHONUNBUFFERED": "1",
         }
-        if self.options.azure_endpoint is None:
-            env["MODEL_URL"] = f"http://127.0.0.1:{model_port}"
+        if self.model_url is not None:
+            env["MODEL_URL"] = self.model_url
         return without_proxy(env)
 
     def _wait_for_counters(self) -> None:

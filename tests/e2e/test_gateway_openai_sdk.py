@@ -1,0 +1,223 @@
+"""The OpenAI SDK, unchanged, against a whole running copy: both client classes, streams, refusals, exact bills."""
+
+import time
+
+import httpx
+import openai
+import pytest
+
+from local.options import Options, read_config
+from local.process import free_port
+from local.stack import Stack
+
+MESSAGES = [{"role": "user", "content": "What is left of the budget?"}]
+FILES = {
+    "tenants.yaml": "tenants: [{id: default, client_asserted_scopes: [session]}]",
+    "models.yaml": """
+models:
+  - {id: gpt-4o, deployments: [gpt-4o-weu], capabilities: [chat, tools]}
+  - {id: gpt-4o-mini, deployments: [gpt-4o-mini-weu], capabilities: [chat, tools]}
+  - {id: text-embedding-3-small, capabilities: [embeddings]}
+""",
+    "prices.yaml": """
+prices:
+  - {model: gpt-4o, effective_from: 2026-01-01, usd_per_million: {input: 2.50, cached_input: 1.25, output: 10.00}}
+  - {model: gpt-4o-mini, effective_from: 2026-01-01, usd_per_million: {input: 0.15, cached_input: 0.075, output: 0.60}}
+  - {model: text-embedding-3-small, effective_from: 2026-01-01, usd_per_million: {input: 0.02}}
+""",
+    "teams/rich.yaml": """
+team: rich
+identities: {subscriptions: [rich-prod]}
+budgets: [{period: month, limit: 1000.00}]
+""",
+    "teams/poor.yaml": """
+team: poor
+identities: {subscriptions: [poor-prod]}
+budgets: [{period: month, limit: 0.02}]
+""",
+    "teams/thrifty.yaml": """
+team: thrifty
+identities: {subscriptions: [thrifty-prod]}
+budgets:
+  - {period: month, limit: 1.00, degrade: 0.0001, warn: 0.00005, disable_tools: [web_search],
+     downgrade: [{from: gpt-4o, to: gpt-4o-mini}]}
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("laptop")
+    for name, text in FILES.items():
+        path = directory / "config" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    options = Options(
+        functions_port=free_port(),
+        gateway_port=free_port(),
+        config_directory=directory / "config",
+        config_label="config",
+        tour=False,
+        once=False,
+        azure_endpoint=None,
+        logs=directory / "logs",
+    )
+    stack = Stack(options, read_config(options), report=print)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def client_of(stack, team, **options):
+    # The way an application passes a subscription key that also works through API Management.
+    base_url = f"{stack.options.gateway_url}/v1"
+    return openai.OpenAI(base_url=base_url, api_key="unused", default_headers={"api-key": f"local-{team}"}, **options)
+
+
+def tokens_of(count):
+    return {"x-sim-output-tokens": str(count)}
+
+
+def test_the_openai_client_is_served(stack):
+    """A call answers as the model would, with the budget's headers on it."""
+    answer = client_of(stack, "rich").chat.completions.with_raw_response.create(
+        model="gpt-4o", messages=MESSAGES, extra_headers=tokens_of(30)
+    )
+    completion = answer.parse()
+    assert completion.usage.completion_tokens == 30
+    assert completion.model == "gpt-4o"
+    assert answer.headers["x-budget-state"] == "active"
+    assert answer.headers["x-budget-scope"] == "team:rich"
+    assert 0 < float(answer.headers["x-budget-remaining"]) <= 1000
+    assert answer.headers["x-budget-resets-at"].endswith("Z")
+    assert answer.headers["x-request-id"]
+
+
+def test_a_bearer_key_works_too(stack):
+    """The plain OpenAI class sends the key as a Bearer token."""
+    client = openai.OpenAI(base_url=f"{stack.options.gateway_url}/v1", api_key="local-rich")
+    assert client.chat.completions.create(model="gpt-4o", messages=MESSAGES).choices
+
+
+def test_the_azure_client_is_served_by_deployment(stack):
+    """AzureOpenAI calls name a deployment; the call is the deployment's model's."""
+    client = openai.AzureOpenAI(
+        azure_endpoint=stack.options.gateway_url, api_key="local-rich", api_version="2024-10-21"
+    )
+    assert client.chat.completions.create(model="gpt-4o-weu", messages=MESSAGES).model == "gpt-4o"
+    stream = client.chat.completions.create(model="gpt-4o-weu", messages=MESSAGES, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+
+def test_streams_have_a_usage_chunk_only_for_those_who_ask(stack):
+    """The gateway's own need for usage is invisible."""
+    create = client_of(stack, "rich").chat.completions.create
+    plain = list(create(model="gpt-4o", messages=MESSAGES, stream=True))
+    assert all(chunk.choices and chunk.usage is None for chunk in plain)
+    asked = list(create(model="gpt-4o", messages=MESSAGES, stream=True, stream_options={"include_usage": True}))
+    assert asked[-1].usage.prompt_tokens > 0
+
+
+def test_a_client_may_name_only_the_scopes_its_tenant_lists(stack):
+    """A session is allowed; a team in a header is a 403, whatever the key says."""
+    create = client_of(stack, "rich").chat.completions.create
+    assert create(model="gpt-4o", messages=MESSAGES, extra_headers={"x-budget-scope-session": "s-42"})
+    with pytest.raises(openai.PermissionDeniedError) as raised:
+        create(model="gpt-4o", messages=MESSAGES, extra_headers={"x-budget-scope-team": "poor"})
+    assert raised.value.code == "scope_not_allowed"
+
+
+def test_an_unknown_key_is_an_authentication_error(stack):
+    """The SDK raises its own typed exception."""
+    with pytest.raises(openai.AuthenticationError) as raised:
+        client_of(stack, "nobody").chat.completions.create(model="gpt-4o", messages=MESSAGES)
+    assert raised.value.code == "not_authenticated"
+
+
+def test_a_degraded_team_is_served_the_cheaper_model_without_its_tool(stack):
+    """From degrade on the answer says what was asked for, what served it, and the disabled tool is gone."""
+    create = client_of(stack, "thrifty").chat.completions.with_raw_response.create
+    tools = [{"type": "function", "function": {"name": "web_search", "parameters": {"type": "object"}}}]
+    fields = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Use web_search."}], "tools": tools}
+    first = create(**fields, max_tokens=10, extra_headers=tokens_of(10))
+    assert first.parse().choices[0].finish_reason == "tool_calls"
+    deadline = time.monotonic() + 20
+    while (answer := create(**fields, max_tokens=100, extra_headers=tokens_of(100))).headers[
+        "x-budget-state"
+    ] != "degraded":
+        assert time.monotonic() < deadline
+    assert answer.parse().model == "gpt-4o-mini"
+    assert answer.parse().choices[0].message.tool_calls is None
+    assert answer.headers["x-budget-disabled-tools"] == "web_search"
+    assert answer.headers["x-requested-model"] == "gpt-4o"
+    assert answer.headers["x-served-model"] == "gpt-4o-mini"
+
+
+def test_a_spent_budget_is_a_typed_error_that_is_not_retried(stack):
+    """The SDK raises APIStatusError with our code, sends the call once, and the error names budget and reset."""
+    client = client_of(stack, "poor", max_retries=5)
+    refused = None
+    for _ in range(60):
+        try:
+            client.chat.completions.create(
+                model="gpt-4o", messages=MESSAGES, max_tokens=200, extra_headers=tokens_of(200)
+            )
+        except openai.APIStatusError as error:
+            refused = error
+            break
+    assert refused is not None
+    assert (refused.status_code, refused.code) == (402, "budget_exhausted")
+    assert refused.request.headers["x-stainless-retry-count"] == "0"
+    assert refused.response.headers["x-should-retry"] == "false"
+    budget = refused.response.json()["budget"]
+    assert (budget["scope"], budget["limit"]) == ("team:poor", "0.02")
+    assert budget["resets_at"].endswith("Z")
+    spent = float(spend_of(stack, "poor")["spent"])
+    assert 0.95 * 0.02 - 0.002 < spent <= 0.02
+
+
+def test_bills_match_what_the_model_really_served(stack):
+    """Token for token: the model's own count of what it served is what the ledger billed."""
+    client = client_of(stack, "rich")
+    for number in range(5):
+        client.chat.completions.create(model="gpt-4o", messages=MESSAGES, extra_headers=tokens_of(10 + number))
+        client.embeddings.create(model="text-embedding-3-small", input=["a" * 400, "b" * 40])
+    truth = served_by_model(stack)
+    deadline = time.monotonic() + 15
+    while (billed := billed_by_model(stack)) != truth:
+        assert time.monotonic() < deadline, (billed, truth)
+        time.sleep(0.2)
+
+
+def served_by_model(stack):
+    usage = httpx.get(f"{stack.model_url}/sim/usage").json()
+    return {
+        model: (used["calls"], used["prompt_tokens"], used["completion_tokens"])
+        for model, used in usage.items()
+        if used["calls"]
+    }
+
+
+def billed_by_model(stack):
+    params = {"tenant": "default", "group_by": "model"}
+    rows = httpx.get(f"{stack.options.functions_url}/usage/summary", params=params, timeout=10).json()["rows"]
+    billed = {}
+    for row in rows:
+        tokens = row["tokens"]
+        prompt = tokens.get("input", 0) + tokens.get("cached_input", 0)
+        billed[row["model"]] = (row["requests"], prompt, tokens.get("output", 0))
+    return billed
+
+
+def spend_of(stack, team):
+    """The team's counter once nothing is in flight."""
+    deadline = time.monotonic() + 15
+    while True:
+        answer = httpx.get(f"{stack.options.functions_url}/spend", params={"tenant": "default", "scope_type": "team"})
+        found = next(b for b in answer.json()["budgets"] if b["scope"] == f"team:{team}")
+        if float(found["reserved"]) == 0:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)

@@ -1,0 +1,138 @@
+"""`make run`, as a person runs it: everything starts, the tour is played, the books agree, everything stops."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local.process import free_port
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def environment(**settings: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("TOUR", "ONCE", "CONFIG_DIR")}
+    ports = {"FUNCTIONS_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
+    return kept | ports | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"} | settings
+
+
+def run(**settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "local"]
+    return subprocess.run(
+        command, cwd=PROJECT, env=environment(**settings), capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def tour() -> subprocess.CompletedProcess[str]:
+    return run(ONCE="1")
+
+
+def test_the_tour_ends_well(tour):
+    """ONCE=1 plays the tour and exits 0."""
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    assert "everything stopped" in tour.stdout
+
+
+def test_the_tour_shows_a_budget_being_spent(tour):
+    """One team is warned, then degraded and served by the cheaper model, then stopped with our code, sent once."""
+    for words in ("search is warned", "search is degraded", "search is stopped"):
+        assert words in tour.stdout, tour.stdout
+    assert re.search(
+        r"stopped: the SDK raised openai.APIStatusError 402 budget_exhausted and sent the call once", tour.stdout
+    )
+    assert re.search(r"search .*gpt-4o .*gpt-4o-mini .*downgraded", tour.stdout)
+    teams = {line.split("│")[2].strip() for line in tour.stdout.splitlines() if line.count("│") > 7}
+    assert len(teams & {"search", "research", "support"}) == 3
+
+
+def test_the_books_agree(tour):
+    """Ledger and counters are equal, and equal to what the calls themselves said."""
+    found = re.search(r"Ledger total (\S+) USD, counters (\S+) USD: equal", tour.stdout)
+    assert found, tour.stdout
+    assert found[1] == found[2]
+    assert float(found[1]) > 0
+    assert "unknown" not in tour.stdout
+
+
+def test_a_person_learns_how_to_go_on(tour):
+    """Keys and addresses are printed."""
+    for words in ("local-search", "/api/v1/spend?tenant=", "/api/v1/usage/summary", "Where to look next"):
+        assert words in tour.stdout, tour.stdout
+
+
+def test_a_configuration_with_an_error_is_named_and_nothing_starts(tmp_path):
+    """File, line and field are printed, and the exit code is not 0, before anything serves."""
+    config = tmp_path / "config"
+    shutil.copytree(PROJECT / "config", config)
+    budgets = config / "teams" / "search.yaml"
+    text = budgets.read_text()
+    line = 1 + text[: text.index("limit: ")].count("\n")
+    budgets.write_text(text.replace("limit: ", "limit: a lot # ", 1))
+    broken = run(ONCE="1", CONFIG_DIR=str(config))
+    assert broken.returncode != 0
+    assert f"teams/search.yaml:{line}: " in broken.stdout + broken.stderr
+    assert "limit" in broken.stdout
+    assert "gateway" not in broken.stdout
+
+
+def test_it_serves_at_once_without_the_tour_and_stops_on_sigterm():
+    """TOUR=0 serves; SIGTERM ends every process it started, with exit code 0."""
+    env = environment(TOUR="0")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "local"],
+        cwd=PROJECT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        url = f"http://127.0.0.1:{env['GATEWAY_PORT']}"
+        answer = wait_for_answer(url)
+        assert answer.headers["x-budget-state"] == "active"
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=40)
+        assert process.returncode == 0, output
+        assert "curl" in output
+        assert len(children.split()) == 6
+        assert not [pid for pid in children.split() if Path(f"/proc/{pid}").exists()]
+    finally:
+        process.kill()
+
+
+def test_a_taken_port_is_named():
+    """A port in use is said before anything is started, with the variable that changes it."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = run(ONCE="1", GATEWAY_PORT=str(port))
+    assert refused.returncode == 1
+    assert f"port {port} is in use" in refused.stdout
+    assert "GATEWAY_PORT=" in refused.stdout
+
+
+def wait_for_answer(url: str) -> httpx.Response:
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.post(
+                f"{url}/v1/chat/completions", json=body, headers={"api-key": "local-search"}, timeout=10
+            )
+        except httpx.HTTPError:
+            time.sleep(0.2)
+            continue
+        if answer.status_code == 200:
+            return answer
+        time.sleep(0.2)
+    raise AssertionError("no answer in two minutes")
