@@ -21,10 +21,13 @@ PARTS = ("shared", "functions", "gateway", "local", "bench", "scripts", "tests")
 STORES = {
     "shared.budgets.connect": "opens the connection to Redis, single server or cluster",
     "shared.config.source": "reads and publishes configuration in Blob Storage",
+    "shared.ledger.deadletters": "events that could not be billed, in Table and Blob Storage",
     "shared.ledger.hours": "hour index in Table Storage",
     "shared.ledger.insert": "100-row transactions in Table Storage",
+    "shared.ledger.outbox": "notifications to send, in Table Storage",
     "shared.ledger.periods": "frozen periods in Table Storage",
     "shared.ledger.tables": "opens Table and Blob Storage",
+    "shared.reports.files": "statement files in Blob Storage",
     "shared.usage.first_heard": "remembers in Table Storage when an event was first heard",
     "shared.usage.hub": "sends to Event Hubs and reads its partitions' state",
 }
