@@ -26,7 +26,7 @@ format: $(READY) ## let ruff put the code into shape
 	@$(PY) -m ruff format .
 
 bench: $(READY) ## measure against a baseline in the same run
-	@$(PY) -m bench
+	@for part in bench/[a-z]*.py; do name=$$(basename "$$part" .py); echo "== $$name"; $(PY) -m "bench.$$name"; done
 
 check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, line and field of every problem
 	@$(PY) -m shared.config check $(CONFIG_DIR)
