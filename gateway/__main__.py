@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import uvicorn
@@ -20,9 +19,8 @@ def main() -> None:
     except ConfigInvalid as error:
         sys.exit(str(error))
     host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
-    port = int(os.environ.get("GATEWAY_PORT", "8080"))
-    gateway = build_app(app, name=os.environ.get("GATEWAY_NAME", "local"))
-    uvicorn.run(gateway, host=host, port=port, log_level="warning", timeout_graceful_shutdown=10)
+    gateway = build_app(app, name=settings.gateway_name)
+    uvicorn.run(gateway, host=host, port=settings.gateway_port, log_level="warning", timeout_graceful_shutdown=10)
 
 
 if __name__ == "__main__":

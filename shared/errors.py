@@ -1,4 +1,4 @@
-"""Every error the product raises on purpose: a stable code, the HTTP status it maps to, and what the caller should change.
+"""Every error the product raises on purpose: a stable code, its HTTP status, and what the caller should change.
 
 The body shape is OpenAI's, so that OpenAI SDKs raise their own typed exceptions on it.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class TollkeeperError(Exception):
-    """Base of all deliberate errors. `code` is stable and documented; `message` names the field and what would be right."""
+    """Base of all deliberate errors: a stable, documented `code`, and a `message` naming the field and what is right."""
 
     code = "internal_error"
     http_status = 500
@@ -60,7 +60,7 @@ class NotAuthenticated(TollkeeperError):
 
 
 class Forbidden(TollkeeperError):
-    """The caller is known but may not do this (`scope_not_allowed`, `model_not_allowed`, `tenant_unknown`, `role_required`)."""
+    """The caller is known but may not do this: `scope_not_allowed`, `model_not_allowed`, `tenant_unknown` and others."""
 
     code, http_status, kind = "forbidden", 403, "permission_error"
 

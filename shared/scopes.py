@@ -33,7 +33,9 @@ def validate_scopes(scopes: Mapping[str, str], param: str = "scopes") -> dict[st
         raise InvalidRequest(f"{param}: at most {MAX_SCOPES} scopes, got {len(scopes)}", param=param)
     for kind, key in scopes.items():
         if not SCOPE_TYPE.fullmatch(kind):
-            raise InvalidRequest(f"{param}: scope type {kind[:40]!r} must match [a-z][a-z0-9_-]*, up to 32", param=param)
+            raise InvalidRequest(
+                f"{param}: scope type {kind[:40]!r} must match [a-z][a-z0-9_-]*, up to 32", param=param
+            )
         validate_scope_key(key, f"{param}.{kind}")
     return dict(sorted(scopes.items()))
 
