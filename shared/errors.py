@@ -9,7 +9,7 @@ from typing import Any
 
 
 class TollkeeperError(Exception):
-    """Base of all deliberate errors: a stable, documented `code`, and a `message` naming the field and what is right."""
+    """Base of all deliberate errors: a stable, documented `code`, and a `message` naming the field and the fix."""
 
     code = "internal_error"
     http_status = 500
@@ -60,7 +60,7 @@ class NotAuthenticated(TollkeeperError):
 
 
 class Forbidden(TollkeeperError):
-    """The caller is known but may not do this: `scope_not_allowed`, `model_not_allowed`, `tenant_unknown` and others."""
+    """The caller is known but may not do this: `scope_not_allowed`, `model_not_allowed`, `tenant_unknown`, more."""
 
     code, http_status, kind = "forbidden", 403, "permission_error"
 
