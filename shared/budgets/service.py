@@ -140,13 +140,14 @@ class BudgetService:
             for i, model in enumerate(plan.candidates):
                 deployment = request.deployment if i == 0 else ""
                 provider = request.provider if i == 0 else ""
-                prices = snapshot.pricer.unit_prices(tenant.id, provider, model, deployment, request.region, at_utc)
-                unit_pico = (prices or snapshot.pricer.guard_prices(tenant.id)).unit_pico
-                input_nano_usd = line_nano_usd(input_tokens, unit_pico.get("input", 0))
+                input_pico, output_pico = snapshot.pricer.hold_prices(
+                    tenant.id, provider, model, deployment, request.region, at_utc, input_tokens
+                )
+                input_nano_usd = line_nano_usd(input_tokens, input_pico)
                 if input_nano_usd > _MOST_INPUT_NANO_USD:
                     raise InvalidRequest("input_tokens: one call cannot cost over a million USD", param="input_tokens")
                 default = self._default_tokens(snapshot, request.operation, model)
-                args += (input_nano_usd, unit_pico.get("output", 0), cap, default, plan.flags[i], plan.holds[i])
+                args += (input_nano_usd, output_pico, cap, default, plan.flags[i], plan.holds[i])
             return args
 
         return arguments
