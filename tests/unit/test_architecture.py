@@ -35,6 +35,7 @@ OTHER_SDK_USERS = {
     "shared.budgets.service": "tells a Redis outage from a bug, to apply the tenant's fail mode",
     "shared.config.yaml_lines": "composes YAML nodes; touches no disk and no network",
     "shared.ledger.ingest": "tells a Redis outage from a bug, after the ledger is written",
+    "shared.telemetry": "starts the Azure Monitor exporter when it is configured",
     "gateway.upstream": "a managed identity's token for the model endpoint",
 }
 SDK_MODULES = {**STORES, **OTHER_SDK_USERS}
