@@ -24,6 +24,7 @@ _SECRET_FIELDS = (
     "redis_url",  # may carry a password
     "eventhub_connection",
     "storage_connection",
+    "telemetry_connection",
     "token_keys",
     "gateway_keys",
     "upstream_key",
@@ -64,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_check_body_bytes: int = 64 * 1024
     max_usage_body_bytes: int = 1024 * 1024
+
+    telemetry_connection: str | None = None  # Application Insights; None: logs go to the platform only
 
     gateway_port: int = 8080
     gateway_name: str = "local"  # the end of its events' CloudEvents source
@@ -183,6 +186,7 @@ def _build(read: _Reader) -> Settings:
         default_output_tokens=read.integer("DEFAULT_OUTPUT_TOKENS", 500, 1, 1_000_000),
         max_check_body_bytes=read.integer("MAX_CHECK_BODY_BYTES", 64 * 1024, 1024, 16 * 1024 * 1024),
         max_usage_body_bytes=read.integer("MAX_USAGE_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
+        telemetry_connection=read.text("APPLICATIONINSIGHTS_CONNECTION_STRING"),
         gateway_port=read.integer("GATEWAY_PORT", 8080, 1, 65_535),
         gateway_name=read.pattern("GATEWAY_NAME", "local", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a short name"),
         gateway_keys=_gateway_keys(read),
