@@ -19,6 +19,7 @@ from shared.config.model import Config
 from shared.errors import ConfigInvalid
 
 POLL_SECONDS = 0.2
+COLUMNS_WITHOUT_TERMINAL = 110
 EXIT_FAILED, EXIT_CONFIG = 1, 2
 
 
@@ -28,7 +29,8 @@ class Stopped(BaseException):
 
 def main() -> int:
     """The exit code: 0 when stopped or done, 1 when a part or the tour failed, 2 for a configuration with errors."""
-    console = Console(highlight=False)
+    # Into a file or a pipe rich assumes 80 columns, and would cut the table.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else COLUMNS_WITHOUT_TERMINAL)
     started = time.monotonic()
     try:
         options = read_options(os.environ)

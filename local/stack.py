@@ -27,8 +27,6 @@ _FOREIGN_SETTINGS = (
     "LEDGER_TABLES_ENDPOINT",
     "LEDGER_BLOBS_ENDPOINT",
     "WEBSITE_AUTH_ENABLED",
-    "USAGE_HUB",
-    "LLM_LOGS_HUB",
 )
 _LOOPBACK_HOSTS = "127.0.0.1,localhost"
 Report = Callable[[str], None]
@@ -130,6 +128,9 @@ class Stack:
             "EventHubs": connection_string(hub_port),
             "LEDGER_STORAGE": self._azurite.connection_string,
             "AzureWebJobsStorage": self._azurite.connection_string,
+            "USAGE_HUB": "usage",
+            "LLM_LOGS_HUB": "llm-logs",
+            "USAGE_CONSUMER_GROUP": "$Default",
             "RESERVATION_KEYS": secrets.token_hex(32),
             "GATEWAY_KEYS": json.dumps(gateway_keys(self.config)),
             "FUNCTIONS_PORT": str(self.options.functions_port),

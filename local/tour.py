@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from local.options import Options
 from local.tour_calls import Callers, Outcome
 from local.tour_script import Progress, Script, Step
-from local.tour_sums import TeamSums, wait_until_equal
+from local.tour_sums import TeamSums, wait_until_equal, wait_until_settled
 from shared.config.model import Config
-from shared.money import NANO_PER_USD, decimal_from_nano
+from shared.money import decimal_from_nano, nano_from_decimal
 
 STATE_STYLES = {"active": "green", "warned": "yellow", "degraded": "dark_orange", "stopped": "bold red"}
 DECISION_STYLES = {"allow": "green", "downgrade": "dark_orange", "refuse": "bold red"}
@@ -52,6 +55,10 @@ class Tour:
                 status.update(f"call {len(outcomes) + 1}: {step.team}, {KIND_WORDS[step.kind]} with {step.model} ...")
                 outcomes.append(self._callers.call(len(outcomes) + 1, step))
                 self._note(step, outcomes[-1])
+                if step.team == self._script.spender and self._progress.state in ("degraded", "stopped"):
+                    # Near the end a call still in flight would make the next one a "retry shortly", which the SDK
+                    # obeys; waiting for its settlement instead lets the table show where the budget really ends.
+                    wait_until_settled(self._options, self._config, step.team)
                 if len(outcomes) >= most:
                     break
         return outcomes
@@ -66,13 +73,15 @@ class Tour:
             self._progress.output_pico_usd = self._callers.output_pico_usd(step.team, outcome.served_model)
 
     def _table(self, outcomes: list[Outcome]) -> Table:
-        table = Table(title="Every call went through the gateway with the OpenAI SDK", title_justify="left")
-        for heading in ("call", "team", "asked for"):
-            table.add_column(heading, no_wrap=True, justify="right" if heading == "call" else "left")
-        table.add_column("served by", no_wrap=True)
+        table = Table(title="Every call went through the gateway with the OpenAI SDK", title_justify="left", box=SIMPLE)
+        table.add_column("#", justify="right", no_wrap=True)
+        table.add_column("team", no_wrap=True)
+        table.add_column("call", no_wrap=True)
+        table.add_column("model", overflow="fold")  # the one column that may wrap on a narrow terminal
         table.add_column("decision", no_wrap=True)
-        for heading in ("cost USD", "state", "remaining USD"):
-            table.add_column(heading, no_wrap=True, justify="left" if heading == "state" else "right")
+        table.add_column("cost USD", justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("remaining USD", justify="right", no_wrap=True)
         for outcome in outcomes:
             table.add_row(*_cells(outcome))
         return table
@@ -105,15 +114,15 @@ class Tour:
         return costs
 
     def _print_sums(self, sums: list[TeamSums]) -> None:
-        table = Table(title="The books, in USD", title_justify="left", show_footer=True)
+        table = Table(title="The books, in USD", title_justify="left", show_footer=True, box=SIMPLE)
         ledger = sum(each.ledger_nano_usd for each in sums)
         counters = sum(each.counter_nano_usd or 0 for each in sums)
         agree = all(each.agree for each in sums)
         table.add_column("team", footer="all")
         table.add_column("billed calls", justify="right", footer=str(sum(each.requests for each in sums)))
         table.add_column("sum of the calls", justify="right", footer="")
-        table.add_column("ledger", justify="right", footer=decimal_from_nano(ledger))
-        table.add_column("counters", justify="right", footer=decimal_from_nano(counters))
+        table.add_column("ledger", justify="right", footer=_amount(ledger))
+        table.add_column("counters", justify="right", footer=_amount(counters))
         table.add_column("", footer="[bold green]equal[/]" if agree else "[bold red]NOT EQUAL[/]")
         for each in sums:
             table.add_row(
@@ -152,12 +161,12 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     return (
         str(outcome.number),
         outcome.step.team,
-        f"{KIND_WORDS[outcome.step.kind]:<11} {outcome.step.model}",
-        outcome.served_model if outcome.decision != "downgrade" else f"[dark_orange]{outcome.served_model}[/]",
+        KIND_WORDS[outcome.step.kind],
+        outcome.step.model + (f" -> [dark_orange]{outcome.served_model}[/]" if outcome.decision == "downgrade" else ""),
         f"[{DECISION_STYLES[outcome.decision]}]{DECISION_WORDS[outcome.decision]}[/]",
         "-" if outcome.decision == "refuse" else _amount(outcome.cost_nano_usd),
         f"[{state_style}]{outcome.state or outcome.error or '-'}[/]",
-        outcome.remaining_usd or "-",
+        _amount(nano_from_decimal(outcome.remaining_usd)) if outcome.remaining_usd else "-",
     )
 
 
@@ -165,4 +174,4 @@ def _amount(amount_nano_usd: int | None) -> str:
     """USD with all nine decimals, so that columns line up and nothing is rounded away."""
     if amount_nano_usd is None:
         return "unknown"
-    return f"{amount_nano_usd // NANO_PER_USD}.{amount_nano_usd % NANO_PER_USD:09d}"
+    return f"{Decimal(amount_nano_usd).scaleb(-9):.9f}"

@@ -11,6 +11,7 @@ import httpx
 from local.options import Options
 from shared.config.model import Config
 from shared.money import nano_from_decimal
+from shared.scopes import scope_id
 
 SETTLE_TIMEOUT_SECONDS = 15.0
 POLL_SECONDS = 0.25
@@ -47,11 +48,21 @@ def wait_until_equal(options: Options, config: Config, calls_nano_usd: dict[str,
             time.sleep(POLL_SECONDS)
 
 
+def wait_until_settled(options: Options, config: Config, team: str) -> None:
+    """Return when nothing of the team's budgets is held by calls in flight any more, or when the time is up."""
+    deadline = time.monotonic() + SETTLE_TIMEOUT_SECONDS
+    with httpx.Client(base_url=options.functions_url, timeout=10) as client:
+        while time.monotonic() < deadline:
+            counters = _counters(client, config.teams[team].tenant, team)
+            if all(nano_from_decimal(budget["reserved"]) == 0 for budget in counters):
+                return
+            time.sleep(POLL_SECONDS / 5)
+
+
 def _sums(client: httpx.Client, tenant: str, team: str, calls_nano_usd: int | None) -> TeamSums:
     summary = _get(client, "/usage/summary", {"tenant": tenant, "group_by": "team", "team": team})
     rows = [row for row in summary["rows"] if row.get("team") == team]
-    spend = _get(client, "/spend", {"tenant": tenant, "scope_type": "team"})
-    counters = [budget for budget in spend["budgets"] if budget["scope"] == f"team:{team}"]
+    counters = _counters(client, tenant, team)
     # The fullest one: a counter whose hour or day ended in the middle of the tour has seen only the calls since.
     fullest = max(counters, key=lambda budget: nano_from_decimal(budget["spent"]), default=None)
     return TeamSums(
@@ -62,6 +73,11 @@ def _sums(client: httpx.Client, tenant: str, team: str, calls_nano_usd: int | No
         counter_nano_usd=None if fullest is None else nano_from_decimal(fullest["spent"]),
         reserved_nano_usd=sum(nano_from_decimal(budget["reserved"]) for budget in counters),
     )
+
+
+def _counters(client: httpx.Client, tenant: str, team: str) -> list[dict[str, Any]]:
+    spend = _get(client, "/spend", {"tenant": tenant, "scope_type": "team"})
+    return [budget for budget in spend["budgets"] if budget["scope"] == scope_id("team", team)]
 
 
 def _get(client: httpx.Client, path: str, params: dict[str, str]) -> dict[str, Any]:
