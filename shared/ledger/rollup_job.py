@@ -33,7 +33,8 @@ ORPHAN_AGE = timedelta(
     hours=1
 )  # far above the longest run: a younger unpublished generation may still be in the making
 WRITES_AT_ONCE = 8
-_GENERATION_TIME = "%Y%m%dT%H%M%S"
+_GENERATION_TIME = "%Y%m%dT%H%M%S%f"
+_GENERATION_TIME_CHARS = 21
 
 
 class RollupReport(NamedTuple):
@@ -132,6 +133,6 @@ class RollupJob:
 
 
 def _is_over(generation: str, current: str) -> bool:
-    """Whether an unpublished generation can no longer be in the making."""
-    begun = datetime.strptime(generation[:15], _GENERATION_TIME).replace(tzinfo=UTC)
-    return generation[:15] < current[:15] or datetime.now(UTC) - begun > ORPHAN_AGE
+    """Whether an unpublished generation was superseded, or was begun too long ago to be in the making still."""
+    begun = datetime.strptime(generation[:_GENERATION_TIME_CHARS], _GENERATION_TIME).replace(tzinfo=UTC)
+    return generation < current or datetime.now(UTC) - begun > ORPHAN_AGE
