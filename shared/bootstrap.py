@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shared.settings import Settings
+from shared.telemetry import export_to_azure_monitor
 
 if TYPE_CHECKING:
     from shared.budgets.reservation import ReservationSigner
@@ -54,6 +55,7 @@ class Services:
         """Load the configuration; on a laptop also create the tables, which in Azure the templates create."""
         settings = self.settings
         settings.require_platform_auth()
+        export_to_azure_monitor(settings.telemetry_connection)
         await self.config.load()
         if settings.environment == "development" and settings.storage_connection:
             from shared.ledger.tables import create_missing

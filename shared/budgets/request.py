@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import msgspec
@@ -60,6 +62,24 @@ def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[
                 param=f"scopes.{scope_type}",
             )
     return tenant, validate_scopes({**asserted, **scopes})
+
+
+def require_allowed_model(config: Config, tenant: Tenant, scopes: Mapping[str, str], model: str) -> None:
+    """Raise Forbidden `model_not_allowed` unless the tenant and the team both allow the requested model.
+
+    The targets of downgrade rules need no permission: whoever wrote the rule gave it.
+    """
+    team = config.teams.get(scopes.get("team", ""))
+    lists = [tenant.allowed_models]
+    if team is not None and team.tenant == tenant.id:
+        lists.append(team.allowed_models)
+    for allowed in lists:
+        if allowed and not any(fnmatchcase(model, pattern) for pattern in allowed):
+            raise Forbidden(
+                f"model: {model!r} is not allowed here; allowed: {', '.join(allowed)}",
+                code="model_not_allowed",
+                param="model",
+            )
 
 
 def known_tenant(config: Config, tenant: object) -> Tenant:

@@ -13,7 +13,7 @@ from typing import Any
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
 from shared.budgets.plan import CheckPlan, DatedPlan
-from shared.budgets.request import CheckRequest, resolve_caller
+from shared.budgets.request import CheckRequest, require_allowed_model, resolve_caller
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state
 from shared.budgets.snapshot import PreparedCheck, Snapshot
@@ -63,6 +63,7 @@ class BudgetService:
         """
         snapshot = self._snapshot()
         tenant, scopes = resolve_caller(request, snapshot.config)
+        require_allowed_model(snapshot.config, tenant, scopes, request.model)
         if tenant.enforcement == "off":
             return self._allow_unchecked(request, tenant, scopes, "enforcement_off")
         estimates = self._candidate_args(snapshot, tenant, request)

@@ -58,6 +58,7 @@ class Tenant(msgspec.Struct, frozen=True):
     enforcement: Enforcement = "on"
     cache_seconds: int = 0
     guard_usd_per_million: Mapping[str, int] = msgspec.field(default_factory=dict)  # pico-USD per token: input, output
+    allowed_models: tuple[str, ...] = ()  # globs; empty: every model
     finance: frozenset[str] = frozenset()  # object ids (users or groups) that read the whole tenant
 
 
@@ -73,6 +74,7 @@ class Team(msgspec.Struct, frozen=True):
     users: frozenset[str] = frozenset()
     subscriptions: frozenset[str] = frozenset()
     products: frozenset[str] = frozenset()
+    allowed_models: tuple[str, ...] = ()  # globs, on top of the tenant's; empty: every model
 
 
 class Model(msgspec.Struct, frozen=True):

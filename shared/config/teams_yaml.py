@@ -11,7 +11,7 @@ from shared.config.yaml_lines import Value
 from shared.errors import InvalidRequest
 from shared.scopes import validate_scope_key
 
-TEAM_FIELDS = ("team", "tenant", "cost_centre", "owner", "identities", "budgets")
+TEAM_FIELDS = ("team", "tenant", "cost_centre", "owner", "identities", "allowed_models", "budgets")
 IDENTITY_KINDS = ("apps", "groups", "users", "subscriptions", "products")
 
 
@@ -26,7 +26,12 @@ def read_team(document: Value, draft: Draft) -> None:
     identities = section.section("identities", IDENTITY_KINDS)
     claimed = {kind: _claim(identities, kind, team, draft) for kind in IDENTITY_KINDS} if identities else {}
     draft.teams[team] = Team(
-        id=team, tenant=tenant, cost_centre=section.text("cost_centre"), owner=section.text("owner"), **claimed
+        id=team,
+        tenant=tenant,
+        cost_centre=section.text("cost_centre"),
+        owner=section.text("owner"),
+        allowed_models=section.texts("allowed_models"),
+        **claimed,
     )
     for entry in section.sections("budgets", BUDGET_FIELDS):
         read_budget(entry, draft, team=team, team_tenant=tenant)

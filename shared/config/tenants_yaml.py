@@ -21,6 +21,7 @@ TENANT_FIELDS = (
     "enforcement",
     "cache_seconds",
     "guard_usd_per_million",
+    "allowed_models",
     "finance",
 )
 MAX_CACHE_SECONDS = 60
@@ -67,6 +68,7 @@ def _read_tenant(section: Section, draft: Draft) -> Tenant:
         enforcement=section.choice("enforcement", ("on", "observe", "off"), "on"),  # type: ignore[arg-type]
         cache_seconds=section.integer("cache_seconds", 0, MAX_CACHE_SECONDS) or 0,
         guard_usd_per_million=_guard_prices(section),
+        allowed_models=section.texts("allowed_models"),
         finance=frozenset(map(normal_id, section.texts("finance"))),
     )
 

@@ -235,13 +235,22 @@ async def test_invented_session_keys_cannot_fill_the_memory(client):
 
 
 async def test_a_new_budget_waits_until_it_was_seeded(client):
-    """A family of counters the ledger was not summed for yet does not refuse on a false zero, nor hide what is spent."""
+    """A family of counters the ledger was not summed for yet does not refuse, nor pass for unspent."""
     engine = await engine_of(client, budget("team:search", 100 * CALL))
     engine.configure(config(budget("team:search", 100 * CALL), budget("team:search", 1, period="day"), version="v2"))
     assert (await engine.check()).status == 200
     cut = await engine.store.cut("acme", [])
     await engine.store.adjust("acme", cut, [], [f.id for f in engine.snapshot.index.families("acme")], ready=True)
     assert (await engine.check()).status == 402
+
+
+async def test_a_model_outside_the_allow_list_is_refused(client):
+    """Tenants and teams may limit which models their callers name: 403 model_not_allowed names what is allowed."""
+    engine = await engine_of(client, budget("team:search", 100 * CALL), allowed_models=("sm*",))
+    assert (await engine.check(model="small")).status == 200
+    with pytest.raises(Forbidden) as raised:
+        await engine.check(model="big")
+    assert (raised.value.code, raised.value.param) == ("model_not_allowed", "model")
 
 
 async def test_an_unreachable_redis_opens_the_breaker_and_follows_the_fail_mode():
