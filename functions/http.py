@@ -16,7 +16,7 @@ import msgspec
 
 from functions.auth import PRINCIPAL_HEADER, Principal, Role, authenticate, require_role
 from functions.reach import Reach, reach
-from shared.errors import InvalidRequest, PayloadTooLarge, TollkeeperError
+from shared.errors import ConfigInvalid, InvalidRequest, PayloadTooLarge, TollkeeperError
 
 if TYPE_CHECKING:
     from shared.bootstrap import Services
@@ -32,6 +32,18 @@ _MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
 _PLAIN_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _DEPENDENCIES = ("azure.", "redis.", "aiohttp.")
 _RETRY_SECONDS = 2
+
+
+class NotReady(TollkeeperError):
+    """The app cannot serve yet: its settings or its first configuration are refused."""
+
+    code, http_status = "not_ready", 503
+
+
+class DependencyUnavailable(TollkeeperError):
+    """A store does not respond; sending the request again is safe and may help."""
+
+    code, http_status = "dependency_unavailable", 503
 
 
 class Answer(msgspec.Struct):
@@ -101,7 +113,7 @@ def door(*roles: Role, anonymous: bool = False) -> Callable[[Handler], Callable[
             try:
                 answer = await handler(await _admit(req, roles, anonymous=anonymous))
             except TollkeeperError as error:
-                answer = Answer(error.body(), error.http_status, error.headers())
+                answer = _mapped(error)
             except Exception as error:  # noqa: BLE001 - the outermost frame; _failure logs it with its traceback
                 answer = _failure(error, handler.__name__, request_id)
             return _response(answer, request_id)
@@ -114,14 +126,23 @@ def door(*roles: Role, anonymous: bool = False) -> Callable[[Handler], Callable[
 
 
 async def _admit(request: func.HttpRequest, roles: tuple[Role, ...], *, anonymous: bool) -> Call:
-    from shared.bootstrap import app
-
-    services = await app()
+    services = await _services()
     if anonymous:
         return Call(request, Principal(), services)
     principal = authenticate(request.headers.get(PRINCIPAL_HEADER), services.settings)
     require_role(principal, roles)
     return Call(request, principal, services)
+
+
+async def _services() -> Services:
+    """This process's services. Raises NotReady: which line of which file is wrong is not for the caller to read."""
+    from shared.bootstrap import app
+
+    try:
+        return await app()
+    except ConfigInvalid as error:
+        _log.error("not_ready: %s", error.message)
+        raise NotReady("the configuration is refused; the log says why", retry_after_seconds=_RETRY_SECONDS) from None
 
 
 def _response(answer: Answer, request_id: str) -> func.HttpResponse:
@@ -136,14 +157,13 @@ def _failure(error: Exception, name: str, request_id: str) -> Answer:
     """An answer that says nothing of the inside; the log has the traceback under the same id."""
     _log.exception("%s failed, request id %s", name, request_id)
     if _is_outage(error):
-        unavailable = TollkeeperError(
-            f"a store this answer needs does not respond; request id {request_id}",
-            code="dependency_unavailable",
-            retry_after_seconds=_RETRY_SECONDS,
-        )
-        return Answer(unavailable.body(), 503, unavailable.headers())
-    internal = TollkeeperError(f"something failed on our side; request id {request_id}")
-    return Answer(internal.body(), internal.http_status)
+        message = f"a store this answer needs does not respond; request id {request_id}"
+        return _mapped(DependencyUnavailable(message, retry_after_seconds=_RETRY_SECONDS))
+    return _mapped(TollkeeperError(f"something failed on our side; request id {request_id}"))
+
+
+def _mapped(error: TollkeeperError) -> Answer:
+    return Answer(error.body(), error.http_status, error.headers())
 
 
 def _is_outage(error: Exception) -> bool:

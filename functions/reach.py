@@ -59,8 +59,8 @@ def _is_member(principal: Principal, team: Team) -> bool:
 
 
 def _scopes(principal: Principal, teams: Iterable[Team]) -> dict[str, frozenset[str]]:
-    """The scopes that only the teams' own calls carry. Of users, a reader sees themselves alone: a colleague's spend is
-    a personal figure, even inside the team."""
+    """The scopes that only the teams' own calls carry. Of users, a reader sees themselves alone: a person may call for
+    several teams, so another's counter is not the team's to see."""
     teams = tuple(teams)
     return {
         "team": frozenset(team.id for team in teams),

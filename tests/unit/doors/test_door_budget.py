@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from door_fakes import Doors, Recorder, principal, refused
 
-from shared.errors import StateUnavailable
+from shared.errors import ConfigInvalid, StateUnavailable
 
 ASK = {"tenant": "contoso", "scopes": {"team": "search"}, "model": "gpt-4o"}
 
@@ -113,6 +113,21 @@ async def test_sdk_errors_count_as_outages_only_when_the_store_is_at_fault(
     HttpResponseError.__module__ = "azure.core.exceptions"
     services.budget.release = Recorder(HttpResponseError())
     assert (await doors.call("budget_release", body={"reservation": "r"})).status == expected
+
+
+async def test_refused_configuration_is_not_read_out_to_callers(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker without a configuration answers 503 not_ready; file and line stand in the log."""
+
+    async def app() -> None:
+        raise ConfigInvalid("config/budgets.yaml:7: budgets[0].limit: expected an amount")
+
+    monkeypatch.setattr("shared.bootstrap.app", app)
+    reply = await doors.call("budget_check", body=ASK)
+    assert (reply.status, reply.code, reply.headers["Retry-After"]) == (503, "not_ready", "2")
+    assert b"budgets.yaml" not in reply.raw
+    assert "budgets.yaml:7" in caplog.text
 
 
 async def test_release_says_whether_the_token_was_ours(doors: Doors, services: SimpleNamespace) -> None:

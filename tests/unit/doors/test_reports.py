@@ -1,0 +1,128 @@
+"""Statements and their files."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from door_fakes import FakeFiles, FakeLedger, FakeSpend, fake_reports
+
+from shared.errors import InvalidRequest
+from shared.ledger.deadletters import DeadLetter
+from shared.ledger.replay import ReplayService
+from shared.ledger.rollup import RollupCell
+from shared.reports.chargeback import month, month_before, status_of
+from shared.reports.render import render_json
+
+NOW = datetime(2026, 12, 3, 2, 10, tzinfo=UTC)
+
+
+def booked(period: str, quarter_utc: datetime, cost: int) -> RollupCell:
+    """A quarter hour's use by team search, booked into a month."""
+    return RollupCell(
+        tenant="contoso",
+        quarter_utc=quarter_utc,
+        scopes={"team": "search"},
+        model="gpt-4o",
+        booked_period=period,
+        requests=1,
+        tokens={"input": 1},
+        cost_nano_usd=cost,
+    )
+
+
+def test_month_spans_from_first_instant_to_first_instant() -> None:
+    """Ends are exclusive, December runs into the next year."""
+    assert month("2026-12") == (datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+    assert (month_before("2026-01"), month_before("2026-12")) == ("2025-12", "2026-11")
+
+
+@pytest.mark.parametrize("period", ["2026-00", "2026-13", "26-01", "2026-1", "٢٠٢٦-01", ""])
+def test_what_is_no_month_is_refused(period: str) -> None:
+    """InvalidRequest naming the parameter."""
+    with pytest.raises(InvalidRequest) as caught:
+        month(period)
+    assert caught.value.param == "period"
+
+
+def test_only_closing_makes_a_statement_final() -> None:
+    """A late event can change a month that is merely over, so it is not called final."""
+    assert status_of("2026-12", NOW, frozen=False) == "draft"
+    assert status_of("2026-11", NOW, frozen=False) == "provisional"
+    assert status_of("2026-11", NOW, frozen=True) == "final"
+
+
+async def test_nightly_files_are_deterministic() -> None:
+    """Running the job again writes the same names with the same bytes: nothing is added, nothing drifts."""
+    ledger = FakeLedger([booked("2026-11", NOW - timedelta(days=5), 7), booked("2026-12", NOW - timedelta(days=1), 11)])
+    first, second = FakeFiles(), FakeFiles()
+    names = await fake_reports(ledger, FakeSpend(), first).publish_statements(NOW)
+    await fake_reports(ledger, FakeSpend(), second).publish_statements(NOW)
+    assert first.files == second.files
+    assert set(names) == set(first.files)
+    assert {name for name in names if name.startswith("contoso/")} == {
+        f"contoso/{period}/statement.{extension}" for period in ("2026-11", "2026-12") for extension in ("json", "csv")
+    }
+    november = json.loads(first.files["contoso/2026-11/statement.json"][0])
+    assert (november["status"], november["totals"]["cost"]) == ("provisional", "0.000000007")
+
+
+async def test_late_rows_of_a_closed_month_are_carried_by_the_open_one() -> None:
+    """November is closed; a late November row booked into December is on December's statement and on no other."""
+    late = booked("2026-12", datetime(2026, 11, 30, 23, 45, tzinfo=UTC), 100)
+    ledger = FakeLedger([late, booked("2026-11", datetime(2026, 11, 2, tzinfo=UTC), 7), booked("2026-12", NOW, 11)])
+    reports = fake_reports(ledger, FakeSpend(), FakeFiles(), frozen=["2026-11"])
+    november = await reports.statement("contoso", "2026-11", None, NOW)
+    december = await reports.statement("contoso", "2026-12", None, NOW)
+    assert (november.status, november.totals.cost_nano_usd) == ("final", 7)
+    assert december.totals.cost_nano_usd == 100 + 11
+
+
+async def test_statement_sums_are_exact_over_many_lines() -> None:
+    """A thousand amounts that no float could add sum to the nano-dollar."""
+    ledger = FakeLedger([booked("2026-12", NOW - timedelta(minutes=i), 10**15 + i) for i in range(1000)])
+    statement = await fake_reports(ledger, FakeSpend(), FakeFiles()).statement("contoso", "2026-12", None, NOW)
+    assert statement.totals.cost_nano_usd == 1000 * 10**15 + sum(range(1000))
+    assert json.loads(render_json(statement))["totals"]["cost"] == "1000000000.0004995"
+
+
+class Letters:
+    """Dead letters, held in a list."""
+
+    def __init__(self, letters: list[DeadLetter]) -> None:
+        self.letters = letters
+        self.replayed: list[tuple[list[str], str]] = []
+
+    async def take(self, ids: list[str]) -> list[DeadLetter]:
+        return [letter for letter in self.letters if letter.id in ids]
+
+    async def mark_replayed(self, ids: list[str], who: str) -> None:
+        self.replayed.append((list(ids), who))
+
+
+async def test_replay_publishes_bytes_unchanged_then_notes_who() -> None:
+    """Readable or not, a letter goes back byte for byte; ids that are not there are reported."""
+    event = b'{"source":"s","id":"i"}'
+    store = Letters([DeadLetter("hub-1", "id_conflict", "m", event), DeadLetter("hub-2", "invalid_json", "m", b"{")])
+    sent: list[tuple[str, bytes]] = []
+
+    async def publish(bodies: list[tuple[str, bytes]]) -> None:
+        sent.extend(bodies)
+
+    report = await ReplayService(store, publish).run(["hub-1", "hub-2", "hub-3", "hub-3"], "grace")  # type: ignore[arg-type]
+    assert [body for _, body in sent] == [event, b"{"]
+    assert report == (2, ["hub-3"])
+    assert store.replayed == [(["hub-1", "hub-2"], "grace")]
+
+
+async def test_failed_replay_is_not_noted() -> None:
+    """When the hub does not take the letters they are not marked, so nobody believes they went out."""
+    store = Letters([DeadLetter("hub-1", "id_conflict", "m", b"{}")])
+
+    async def publish(bodies: list[tuple[str, bytes]]) -> None:
+        raise ConnectionError("the hub is away")
+
+    with pytest.raises(ConnectionError):
+        await ReplayService(store, publish).run(["hub-1"], "grace")  # type: ignore[arg-type]
+    assert store.replayed == []
