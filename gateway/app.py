@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,6 +26,7 @@ from gateway.stream import UsageWatch
 from gateway.upstream import (
     Upstream,
     UpstreamBroken,
+    UpstreamRefused,
     client_headers,
     default_api_version,
 )
@@ -110,15 +112,21 @@ class Gateway:
         try:
             body = upstream_body(call, model_name, answer.disabled_tools)
             upstream = await self._upstream.send(call, exchange.deployment, body, request.headers, api_version)
-        except UpstreamBroken as error:
-            exchange.report(self._events, status=error.http_status, usage=None, streamed=call.streamed)
+        except (UpstreamBroken, asyncio.CancelledError):
+            # The model may have seen it, so it is on record; without usage it costs nothing and frees its hold.
+            exchange.report(self._events, status=UpstreamBroken.http_status, usage=None, streamed=call.streamed)
             raise
-        except BaseException:
+        except Exception:
             # The model never saw the call: what was held for it is free again at once.
             self._events.give_back()
             await self._release(answer)
             raise
         exchange.region = upstream.headers.get("x-ms-region", "").lower().replace(" ", "")
+        if upstream.status_code in (401, 403):
+            # Passed on, it would tell the caller that the caller's key is wrong.
+            exchange.report(self._events, status=upstream.status_code, usage=None, streamed=call.streamed)
+            await upstream.aclose()
+            raise UpstreamRefused("the model backend does not accept the gateway's credential")
         headers = self._response_headers(exchange, upstream)
         if upstream.status_code < 400 and _is_event_stream(upstream):
             on_end = partial(self._stream_ended, exchange, upstream.status_code)
@@ -203,7 +211,13 @@ def build_app(
     for prefix in ("/v1", "/openai/v1", "/openai/deployments/{deployment}"):
         routes.append(Route(f"{prefix}/chat/completions", chat, methods=["POST"]))
         routes.append(Route(f"{prefix}/embeddings", embeddings, methods=["POST"]))
-    handlers: dict[Any, Any] = {TollkeeperError: _deliberate_error, 404: _no_route, 405: _no_route, Exception: _defect}
+    handlers: dict[Any, Any] = {
+        TollkeeperError: _deliberate_error,
+        ClientDisconnect: _client_left,
+        404: _no_route,
+        405: _no_route,
+        Exception: _defect,
+    }
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
 
 
@@ -240,11 +254,15 @@ async def _deliberate_error(request: Request, error: TollkeeperError) -> Respons
     return _error_response(request, error)
 
 
+async def _client_left(request: Request, error: Exception) -> Response:
+    """The client left while it was sending its request: nobody reads this."""
+    return Response(status_code=499)
+
+
 async def _no_route(request: Request, error: Exception) -> Response:
     return _error_response(request, NotFound(f"{request.method} {request.url.path[:200]} is not served here"))
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    if not isinstance(error, ClientDisconnect):
-        log.error("a call failed on %s: %s", request.url.path, type(error).__name__)
+    log.error("a call failed on %s: %s", request.url.path, type(error).__name__)
     return _error_response(request, TollkeeperError("the gateway failed; its log knows more"))

@@ -38,8 +38,16 @@ def asserted_scopes(headers: Mapping[str, str]) -> dict[str, str]:
         kind = name.lower().removeprefix(SCOPE_HEADER_PREFIX)
         if not SCOPE_TYPE.fullmatch(kind) or kind in scopes:
             raise InvalidRequest(f"{name[:60]}: expected one header per scope type, such as session", param=name[:60])
-        scopes[kind] = value.strip()
+        scopes[kind] = _utf8(value.strip())
     return validate_scopes(scopes, "x-budget-scope")
+
+
+def _utf8(value: str) -> str:
+    """Header bytes reach us read as Latin-1; clients mean UTF-8. What is not UTF-8 stays as it was read."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _bearer(authorization: str) -> str:

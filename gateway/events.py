@@ -46,8 +46,8 @@ class EventQueue:
         self._taken = 0  # calls in flight and events not yet on the hub
         self._events: deque[bytes] = deque()
         self._arrived = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._idle = asyncio.Event()  # no call in flight, no event waiting
+        self._idle.set()
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -64,23 +64,28 @@ class EventQueue:
         if self._taken >= self._most_pending:
             raise BacklogFull("usage cannot be recorded at the moment; try again shortly", retry_after_seconds=2)
         self._taken += 1
+        self._idle.clear()
 
-    def give_back(self) -> None:
-        """The call made no event: its place is free again."""
-        self._taken -= 1
+    def give_back(self, places: int = 1) -> None:
+        """Free places: of a call that made no event, or of events that are on the hub."""
+        self._taken -= places
+        if self._taken == 0:
+            self._idle.set()
 
     def put(self, event: bytes) -> None:
         """Hand over the event of a call that reserved a place. Never waits, so it works while a call is torn down."""
         self._events.append(event)
         self._arrived.set()
-        self._empty.clear()
 
     async def close(self) -> None:
-        """Publish what is left, then stop. What the hub does not take in time is counted in an error."""
+        """Publish what is left, then stop. What the hub does not take in time is counted in an error.
+
+        Waits for calls in flight too: a call that is torn down by the same shutdown makes its event a moment later.
+        """
         if self._worker is None:
             return
         with contextlib.suppress(TimeoutError):  # what is left then is counted below
-            await asyncio.wait_for(self._empty.wait(), FLUSH_TIMEOUT_SECONDS)
+            await asyncio.wait_for(self._idle.wait(), FLUSH_TIMEOUT_SECONDS)
         if self._events:
             log.error("shutting down with %d usage events the hub did not take", len(self._events))
         self._worker.cancel()
@@ -102,7 +107,6 @@ class EventQueue:
             retry_seconds = FIRST_RETRY_SECONDS
             for _ in batch:
                 self._events.popleft()
-            self._taken -= len(batch)
             if not self._events:
                 self._arrived.clear()
-                self._empty.set()
+            self.give_back(len(batch))

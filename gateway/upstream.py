@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import httpx
 
@@ -34,6 +35,12 @@ class UpstreamBroken(TollkeeperError):
     """The backend took the call and gave no answer: a timeout or a cut connection."""
 
     code, http_status, kind = "upstream_failed", 504, "server_error"
+
+
+class UpstreamRefused(TollkeeperError):
+    """The backend does not accept the gateway's own credential: nothing the caller could change."""
+
+    code, http_status, kind = "upstream_refused", 502, "server_error"
 
 
 class Upstream:
@@ -84,7 +91,7 @@ class Upstream:
     def _url(self, call: ModelCall, deployment: str, *, by_deployment: bool) -> str:
         path = _PATHS[call.operation]
         if by_deployment and not self.is_simulated:
-            return f"{self._base_url}/openai/deployments/{deployment}/{path}"
+            return f"{self._base_url}/openai/deployments/{quote(deployment, safe='')}/{path}"
         return f"{self._base_url}/openai/v1/{path}"
 
     def _forwarded(self, headers: Mapping[str, str]) -> dict[str, str]:

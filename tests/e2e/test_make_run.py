@@ -109,6 +109,27 @@ def test_it_serves_at_once_without_the_tour_and_stops_on_sigterm():
         process.kill()
 
 
+def test_a_part_that_dies_is_named_with_its_log_and_everything_stops():
+    """A dead part ends the run: the person reads which one, sees the end of its log, and nothing is left behind."""
+    env = environment(TOUR="0")
+    command = [sys.executable, "-m", "local"]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        wait_for_answer(f"http://127.0.0.1:{env['GATEWAY_PORT']}")
+        pids = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout
+        children = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in pids.split()}
+        gateway = next(pid for pid, command in children.items() if "gateway" in command)
+        os.kill(int(gateway), signal.SIGKILL)
+        output, _ = process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert process.returncode == 1, output
+    assert "gateway ended with code -9" in output
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
 def test_a_taken_port_is_named():
     """A port in use is said before anything is started, with the variable that changes it."""
     import socket

@@ -83,8 +83,8 @@ async def serve(app, **options):
 class Bench:
     """A gateway in front of a model, and what went in and out."""
 
-    def __init__(self, url: str, model_url: str, budget: Budget, hub: Hub) -> None:
-        self.budget, self.hub, self.model_url = budget, hub, model_url
+    def __init__(self, url: str, model_url: str, budget: Budget, hub: Hub, stop) -> None:
+        self.budget, self.hub, self.model_url, self.stop = budget, hub, model_url, stop
         self.client = httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=20)
 
     async def chat(self, path="/v1/chat/completions", headers=None, **fields) -> httpx.Response:
@@ -124,8 +124,8 @@ async def bench():
     async def open_services():
         return services
 
-    url, stop = await serve(build_app(open_services, "test"))
-    bench = Bench(url, model_url, budget, hub)
+    url, stop = await serve(build_app(open_services, "test"), timeout_graceful_shutdown=1)
+    bench = Bench(url, model_url, budget, hub, stop)
     yield bench
     await bench.client.aclose()
     await stop()
@@ -204,6 +204,38 @@ async def test_a_client_that_leaves_is_still_billed_and_the_model_stopped(bench)
     assert served["aborted_completion_tokens"] < 60
 
 
+async def test_a_client_that_stops_waiting_is_billed_what_the_model_answered(bench):
+    """Without a stream the model has the whole answer made, and bills it, whether or not anybody still listens."""
+    body = {"model": "gpt-4o", "messages": MESSAGES}
+    headers = {"x-sim-latency-ms": "400", "x-sim-output-tokens": "33"}
+    with pytest.raises(httpx.ReadTimeout):
+        await bench.client.post("/v1/chat/completions", json=body, headers=headers, timeout=0.1)
+    assert (await bench.event())["data"]["usage"]["completion_tokens"] == 33
+
+
+async def test_a_shutdown_in_the_middle_of_a_stream_loses_no_event(bench):
+    """A gateway that is told to stop ends what is open after its grace; the events are on the hub before it is gone."""
+    body = {"model": "gpt-4o", "messages": MESSAGES, "stream": True}
+    headers = {"x-sim-chunk-ms": "100", "x-sim-output-tokens": "60"}
+    async with bench.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+        await anext(answer.aiter_bytes())
+        await bench.stop()
+        assert [event["data"]["usage"] for event in bench.hub.events] == [None]
+
+
+async def test_a_call_cut_by_a_shutdown_is_on_record(bench):
+    """Waiting for the model's answer when the gateway stops: an event with an error status, so the hold comes back."""
+    body = {"model": "gpt-4o", "messages": MESSAGES}
+    headers = {"x-sim-latency-ms": "5000"}
+    call = asyncio.create_task(bench.client.post("/v1/chat/completions", json=body, headers=headers))
+    while not bench.budget.asked:  # noqa: ASYNC110 - the stand-in has no event to wait for
+        await asyncio.sleep(0.01)
+    await bench.stop()
+    await asyncio.gather(call, return_exceptions=True)
+    assert [event["data"]["status"] for event in bench.hub.events] == [504]
+    assert bench.budget.released == []
+
+
 async def test_a_stream_the_backend_cuts_ends_with_an_error_the_sdk_raises(bench):
     """A broken stream says so instead of looking complete; what was produced is billed by estimate."""
     answer = await bench.chat(stream=True, headers={"x-sim-break-after": "4", "x-sim-output-tokens": "50"})
@@ -221,6 +253,13 @@ async def test_a_backend_error_reaches_the_client_and_the_books(bench, streamed)
     assert answer.headers["retry-after"] == "1"
     data = (await bench.event())["data"]
     assert (data["status"], data["usage"]) == (429, None)
+
+
+async def test_the_gateways_own_credential_problem_is_not_the_callers(bench):
+    """A 401 of the backend would look like a wrong key to the caller, who can do nothing about it."""
+    answer = await bench.chat(headers={"x-sim-status": "401"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_refused")
+    assert (await bench.event())["data"]["status"] == 401
 
 
 async def test_a_backend_that_cannot_be_reached_costs_nothing(bench, monkeypatch):

@@ -48,3 +48,9 @@ def test_a_scope_type_must_look_like_one(name):
     """A header that cannot be a scope type is an error, not silently ignored spend."""
     with pytest.raises(InvalidRequest):
         asserted_scopes({name: "x"})
+
+
+def test_scope_keys_are_utf8():
+    """Names beyond ASCII survive: servers read header bytes as Latin-1."""
+    assert asserted_scopes({"x-budget-scope-session": "Zoë".encode().decode("latin-1")}) == {"session": "Zoë"}
+    assert asserted_scopes({"x-budget-scope-session": "caf\xe9"}) == {"session": "café"}
