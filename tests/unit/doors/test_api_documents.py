@@ -163,7 +163,7 @@ def test_ingest_reads_batches_of_raw_bytes_by_setting(doors: Doors) -> None:
     """Hub and consumer group come from settings; bytes are not decoded on the way, because their digest matters."""
     trigger = doors.functions["ingest"].get_trigger()
     assert (trigger.event_hub_name, trigger.consumer_group) == ("%USAGE_HUB%", "%USAGE_CONSUMER_GROUP%")
-    assert (trigger.cardinality, trigger.data_type) == (func.Cardinality.MANY, func.DataType.BINARY)
+    assert (trigger.cardinality, trigger.data_type) == (func.Cardinality.MANY, func.DataType.BINARY.value)
 
 
 @pytest.mark.parametrize("setting", ["USAGE_HUB", "USAGE_CONSUMER_GROUP", "EventHubs", "TOLLKEEPER_ENV", "REDIS_URL"])
