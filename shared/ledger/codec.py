@@ -143,6 +143,11 @@ def json_column(value: Any) -> str:
     return _to_json(value).decode()
 
 
+def literal(text: str) -> str:
+    """A text as it stands in a query condition, so that no quote in it can change the condition."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _check_size(entity: Entity) -> None:
     size = sum(len(value) for value in entity.values() if isinstance(value, str))
     if size > MAX_ROW_TEXT:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.ledger.codec import INT64, integer
+from shared.ledger.codec import INT64, integer, literal
 from shared.ledger.row import Position
 from shared.scopes import TENANT_ID
 
@@ -123,7 +123,7 @@ class DeadLetters:
             condition = f"PartitionKey eq '{partition}'"
             for column, value in (("tenant", tenant), ("code", code)):
                 if value is not None:
-                    condition += f" and {column} eq '{value.replace(chr(39), chr(39) * 2)}'"
+                    condition += f" and {column} eq {literal(value)}"
             async for entity in self._table.query_entities(condition, select=_LISTED):
                 if len(letters) == limit:
                     return letters

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from shared.ledger.codec import CHARGE_COLUMNS, decode, decode_position, integer, scopes_of
+from shared.ledger.codec import CHARGE_COLUMNS, decode, decode_position, integer, literal, scopes_of
 from shared.ledger.hours import Hour, HourIndex
 from shared.ledger.keys import ONE_HOUR, hour_end_key, hour_key, hour_start, partitions_of, quarter_start
 from shared.ledger.rollup import RollupCell, Through, all_within, extend, roll
@@ -140,7 +140,7 @@ class HourReader:
         self, tenant: str, start_utc: datetime | None = None, end_utc: datetime | None = None
     ) -> dict[str, dict[str, TenantHour]]:
         """What rollups hold of a tenant: {hour: {generation: reach}}, unpublished generations included."""
-        condition = f"PartitionKey eq '{tenant_partition(tenant)}'"
+        condition = f"PartitionKey eq {literal(tenant_partition(tenant))}"
         if start_utc is not None:
             condition += f" and RowKey ge '{hour_key(start_utc)}'"
         if end_utc is not None:
@@ -164,7 +164,9 @@ class HourReader:
             return None
         low, high = tenant_range(tenant)
         partition = cell_partition(hour.key, hour.generation)
-        cells = await self._query_cells(f"PartitionKey eq '{partition}' and RowKey ge '{low}' and RowKey lt '{high}'")
+        cells = await self._query_cells(
+            f"PartitionKey eq '{partition}' and RowKey ge {literal(low)} and RowKey lt {literal(high)}"
+        )
         return cells if len(cells) == reach.cells else None
 
     async def _all_cells(self, hour: Hour) -> list[RollupCell] | None:
@@ -200,7 +202,7 @@ class HourReader:
     async def _query_hour(
         self, hour: str, tenant: str | None, columns: Sequence[str] | None = None
     ) -> list[Mapping[str, Any]]:
-        of_tenant = "" if tenant is None else f" and tenant eq '{tenant}'"
+        of_tenant = "" if tenant is None else f" and tenant eq {literal(tenant)}"
         shards = await asyncio.gather(
             *(
                 _all(self._tables.ledger, f"PartitionKey eq '{partition}'{of_tenant}", columns)

@@ -90,6 +90,24 @@ async def test_rollup_waits_until_marks_cover_no_insert(tables: Tables) -> None:
     assert [hour.key for hour in await index.settled()] == ["2026112110"]
 
 
+async def test_rollup_cannot_slip_between_mark_and_insert(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollup that reads after the mark and before the insert would publish sums without the row, on a fair ETag."""
+    ledger = LedgerStore(tables, HourIndex(tables.hours, cover_seconds=2, grace_seconds=0.5))
+    job = RollupJob(tables, ledger.hours, ledger.reader)
+    submit = tables.ledger.submit_transaction
+
+    async def late(*args: Any, **kwargs: Any) -> Any:
+        assert await job.run() == (0, 0, 0)
+        return await submit(*args, **kwargs)
+
+    monkeypatch.setattr(tables.ledger, "submit_transaction", late)
+    await ledger.insert([usage(1)])
+    assert await charged(ledger) == (total([usage(1)]), 0)
+    await asyncio.sleep(2.6)
+    assert (await job.run()).published == 1
+    assert await charged(ledger) == (total([usage(1)]), 1)
+
+
 async def test_insert_that_outlasts_its_mark_is_given_up(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows written after the mark's time would escape the rollup, so the insert raises and its events come again."""
     ledger = LedgerStore(tables, HourIndex(tables.hours, cover_seconds=0.2))
@@ -240,10 +258,7 @@ def is_within(place: Position, marks: Mapping[str, Position]) -> bool:
 
 
 async def test_readers_miss_no_acknowledged_row_while_writers_and_rollups_race(tables: Tables) -> None:
-    """Two writers, two rollup workers and a reader at once: a row that insert() answered for is in every later read.
-
-    Without the wait of `settled()` this fails: a rollup reads between a mark and its insert and hides the row.
-    """
+    """Two writers, two rollup workers and a reader at once: a row that insert() answered for is in every later read."""
     workers = [LedgerStore(tables, HourIndex(tables.hours, cover_seconds=0.5, grace_seconds=0.1)) for _ in range(2)]
     jobs = [RollupJob(tables, worker.hours, worker.reader) for worker in workers]
     acknowledged, begun, published = 0, 0, 0
