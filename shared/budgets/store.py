@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 from shared.budgets.cells import Cell, parse_cell
+from shared.budgets.connect import MAX_CONNECTIONS
 from shared.budgets.matching import expire_at_ms
 from shared.budgets.reservation import Reservation
 from shared.ledger.row import POSITION_SLACK_MS, Position
 
 _LUA = Path(__file__).parent / "lua"
+_PATIENCE_SECONDS = 5.0  # settling a large batch takes longer than a check may
 _LEARNED_KEEP_MS = 30 * 24 * 3_600_000
 
 
@@ -24,6 +27,9 @@ class RedisClient(Protocol):
     async def aclose(self) -> None: ...
 
 
+Execute = Callable[..., Awaitable[Any]]
+
+
 class _Script:
     """A Lua file, called by its digest; loaded again when the server has forgotten it (restart, failover, flush)."""
 
@@ -31,13 +37,13 @@ class _Script:
         self.text = (_LUA / name).read_text()
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    async def call(self, client: RedisClient, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def call(self, execute: Execute, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
-            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
+            return await execute("EVALSHA", self.sha, len(keys), *keys, *args)
         except Exception as error:
             if "NOSCRIPT" not in f"{type(error).__name__} {error}".upper():
                 raise
-        return await client.execute_command("EVAL", self.text, len(keys), *keys, *args)
+        return await execute("EVAL", self.text, len(keys), *keys, *args)
 
 
 class TenantKeys:
@@ -145,6 +151,7 @@ class BudgetStore:
         self._hold_ttl_ms = hold_ttl_ms
         self._bucket_ms = bucket_ms
         self._max_asserted_cells = max_asserted_cells
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._check, self._settle = _Script("check.lua"), _Script("settle.lua")
         self._begin, self._cut, self._adjust = _Script("begin.lua"), _Script("cut.lua"), _Script("adjust.lua")
 
@@ -156,9 +163,9 @@ class BudgetStore:
         counts: tuple[int, int, int],
         observe: bool,
     ) -> CheckReply:
-        """One look and hold. `counts` are cells, budgets, candidates; see check.lua for the arguments."""
+        """One look and hold; see check.lua for the arguments. The caller bounds its time."""
         head = (self._hold_ttl_ms, self._bucket_ms, "1" if observe else "0", self._max_asserted_cells, *counts)
-        raw = await self._check.call(self._client, keys, (*head, *plan_args, *candidate_args))
+        raw = await self._check.call(self._execute_unbounded, keys, (*head, *plan_args, *candidate_args))
         outcome = raw[0].decode()
         if len(raw) < 11:
             return CheckReply(outcome, int(raw[1]), binding=int(raw[2]) - 1 if len(raw) > 2 else -1)
@@ -191,7 +198,7 @@ class BudgetStore:
         names = [keys.meta, keys.bits, keys.index, keys.asserted, keys.marks]
         names += [keys.cell(cell_id) for cell_id in cell_numbers]
         names += [keys.learned(name) for name in batch.samples]
-        raw = await self._settle.call(self._client, names, (*head, *body))
+        raw = await self._settle.call(self._execute, names, (*head, *body))
         if raw[0] == b"overlap":
             return Settled(Position(batch.stream, int(raw[1]), int(raw[2])))
         return Settled(None, raw[1].decode(), bool(raw[2]), raw[3] == b"1", tuple(map(int, raw[4:])))
@@ -205,14 +212,14 @@ class BudgetStore:
         keys = tenant_keys(tenant)
         args = [str(part) for position in positions for part in position]
         return cast(
-            "bytes", await self._begin.call(self._client, [keys.meta, keys.marks], [generation, *args])
+            "bytes", await self._begin.call(self._execute, [keys.meta, keys.marks], [generation, *args])
         ).decode()
 
     async def cut(self, tenant: str, cells: Sequence[Cell]) -> Cut:
         """Read the counters of these cells and all marks at one instant."""
         keys = tenant_keys(tenant)
         names = [keys.meta, keys.marks, *(keys.cell(cell.id) for cell in cells)]
-        generation, fence, dirty, marks, spent = await self._cut.call(self._client, names, [])
+        generation, fence, dirty, marks, spent = await self._cut.call(self._execute, names, [])
         return Cut(
             generation.decode(),
             fence.decode(),
@@ -241,11 +248,11 @@ class BudgetStore:
             keys.asserted,
             *(keys.cell(charge.cell.id) for charge in differences),
         ]
-        return bool(await self._adjust.call(self._client, names, [*args, *families]) == b"ok")
+        return bool(await self._adjust.call(self._execute, names, [*args, *families]) == b"ok")
 
     async def state(self, tenant: str) -> TenantState:
         """How the tenant's counters are."""
-        raw = await self._client.execute_command("HGETALL", tenant_keys(tenant).meta)
+        raw = await self._execute("HGETALL", tenant_keys(tenant).meta)
         fields = {name.decode(): value.decode() for name, value in _pairs(raw)}
         families = frozenset(name.removeprefix("fam:") for name in fields if name.startswith("fam:"))
         return TenantState(
@@ -255,43 +262,43 @@ class BudgetStore:
 
     async def set_watermark(self, tenant: str, watermark_ms: int) -> None:
         """Everything enqueued before this instant has been processed: holds older than it plus their TTL may expire."""
-        await self._client.execute_command("HSET", tenant_keys(tenant).meta, "wm", watermark_ms)
+        await self._execute("HSET", tenant_keys(tenant).meta, "wm", watermark_ms)
 
     async def mark_dirty(self, tenant: str) -> None:
         """Ask for a reconciliation."""
-        await self._client.execute_command("HINCRBY", tenant_keys(tenant).meta, "dirty", 1)
+        await self._execute("HINCRBY", tenant_keys(tenant).meta, "dirty", 1)
 
     async def cells(self, tenant: str, now_ms: int) -> list[Cell]:
         """Every counter of the tenant that is alive."""
         keys = tenant_keys(tenant)
-        names = await self._client.execute_command("ZRANGEBYSCORE", keys.index, now_ms, "+inf")
-        names += await self._client.execute_command("ZRANGEBYSCORE", keys.asserted, now_ms, "+inf")
+        names = await self._execute("ZRANGEBYSCORE", keys.index, now_ms, "+inf")
+        names += await self._execute("ZRANGEBYSCORE", keys.asserted, now_ms, "+inf")
         return [parse_cell(name.decode().removeprefix(keys.cell(""))) for name in names]
 
     async def figures(self, tenant: str, cell: Cell) -> tuple[int, int, dict[str, int]]:
         """Spent, held and the carries by field of one counter, in nano-USD; zeros when it does not exist."""
-        raw = await self._client.execute_command("HGETALL", tenant_keys(tenant).cell(cell.id))
+        raw = await self._execute("HGETALL", tenant_keys(tenant).cell(cell.id))
         fields = {name.decode(): int(value) for name, value in _pairs(raw)}
         carries = {name: value for name, value in fields.items() if name.startswith("carry:")}
         return fields.get("spent", 0), max(0, fields.get("held", 0)), carries
 
     async def exists(self, tenant: str, cell: Cell) -> bool:
         """Whether the counter was ever touched and is still kept."""
-        return bool(await self._client.execute_command("EXISTS", tenant_keys(tenant).cell(cell.id)))
+        return bool(await self._execute("EXISTS", tenant_keys(tenant).cell(cell.id)))
 
     async def set_carry(self, tenant: str, cell: Cell, field: str, carry_nano_usd: int) -> None:
         """Record what a rollover budget carried into the cell's period."""
-        await self._client.execute_command("HSET", tenant_keys(tenant).cell(cell.id), field, carry_nano_usd)
+        await self._execute("HSET", tenant_keys(tenant).cell(cell.id), field, carry_nano_usd)
 
     async def eviction_policy(self) -> str:
         """The server's maxmemory-policy; anything but noeviction may silently forget spending."""
-        raw = await self._client.execute_command("CONFIG GET", "maxmemory-policy")
+        raw = await self._execute("CONFIG GET", "maxmemory-policy")
         pairs = dict(_pairs(raw))
         return str(next(iter(pairs.values()), b"").decode()) if pairs else ""
 
     async def now_ms(self) -> int:
         """Redis's own clock: the one that holds are timed by."""
-        seconds, microseconds = await self._client.execute_command("TIME")
+        seconds, microseconds = await self._execute("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def close(self) -> None:
@@ -300,7 +307,15 @@ class BudgetStore:
 
     async def ping(self) -> None:
         """Raise when the server cannot be reached."""
-        await self._client.execute_command("PING")
+        await self._execute("PING")
+
+    async def _execute(self, *args: Any) -> Any:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await self._execute_unbounded(*args)
+
+    async def _execute_unbounded(self, *args: Any) -> Any:
+        async with self._slots:
+            return await self._client.execute_command(*args)
 
 
 def _position_args(position: Position | None) -> tuple[int | str, int | str]:
