@@ -20,7 +20,7 @@ from tests.ledger_rows import TEN, usage
 
 
 class ReplyLosingProxy:
-    """Forwards to the table service; after `lose(n)` it cuts connections instead of passing on n transactions' replies."""
+    """Forwards to the table service; after `lose(n)` it cuts the connection instead of passing on n replies."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)

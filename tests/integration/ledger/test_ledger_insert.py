@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +11,7 @@ from azure.core.exceptions import ServiceResponseError
 
 from shared.ledger.codec import MAX_ROW_TEXT, RowTooLarge
 from shared.ledger.hours import HourIndex
+from shared.ledger.keys import row_key
 from shared.ledger.row import LedgerRow
 from shared.ledger.store import Inserted, LedgerStore
 from shared.ledger.tables import Tables
@@ -110,6 +111,27 @@ async def test_concurrent_inserts_of_overlapping_batches_store_each_row_once(led
     fresh = Counter(a.row.id for batch in answers for a in batch if a.outcome == "new")
     assert fresh == Counter(f"call-{n}" for n in range(700))
     assert [row.position.sequence for row in await stored(ledger)] == list(range(700))
+
+
+async def test_existing_rows_are_found_by_one_range_read(
+    ledger: LedgerStore, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction with rows already there costs three requests (fail, read, resubmit), not one per row."""
+    rows = [row for row in (usage(n) for n in range(300)) if row_key(row.source, row.id)[0] in "048c"]  # one partition
+    await ledger.insert(rows[:50:2])
+    requests: list[str] = []
+    for name in ("submit_transaction", "query_entities", "get_entity"):
+        monkeypatch.setattr(tables.ledger, name, counted(getattr(tables.ledger, name), name, requests))
+    await ledger.insert(rows[:50])
+    assert requests == ["submit_transaction", "query_entities", "submit_transaction"]
+
+
+def counted(call: Callable[..., Any], name: str, log: list[str]) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        log.append(name)
+        return call(*args, **kwargs)
+
+    return wrapped
 
 
 async def test_crowded_hours_are_searched_by_key(ledger: LedgerStore, monkeypatch: pytest.MonkeyPatch) -> None:

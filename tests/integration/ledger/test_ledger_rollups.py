@@ -219,10 +219,10 @@ async def test_span_cuts_inside_hours_are_exact(ledger: LedgerStore, job: Rollup
     rows = [usage(n, time_utc=TEN + timedelta(seconds=10 * n)) for n in range(360)]
     await ledger.insert(rows)
     await job.run()
-    quarter = {"start": TEN + timedelta(minutes=15), "end": TEN + timedelta(minutes=45)}
-    assert await charged(ledger, None, **quarter) == (total(rows[90:270]), 2)
-    odd = {"start": TEN + timedelta(seconds=100), "end": TEN + timedelta(seconds=105)}
-    assert await charged(ledger, None, **odd) == (total(rows[10:11]), 0)
+    quarter = await charged(ledger, start=TEN + timedelta(minutes=15), end=TEN + timedelta(minutes=45))
+    assert quarter == (total(rows[90:270]), 2)
+    odd = await charged(ledger, start=TEN + timedelta(seconds=100), end=TEN + timedelta(seconds=105))
+    assert odd == (total(rows[10:11]), 0)
 
 
 async def test_charges_stay_exact_under_random_histories(ledger: LedgerStore, job: RollupJob, hours: HourIndex) -> None:
