@@ -87,7 +87,8 @@ def decode(buffer: bytes, offset: int = 0) -> tuple[Any, int]:
             value, offset = decode(buffer, offset)
             return Described(descriptor, value), offset
         return _decode_as(buffer[offset], buffer, offset + 1)
-    except (IndexError, struct.error, UnicodeDecodeError) as error:
+    # TypeError: a map with a list as key, which AMQP allows, Python does not and no client of ours sends.
+    except (IndexError, struct.error, UnicodeDecodeError, TypeError, RecursionError) as error:
         raise ValueError(f"truncated or malformed AMQP value at byte {offset}") from error
 
 
