@@ -18,6 +18,9 @@ def main() -> None:
         settings = Settings.from_env()
     except ConfigInvalid as error:
         sys.exit(str(error))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("azure", "httpx"):  # they would log every request's address
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
     gateway = build_app(app, name=settings.gateway_name)
     uvicorn.run(gateway, host=host, port=settings.gateway_port, log_level="warning", timeout_graceful_shutdown=10)
