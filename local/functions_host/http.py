@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import azure.functions as func
 
@@ -114,7 +114,7 @@ def _request(scope: Scope, body: bytes, route_params: dict[str, str]) -> func.Ht
         url=f"{url}?{query}" if query else url,
         headers=headers,
         params=_joined(parse_qsl(query, keep_blank_values=True)),
-        route_params={name: unquote(value) for name, value in route_params.items()},
+        route_params=route_params,  # of the path as ASGI hands it over, decoded once already
         body=body,
     )
 

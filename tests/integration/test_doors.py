@@ -1,0 +1,334 @@
+"""Every door of the real function app over real stores: host, hub, Redis and Table Storage in their own processes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import csv
+import io
+import json
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from local.azurite import Azurite
+from local.eventhub.embedded import EmbeddedHub
+from local.process import Process, free_port
+from local.redis_server import RedisServer
+from shared.usage.build import usage_event_bytes
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "tenants.yaml": """
+tenants:
+  - {id: default}
+  - {id: contoso, finance: [finance-group], client_asserted_scopes: [session]}
+  - {id: fabrikam}
+""",
+    "budgets.yaml": """
+budgets:
+  - {id: team-month, scope: "team:*", period: month, limit: 100.00, timezone: UTC}
+  - {id: session-day, scope: "session:*", period: day, limit: 10.00, timezone: UTC}
+""",
+    "teams/search.yaml": "{team: search, tenant: contoso, cost_centre: CC-1, identities: {users: [ada]}}",
+    "teams/ads.yaml": "{team: ads, tenant: contoso, identities: {users: [bob]}}",
+    "models.yaml": """
+models:
+  - {id: gpt-4o, provider: azure-openai, capabilities: [chat, tools]}
+  - {id: tiny, provider: azure-openai, capabilities: [chat]}
+""",
+    "prices.yaml": """
+prices:
+  - {model: gpt-4o, effective_from: 2026-01-01, usd_per_million: {input: 2.50, cached_input: 1.25, output: 10.00}}
+  - {model: tiny, effective_from: 2026-01-01, usd_per_million: {input: 0.10, output: 0.40}}
+""",
+}
+CALL_NANO_USD = 1000 * 2_500 + 500 * 10_000  # 1000 input tokens at 2.50 and 500 output tokens at 10.00 USD per million
+READ = {"tenant": "contoso"}
+ONE = {"content-type": "application/cloudevents+json"}
+
+
+@pytest.fixture(scope="module")
+def host_url(
+    azurite: Azurite, redis_server: RedisServer, hub: EmbeddedHub, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The function app, hosted; its tables, hub and Redis data are this module's own."""
+    directory = tmp_path_factory.mktemp("doors")
+    for name, text in CONFIG.items():
+        path = directory / "config" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    hub_name = f"doors-{uuid.uuid4().hex[:8]}"
+    hub.create_hub(hub_name, partition_count=2)
+    port = free_port()
+    env = os.environ | {
+        "TOLLKEEPER_ENV": "development",
+        "CONFIG_DIR": str(directory / "config"),
+        "REDIS_URL": f"{redis_server.url}/7",
+        "EventHubs": hub.connection_string(),
+        "USAGE_HUB": hub_name,
+        "USAGE_CONSUMER_GROUP": "$Default",
+        "LEDGER_STORAGE": azurite.connection_string,
+        "LEDGER_TABLE_PREFIX": f"d{uuid.uuid4().hex[:8]}",
+        "AzureWebJobsStorage": azurite.connection_string,
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "local.functions_host", "--port", str(port)]
+    host = Process("functions", command, log_path=directory / "host.log", env=env, cwd=ROOT)
+    url = f"http://127.0.0.1:{port}/api/v1/"
+    try:
+        host.wait_until(lambda: _ready(url), timeout_seconds=60)
+        yield url
+    finally:
+        host.stop()
+
+
+def _ready(url: str) -> bool:
+    ask = {"tenant": "contoso", "scopes": {"team": "warm-up"}, "model": "gpt-4o"}
+    try:
+        return httpx.post(f"{url}budget/check", json=ask, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture
+async def client(host_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the hosted app: the local developer unless a request says otherwise."""
+    async with httpx.AsyncClient(base_url=host_url, timeout=15) as found:
+        yield found
+
+
+def someone(*roles: str, oid: str, groups: tuple[str, ...] = ()) -> dict[str, str]:
+    """The header of a principal."""
+    claims = [{"typ": "roles", "val": role} for role in roles] + [{"typ": "groups", "val": group} for group in groups]
+    document = {"auth_typ": "aad", "claims": [*claims, {"typ": "oid", "val": oid}]}
+    return {"x-ms-client-principal": base64.b64encode(json.dumps(document).encode()).decode()}
+
+
+def event(team: str, source: str = "doors/test", id: str | None = None, **data: Any) -> bytes:  # noqa: A002
+    """One priced call of a team."""
+    base = {
+        "tenant": "contoso",
+        "scopes": {"team": team},
+        "provider": "azure-openai",
+        "model": "gpt-4o",
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 500},
+    }
+    return usage_event_bytes(source, id or uuid.uuid4().hex, datetime.now(UTC), {**base, **data})
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Wait until it holds; fails when it does not within the time."""
+    async with asyncio.timeout(seconds):
+        while not await holds():  # noqa: ASYNC110 - what is waited for happens in other processes
+            await asyncio.sleep(0.05)
+
+
+async def spent(client: httpx.AsyncClient, scope: str) -> int:
+    """What a scope's counter shows, in nano-USD; 0 while there is none."""
+    found = await client.get(f"spend/{scope.replace(':', '/', 1)}", params=READ)
+    return int(Decimal(found.json()["budgets"][0]["spent"]) * 10**9) if found.status_code == 200 else 0
+
+
+async def test_a_call_from_check_to_statement(client: httpx.AsyncClient) -> None:
+    """Checked, reported, counted within two seconds, summed, on the statement, to the nano-dollar."""
+    team = f"team-{uuid.uuid4().hex[:8]}"
+    ask = {"tenant": "contoso", "scopes": {"team": team}, "model": "gpt-4o", "input_tokens": 1000}
+    check = await client.post("budget/check", json=ask)
+    assert (check.status_code, check.json()["decision"]) == (200, "allow")
+    assert check.headers["x-budget-scope"] == f"team:{team}"
+    body = event(team, reservation=check.json()["reservation"])
+    sent = await client.post("usage", content=body, headers=ONE)
+    assert (sent.status_code, sent.json()) == (202, {"accepted": 1, "rejected": []})
+    await eventually(lambda: _is(spent(client, f"team:{team}"), CALL_NANO_USD), seconds=2)
+    (budget,) = (await client.get(f"spend/team/{team}", params=READ)).json()["budgets"]
+    assert Decimal(budget["rate"]) > 0
+    assert Decimal(budget["projection"]["low"]) >= Decimal(budget["spent"])
+    summary = await client.get("usage/summary", params={**READ, "group_by": "team,model", "team": team})
+    (row,) = summary.json()["rows"]
+    assert (row["requests"], Decimal(row["cost"])) == (1, Decimal(CALL_NANO_USD) / 10**9)
+    document = (await client.get("chargeback/report", params=READ)).json()
+    (line,) = [each for each in document["lines"] if each["team"] == team]
+    assert (line["cost"], line["tokens"]) == ("0.0075", {"input": 1000, "output": 500})
+    table = await client.get("chargeback/report", params={**READ, "format": "csv"})
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert [each["cost"] for each in rows if each["team"] == team] == ["0.0075"]
+    assert sum(Decimal(each["cost"]) for each in rows) == Decimal(document["totals"]["cost"])
+
+
+async def _is(actual: Awaitable[int], expected: int) -> bool:
+    return await actual == expected
+
+
+async def test_the_same_event_sent_again_changes_nothing(client: httpx.AsyncClient) -> None:
+    """A retry over HTTP keeps its identity through the source binding."""
+    team, writer = f"team-{uuid.uuid4().hex[:8]}", someone("Usage.Write", oid="gateway")
+    body, last = event(team), event(team)
+    for sent in (body, body, last):
+        await client.post("usage", content=sent, headers={**ONE, **writer})
+    await eventually(lambda: _is(spent(client, f"team:{team}"), 2 * CALL_NANO_USD))
+
+
+async def test_stranger_cannot_suppress_anothers_bill(client: httpx.AsyncClient) -> None:
+    """The stranger sends the gateway's id first, at zero cost; the gateway's own event is billed all the same."""
+    team, id_ = f"team-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    free = event(team, id=id_, usage={"prompt_tokens": 0, "completion_tokens": 0})
+    await client.post("usage", content=free, headers={**ONE, **someone("Usage.Write", oid="stranger")})
+    await client.post("usage", content=event(team, id=id_), headers={**ONE, **someone("Usage.Write", oid="gateway")})
+    await eventually(lambda: _is(spent(client, f"team:{team}"), CALL_NANO_USD))
+
+
+async def test_reset_moves_the_counter_and_not_the_bill(client: httpx.AsyncClient) -> None:
+    """After a reset the counter shows what was asked for; summary and statement show what was used."""
+    team = f"team-{uuid.uuid4().hex[:8]}"
+    await client.post("usage", content=event(team), headers=ONE)
+    await eventually(lambda: _is(spent(client, f"team:{team}"), CALL_NANO_USD))
+    body = {"tenant": "contoso", "scope": f"team:{team}", "why": "goodwill", "spent": "0.001"}
+    reset = await client.post("budget/reset", json=body, headers=someone("Chargeback.Admin", oid="grace"))
+    assert reset.status_code == 202
+    await eventually(lambda: _is(spent(client, f"team:{team}"), 1_000_000))
+    rows = (await client.get("usage/summary", params={**READ, "team": team})).json()["rows"]
+    assert [row["cost"] for row in rows] == ["0.0075"]
+
+
+async def test_bad_event_on_the_hub_becomes_a_dead_letter_and_can_be_replayed(client: httpx.AsyncClient) -> None:
+    """The same identity with other content is kept with its reason; a replay goes back to the hub and is recorded."""
+    team, id_ = f"team-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    await client.post("usage", content=event(team, id=id_), headers=ONE)
+    await client.post("usage", content=event(team, id=id_, region="elsewhere"), headers=ONE)
+
+    async def letters() -> list[dict[str, Any]]:
+        found = await client.get("dead-letters", params={"tenant": "contoso", "code": "id_conflict"})
+        return [each for each in found.json()["dead_letters"] if each["event_id"] == id_]
+
+    await eventually(lambda: _is(_count(letters), 1))
+    letter = (await letters())[0]
+    replay = await client.post("dead-letters/replay", json={"ids": [letter["id"], "hub-0"]})
+    assert (replay.status_code, replay.json()) == (202, {"replayed": 1, "unknown": ["hub-0"]})
+    assert [each["replayed_by"] for each in await letters() if each["id"] == letter["id"]] == ["local-developer"]
+    assert await spent(client, f"team:{team}") == CALL_NANO_USD
+
+
+async def _count(found: Callable[[], Awaitable[list[dict[str, Any]]]]) -> int:
+    return len(await found())
+
+
+async def test_helicone_call_is_billed_once_however_often_it_is_told(client: httpx.AsyncClient) -> None:
+    """Two deliveries of one webhook, one bill."""
+    team = f"team-{uuid.uuid4().hex[:8]}"
+    body = {
+        "request_id": str(uuid.uuid4()),
+        "model": "gpt-4o",
+        "provider": "AZURE",
+        "metadata": {"promptTokens": 1000, "completionTokens": 500, "latencyMs": 900},
+    }
+    for _ in range(2):
+        told = await client.post("webhooks/helicone", json=body, params={**READ, "team": team})
+        assert told.status_code == 204
+    await eventually(lambda: _is(spent(client, f"team:{team}"), CALL_NANO_USD))
+    await client.post("usage", content=event(team), headers=ONE)
+    await eventually(lambda: _is(spent(client, f"team:{team}"), 2 * CALL_NANO_USD))
+
+
+async def test_members_read_their_own_team_only(client: httpx.AsyncClient) -> None:
+    """Ada of search sees search; finance sees all of the tenant and nothing of the other."""
+    for team in ("search", "ads"):
+        await client.post("usage", content=event(team), headers=ONE)
+        await eventually(lambda team=team: _at_least(spent(client, f"team:{team}"), CALL_NANO_USD))
+    ada = someone("Chargeback.Read", oid="ada")
+    finance = someone("Chargeback.Read", oid="fin", groups=("finance-group",))
+    own = (await client.get("spend", params=READ, headers=ada)).json()["budgets"]
+    assert {each["scope"] for each in own} == {"team:search"}
+    everything = (await client.get("spend", params=READ, headers=finance)).json()["budgets"]
+    assert {"team:search", "team:ads"} <= {each["scope"] for each in everything}
+    lines = (await client.get("chargeback/report", params=READ, headers=ada)).json()["lines"]
+    assert {each["team"] for each in lines} == {"search"}
+    for path in ("spend/team/ads?tenant=contoso", "usage/summary?tenant=contoso&team=ads"):
+        refused = await client.get(path, headers=ada)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "scope_not_allowed")
+    other = await client.get("spend", params={"tenant": "fabrikam"}, headers=finance)
+    assert other.status_code == 403
+
+
+async def _at_least(actual: Awaitable[int], least: int) -> bool:
+    return await actual >= least
+
+
+@pytest.mark.parametrize("key", ["a/b/c", "100%", "%2F", "ünï", "a|b:{c}", "a b", "+", "?x=1"])
+async def test_odd_session_keys_survive_the_way_into_the_path(client: httpx.AsyncClient, key: str) -> None:
+    """Whatever a client names its session, the counter is found under exactly that key."""
+    from urllib.parse import quote
+
+    unique = f"{key}{uuid.uuid4().hex[:6]}"
+    ask = {"tenant": "contoso", "scopes": {"team": "search", "session": unique}, "model": "gpt-4o"}
+    assert (await client.post("budget/check", json=ask)).status_code == 200
+    found = await client.get(f"spend/session/{quote(unique, safe='/')}", params=READ)
+    assert [each["scope"] for each in found.json()["budgets"]] == [f"session:{unique}"]
+    assert Decimal(found.json()["budgets"][0]["reserved"]) > 0
+
+
+async def test_models_and_route_answer_from_the_configuration(client: httpx.AsyncClient) -> None:
+    """Prices in force, and the cheapest model for the work."""
+    models = (await client.get("models", params=READ)).json()["models"]
+    assert {each["id"]: each["pricing_status"] for each in models} == {"gpt-4o": "priced", "tiny": "priced"}
+    routed = await client.post("route", json={"capabilities": ["chat"], "input_tokens": 10, "tenant": "contoso"})
+    assert routed.json()["model"] == "tiny"
+
+
+async def test_reservation_given_back_frees_the_budget(client: httpx.AsyncClient) -> None:
+    """What was held is free again after a release."""
+    team = f"team-{uuid.uuid4().hex[:8]}"
+    ask = {"tenant": "contoso", "scopes": {"team": team}, "model": "gpt-4o", "input_tokens": 1000}
+    token = (await client.post("budget/check", json=ask)).json()["reservation"]
+    assert Decimal((await client.get(f"spend/team/{team}", params=READ)).json()["budgets"][0]["reserved"]) > 0
+    assert (await client.post("budget/release", json={"reservation": token})).json() == {"released": True}
+    assert (await client.get(f"spend/team/{team}", params=READ)).json()["budgets"][0]["reserved"] == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "budget/check", b"{", 400, "invalid_request"),
+        ("POST", "budget/check", b"x" * 10 * 1024 * 1024, 413, "payload_too_large"),
+        ("POST", "budget/check", b'{"model":"gpt-4o","tenant":"nobody","scopes":{"team":"a"}}', 403, "tenant_unknown"),
+        ("POST", "budget/check", b'{"model":"gpt-4o","identity":{"oid":"nobody"}}', 403, "identity_unknown"),
+        ("POST", "usage", b"x" * 10 * 1024 * 1024, 413, "payload_too_large"),
+        ("GET", "spend?tenant=nobody", b"", 403, "tenant_unknown"),
+        ("GET", "chargeback/report?tenant=contoso&format=focus", b"", 400, "unsupported_format"),
+        ("GET", "usage/summary?tenant=contoso&group_by=a;b", b"", 400, "invalid_request"),
+        ("GET", "spend/team/%00?tenant=contoso", b"", 400, "invalid_request"),
+    ],
+)
+async def test_bad_requests_get_openais_error(
+    client: httpx.AsyncClient, method: str, path: str, body: bytes, status: int, code: str
+) -> None:
+    """Through the host as well: the status, the stable code, OpenAI's four members, and a request id."""
+    reply = await client.request(method, path, content=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (status, code)
+    assert set(reply.json()["error"]) == {"code", "message", "type", "param"}
+    assert reply.headers["x-request-id"]
+
+
+async def test_anonymous_callers_get_health_and_nothing_else(client: httpx.AsyncClient) -> None:
+    """Nobody is nobody on every door but /health, which names its dependencies."""
+    nobody = {"x-ms-client-principal": "none"}
+    assert (await client.get("spend", headers=nobody)).status_code == 401
+    health = await client.get("health", headers=nobody)
+    assert health.status_code == 200
+    assert set(health.json()["dependencies"].values()) == {"ok"}
+
+
+async def test_concurrent_checks_all_get_answers(client: httpx.AsyncClient) -> None:
+    """Two hundred at once through one worker: no door keeps state between calls."""
+    ask = {"tenant": "contoso", "scopes": {"team": f"burst-{uuid.uuid4().hex[:6]}"}, "model": "tiny"}
+    replies = await asyncio.gather(*(client.post("budget/check", json=ask) for _ in range(200)))
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.json()["reservation"] for reply in replies}) == 200
