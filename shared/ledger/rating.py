@@ -59,7 +59,6 @@ def usage_row(
         decision=data.decision,
         latency_ms=None if data.latency_ms is None else int(data.latency_ms),
         attempt=data.attempt,
-        booked_period=f"{event.time_utc:%Y-%m}",
     )
 
 
@@ -83,7 +82,6 @@ def grant_row(event: GrantEvent, position: Position, snapshot: Snapshot) -> Ledg
         charge_nano_usd=data.amount_nano_usd,
         cost_nano_usd=0,
         pricing_status="none",
-        booked_period=f"{event.time_utc:%Y-%m}",
         cell=data.cell,
         who=data.who,
         why=data.why,

@@ -57,12 +57,16 @@ class Sums(msgspec.Struct):
             self.tokens[kind] = self.tokens.get(kind, 0) + tokens
 
     def body(self) -> dict[str, Any]:
-        """As the API shows it: money as decimal strings, shares as decimal strings with four decimals."""
+        """As the API shows it: money as decimal strings, shares as decimal strings with four decimals.
+
+        A group in which no call has a price has no cost, null: zero would pass for free.
+        """
         estimated = self._estimated_share()
+        unknown = self.requests > 0 and self.unpriced == self.requests
         return {
             "requests": self.requests,
             "tokens": dict(sorted(self.tokens.items())),
-            "cost": decimal_from_nano(self.cost_nano_usd),
+            "cost": None if unknown else decimal_from_nano(self.cost_nano_usd),
             "measured_cost": decimal_from_nano(self.cost_nano_usd - self.estimated_cost_nano_usd),
             "estimated_cost": decimal_from_nano(self.estimated_cost_nano_usd),
             "measured_share": str(Decimal(1) - estimated),

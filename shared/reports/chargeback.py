@@ -11,6 +11,7 @@ import msgspec
 
 from shared.config.model import Team
 from shared.errors import InvalidRequest
+from shared.money import decimal_from_nano
 
 Status = Literal["draft", "provisional", "final"]
 UNASSIGNED = "(unassigned)"  # a call whose scopes name no team still belongs to the tenant's bill
@@ -26,6 +27,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cost_nano_usd: int = 0
     estimated_cost_nano_usd: int = 0  # the part of the cost that rests on estimated tokens
     unpriced_requests: int = 0
+
+    @property
+    def cost(self) -> str | None:
+        """The cost as a decimal string; None when no call has a price: unknown, which is not zero."""
+        unknown = self.requests > 0 and self.unpriced_requests == self.requests
+        return None if unknown else decimal_from_nano(self.cost_nano_usd)
 
     def __add__(self, other: Usage) -> Usage:
         """Both together."""

@@ -75,7 +75,7 @@ def render_csv(statement: Statement) -> bytes:
                 *map(_text_cell, names),
                 usage.requests,
                 *(usage.tokens.get(kind, 0) for kind in TOKEN_KINDS),
-                decimal_from_nano(usage.cost_nano_usd),
+                usage.cost or "",
                 statement.currency,
                 decimal_from_nano(usage.estimated_cost_nano_usd),
                 usage.unpriced_requests,
@@ -99,7 +99,7 @@ def _figures(usage: Usage) -> dict[str, Any]:
     return {
         "requests": usage.requests,
         "tokens": {kind: usage.tokens[kind] for kind in sorted(usage.tokens) if usage.tokens[kind]},
-        "cost": decimal_from_nano(usage.cost_nano_usd),
+        "cost": usage.cost,
         "measured_cost": decimal_from_nano(measured_nano_usd),
         "estimated_cost": decimal_from_nano(usage.estimated_cost_nano_usd),
         "unpriced_requests": usage.unpriced_requests,
