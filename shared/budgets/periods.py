@@ -13,7 +13,7 @@ import msgspec
 
 from shared.config.model import PeriodKind
 
-QUARTER_HOUR_SECONDS = 900  # every zone's offset is a multiple of this, so no period starts inside a quarter-hour
+QUARTER_HOUR_SECONDS = 900  # every zone's offset since 1973 is a multiple, so no period starts inside a quarter-hour
 NEVER_S = 253_402_300_800  # 10000-01-01: the end of a `total` budget
 
 
@@ -47,12 +47,32 @@ def _period_of_quarter_hour(kind: PeriodKind, zone: str, quarter_hour: int) -> P
     if kind == "total":
         return Period(kind, zone, 0, NEVER_S, "total")
     tz = ZoneInfo(zone)
-    local = datetime.fromtimestamp(quarter_hour * QUARTER_HOUR_SECONDS, tz)
+    at_s = quarter_hour * QUARTER_HOUR_SECONDS
+    local = datetime.fromtimestamp(at_s, tz)
     if kind == "hour":
-        start = quarter_hour * QUARTER_HOUR_SECONDS - local.minute * 60
-        return Period(kind, zone, start, start + 3600, f"{local:%Y-%m-%dT%H}")
+        return _hour(zone, tz, at_s)
     first, following, label = _calendar_days(kind, local)
+    # Where clocks were set back over midnight, minutes after the first midnight carry the old date again: a day starts
+    # once, so they belong to the new one. Where midnight was skipped from the evening on it is the other way round.
+    if at_s >= _midnight_s(following, tz):
+        first, following, label = _calendar_days(kind, following)
+    elif at_s < _midnight_s(first, tz):
+        first, following, label = _calendar_days(kind, first - timedelta(days=1))
     return Period(kind, zone, _midnight_s(first, tz), _midnight_s(following, tz), label)
+
+
+def _hour(zone: str, tz: ZoneInfo, at_s: int) -> Period:
+    """The clock hour. Where clocks move by less than an hour (Lord Howe: 30 minutes) it is cut off at that instant."""
+    offset_s = _offset_s(at_s, tz)
+    start = (at_s + offset_s) // 3600 * 3600 - offset_s
+    mine = [s for s in range(start, start + 3600, QUARTER_HOUR_SECONDS) if (_offset_s(s, tz) - offset_s) % 3600 == 0]
+    label = f"{datetime.fromtimestamp(mine[0], tz):%Y-%m-%dT%H}"
+    return Period("hour", zone, mine[0], mine[-1] + QUARTER_HOUR_SECONDS, label)
+
+
+def _offset_s(at_s: int, tz: ZoneInfo) -> int:
+    offset = datetime.fromtimestamp(at_s, tz).utcoffset()
+    return 0 if offset is None else int(offset.total_seconds())
 
 
 def _calendar_days(kind: PeriodKind, local: datetime) -> tuple[datetime, datetime, str]:
