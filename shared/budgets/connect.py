@@ -29,6 +29,7 @@ def open_redis(settings: Settings) -> Redis | RedisCluster:
             max_connections=MAX_CONNECTIONS,
             socket_timeout=None,
             socket_connect_timeout=settings.redis_timeout_seconds,
+            retry=Retry(NoBackoff(), 0),  # a slot that moved is still followed: that command has not run
         )
     pool = ConnectionPool.from_url(
         settings.redis_url,
