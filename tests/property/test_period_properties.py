@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import get_args
 from itertools import pairwise
+from typing import get_args
 from zoneinfo import ZoneInfo, available_timezones
 
 from hypothesis import example, given, settings
@@ -15,8 +15,6 @@ from shared.config.model import PeriodKind
 
 KINDS = [kind for kind in get_args(PeriodKind) if kind != "total"]
 ZONES = sorted(name for name in available_timezones() if not name.startswith(("posix/", "right/", "local")))
-    zone for zone in available_timezones() if not zone.startswith(("posix/", "right/")) and zone != "localtime"
-)
 # Before 1973 some zones were off by minutes and seconds (Monrovia until 1972), which the quarter-hour grid cannot hold.
 FROM_S = int(datetime(1973, 1, 1, tzinfo=UTC).timestamp())
 UNTIL_S = int(datetime(2120, 1, 1, tzinfo=UTC).timestamp())
