@@ -55,7 +55,10 @@ def parse_cell(cell_id: str) -> Cell:
     if kind not in PeriodKind.__args__:  # type: ignore[attr-defined]
         raise ValueError(f"{cell_id!r} is not a cell id")
     family = CellFamily(scope_type, kind, zone)  # type: ignore[arg-type]
-    period = period_at(family.period, zone, int(start))
+    try:
+        period = period_at(family.period, zone, int(start))
+    except (OverflowError, LookupError, OSError) as error:  # a start beyond the calendar; no such zone, or a folder
+        raise ValueError(f"{cell_id!r} is not a cell id: {error}") from None
     cell = cell_at(family, scope_key, period)
     if cell.id != cell_id:
         raise ValueError(f"{cell_id!r} does not start a period")

@@ -21,6 +21,7 @@ from shared.budgets.matching import (
 )
 from shared.budgets.periods import period_at
 from shared.config.model import PPM, Budget
+from shared.money import NANO_PER_USD
 
 ResolveTarget = Callable[[str, str], str | None]
 """The model that a rule's target means for a requested model (`cheapest` is resolved), or None when there is none."""
@@ -54,7 +55,7 @@ class DatedPlan(msgspec.Struct, frozen=True):
     limits_nano_usd: tuple[int, ...]  # per budget
     valid_from_s: int
     valid_until_s: int
-    script_args: tuple[str | int, ...]  # the part of check.lua's ARGV that is the same for every call
+    script_plan: bytes  # the part of check.lua's arguments that is the same for every call, in MessagePack
 
     def valid_at(self, instant_s: float) -> bool:
         """Whether the instant lies in all of the plan's periods."""
@@ -105,23 +106,27 @@ def date_plan(plan: CheckPlan, index: BudgetIndex, instant_s: float) -> DatedPla
     limits = tuple(
         limit_nano_usd(planned.budget, cells[planned.cell].period.start_s, index.config) for planned in plan.budgets
     )
-    args: list[str | int] = []
+    valid_from_s = max((cell.period.start_s for cell in cells), default=0)
+    valid_until_s = min((cell.period.end_s for cell in cells), default=2**40)
+    cell_args = []
     for cell in cells:
         idle_ms = ASSERTED_IDLE_MS if index.is_asserted(plan.tenant, cell.family.scope_type) else 0
-        args += [cell.period.start_s * 1000, cell.period.end_s * 1000, expire_at_ms(cell), idle_ms, cell.family.id]
-    for planned, limit in zip(plan.budgets, limits, strict=True):
-        budget = planned.budget
-        carry = carry_field(budget) if budget.rollover else ""
-        stop, degrade = limit * budget.stop_ppm // PPM, limit * budget.degrade_ppm // PPM
-        args += [planned.cell + 1, stop, degrade, budget.stop_ppm, budget.degrade_ppm, budget.on_stop, carry]
-    return DatedPlan(
-        plan,
-        cells,
-        limits,
-        max((cell.period.start_s for cell in cells), default=0),
-        min((cell.period.end_s for cell in cells), default=2**40),
-        tuple(args),
+        cell_args.append((expire_at_ms(cell), idle_ms, f"fam:{cell.family.id}"))
+    budget_args = [_budget_args(planned, limit) for planned, limit in zip(plan.budgets, limits, strict=True)]
+    candidate_args = list(zip(plan.flags, plan.holds, strict=True))
+    script_plan = msgspec.msgpack.encode(
+        (cell_args, budget_args, candidate_args, valid_from_s * 1000, valid_until_s * 1000)
     )
+    return DatedPlan(plan, cells, limits, valid_from_s, valid_until_s, script_plan)
+
+
+def _budget_args(planned: PlannedBudget, limit_nano_usd: int) -> tuple[int | str, ...]:
+    """A budget as check.lua reads it. Dollars and nanos apart: a Lua number holds neither whole beyond $9 million."""
+    budget = planned.budget
+    stop = divmod(limit_nano_usd * budget.stop_ppm // PPM, NANO_PER_USD)
+    degrade = divmod(limit_nano_usd * budget.degrade_ppm // PPM, NANO_PER_USD)
+    args = (planned.cell + 1, *stop, *degrade, budget.on_stop)
+    return (*args, carry_field(budget), budget.stop_ppm, budget.degrade_ppm) if budget.rollover else args
 
 
 def carry_field(budget: Budget) -> str:

@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
@@ -108,16 +107,14 @@ class BudgetService:
     def _now_ms(self) -> int:
         return time.time_ns() // 1_000_000 + self._clock_offset_ms
 
-    async def _ask(self, prepared: PreparedCheck, candidates: Sequence[Any], tenant: Tenant) -> CheckReply | None:
+    async def _ask(self, prepared: PreparedCheck, candidates: Sequence[int], tenant: Tenant) -> CheckReply | None:
         """The reply, or None when Redis cannot be asked."""
         if not self._breaker.allows():
             return None
         observe = tenant.enforcement == "observe"
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                reply = await self._store.check(
-                    prepared.keys, prepared.dated.script_args, candidates, prepared.counts, observe
-                )
+                reply = await self._store.check(prepared.keys, prepared.dated.script_plan, candidates, observe)
         except Exception as error:
             if not _is_redis_error(error):
                 raise
@@ -130,14 +127,14 @@ class BudgetService:
 
     def _candidate_args(
         self, snapshot: Snapshot, tenant: Tenant, request: CheckRequest
-    ) -> Callable[[CheckPlan], list[int | str]]:
+    ) -> Callable[[CheckPlan], list[int]]:
         """The part of check.lua's arguments that depends on the call: what each candidate would cost."""
         input_tokens = estimate_input_tokens(request.input_tokens, request.input_bytes)
         cap = -1 if request.max_output_tokens is None else request.max_output_tokens
         at_utc = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
 
-        def arguments(plan: CheckPlan) -> list[int | str]:
-            args: list[int | str] = []
+        def arguments(plan: CheckPlan) -> list[int]:
+            args: list[int] = []
             for i, model in enumerate(plan.candidates):
                 deployment = request.deployment if i == 0 else ""
                 provider = request.provider if i == 0 else ""
@@ -148,7 +145,7 @@ class BudgetService:
                 if input_nano_usd > _MOST_INPUT_NANO_USD:
                     raise InvalidRequest("input_tokens: one call cannot cost over a million USD", param="input_tokens")
                 default = self._default_tokens(snapshot, request.operation, model)
-                args += (input_nano_usd, output_pico, cap, default, plan.flags[i], plan.holds[i])
+                args += (input_nano_usd, output_pico, cap, default)
             return args
 
         return arguments
@@ -198,7 +195,9 @@ class BudgetService:
                 answer.decision, answer.reason, answer.error, answer.model = "refuse", error.code, error, request.model
                 answer.state = "stopped"
         elif reply.candidate > 0:
-            answer.decision, answer.reason = "downgrade", "budget_degraded"
+            degraded = state in ("degraded", "stopped")
+            answer.decision = "downgrade"
+            answer.reason = "budget_degraded" if degraded else "requested_model_does_not_fit"
             if observing:
                 answer.observed = {"decision": "downgrade", "model": answer.model}
                 answer.decision, answer.reason, answer.model = "allow", "observe_only", request.model
@@ -240,7 +239,7 @@ class BudgetService:
         tenant: Tenant,
         scopes: dict[str, str],
         prepared: PreparedCheck,
-        candidates: Sequence[Any],
+        candidates: Sequence[int],
     ) -> CheckAnswer:
         """What the tenant's fail mode says while the counters cannot be read."""
         if tenant.fail_mode == "open" or tenant.enforcement == "observe":
@@ -255,7 +254,7 @@ class BudgetService:
         tenant: Tenant,
         scopes: dict[str, str],
         prepared: PreparedCheck,
-        candidates: Sequence[Any],
+        candidates: Sequence[int],
     ) -> CheckAnswer | None:
         """Decide on the last figures this process saw; None when one is missing, too old, or the call does not fit."""
         dated, plan = prepared.dated, prepared.dated.plan
@@ -268,7 +267,7 @@ class BudgetService:
         rows = _figures(dated, (*figures, *([0] * len(plan.budgets))))
         models = []
         for i, model in enumerate(plan.candidates):
-            input_nano, output_pico, cap, default = candidates[i * 6 : i * 6 + 4]
+            input_nano, output_pico, cap, default = candidates[i * 4 : i * 4 + 4]
             tokens = default if cap < 0 else min(cap, default)
             models.append(Candidate(model, input_nano + line_nano_usd(tokens, output_pico), plan.flags[i]))
         verdict = decide(rows, models)

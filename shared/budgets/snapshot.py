@@ -20,7 +20,7 @@ _PLANS_KEPT = 20_000
 class PreparedCheck:
     """Everything about a kind of call that does not change from call to call: keys, plan and script arguments."""
 
-    __slots__ = ("counts", "dated", "keys")
+    __slots__ = ("dated", "keys")
 
     def __init__(self, dated: DatedPlan, scopes: Mapping[str, str], index: BudgetIndex) -> None:
         self.dated = dated
@@ -33,7 +33,6 @@ class PreparedCheck:
             levels += levels[-1:] * (3 - len(levels))  # the script reads three; repeating the last reads nothing new
             names += [keys.learned(level) for level in levels]
         self.keys = tuple(names)
-        self.counts = (len(dated.cells), len(plan.budgets), len(plan.candidates))
 
 
 class Snapshot:

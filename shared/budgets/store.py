@@ -9,6 +9,8 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
+import msgspec
+
 from shared.budgets.cells import Cell, parse_cell
 from shared.budgets.connect import MAX_CONNECTIONS
 from shared.budgets.matching import expire_at_ms
@@ -158,14 +160,13 @@ class BudgetStore:
     async def check(
         self,
         keys: Sequence[str],
-        plan_args: Sequence[Any],
-        candidate_args: Sequence[Any],
-        counts: tuple[int, int, int],
+        plan: bytes,
+        estimates: Sequence[int],
         observe: bool,
     ) -> CheckReply:
         """One look and hold; see check.lua for the arguments. The caller bounds its time."""
-        head = (self._hold_ttl_ms, self._bucket_ms, "1" if observe else "0", self._max_asserted_cells, *counts)
-        raw = await self._check.call(self._execute_unbounded, keys, (*head, *plan_args, *candidate_args))
+        head = (self._hold_ttl_ms, self._bucket_ms, "1" if observe else "0", self._max_asserted_cells, plan)
+        raw = await self._check.call(self._execute_unbounded, keys, (*head, *estimates))
         outcome = raw[0].decode()
         if len(raw) < 11:
             return CheckReply(outcome, int(raw[1]), binding=int(raw[2]) - 1 if len(raw) > 2 else -1)
@@ -177,28 +178,31 @@ class BudgetStore:
     async def settle(self, tenant: str, batch: SettleBatch) -> Settled:
         """Apply a batch exactly once, or say where it overlaps what was applied already."""
         keys = tenant_keys(tenant)
-        cell_numbers: dict[str, int] = {}
+        names = [keys.meta, keys.bits, keys.index, keys.asserted, keys.marks]
+        numbers: dict[str, int] = {}  # of the cells' keys, counted as Lua counts
 
         def number(cell_id: str) -> int:
-            return cell_numbers.setdefault(cell_id, len(cell_numbers) + 1)
+            known = numbers.get(cell_id)
+            if known is None:
+                names.append(keys.cell(cell_id))
+                known = numbers[cell_id] = len(names)
+            return known
 
-        body: list[Any] = []
-        for cell, amount, idle_ms in batch.charges:
-            body += (number(cell.id), amount, expire_at_ms(cell), idle_ms)
-        for held in batch.releases:
-            body += (held.generation, held.bucket, held.ordinal, held.amount_nano_usd, len(held.cells))
-            body += [number(cell_id) for cell_id in held.cells]
-        for samples in batch.samples.values():
-            body += (len(samples), *samples)
-        head = (
+        charges = [
+            (number(cell.id), str(amount), expire_at_ms(cell), idle_ms) for cell, amount, idle_ms in batch.charges
+        ]
+        releases = [
+            (held.generation, held.bucket, held.ordinal, str(held.amount_nano_usd), list(map(number, held.cells)))
+            for held in batch.releases
+        ]
+        learned = list(enumerate(batch.samples.values(), len(names) + 1))
+        names += [keys.learned(name) for name in batch.samples]
+        args = (
             batch.stream, *_position_args(batch.first), *_position_args(batch.last), *_position_args(batch.last_seen),
             POSITION_SLACK_MS, "1" if batch.row_below_mark else "0", _LEARNED_KEEP_MS,
-            len(cell_numbers), len(batch.charges), len(batch.releases), len(batch.samples),
+            msgspec.msgpack.encode((charges, releases, learned)),
         )  # fmt: skip
-        names = [keys.meta, keys.bits, keys.index, keys.asserted, keys.marks]
-        names += [keys.cell(cell_id) for cell_id in cell_numbers]
-        names += [keys.learned(name) for name in batch.samples]
-        raw = await self._settle.call(self._execute, names, (*head, *body))
+        raw = await self._settle.call(self._execute, names, args)
         if raw[0] == b"overlap":
             return Settled(Position(batch.stream, int(raw[1]), int(raw[2])))
         return Settled(None, raw[1].decode(), bool(raw[2]), raw[3] == b"1", tuple(map(int, raw[4:])))

@@ -3,12 +3,13 @@
 -- KEYS  1 meta (hash)  2 bits (hash)  3 index (zset)  4 asserted (zset)  5.. cells (hashes)
 --       then 3 learned estimates (strings, may repeat) per candidate model
 -- ARGV  1 hold TTL ms  2 bucket width ms  3 '1' = observe: hold even when refused  4 most client-asserted cells
---       5 cells  6 budgets  7 candidates
---       per cell      start ms, end ms, expire-at ms (0 = never), idle ms (0 = not client-asserted), family
---       per budget    cell number, stop nano, degrade nano, stop ppm, degrade ppm, on_stop (refuse|downgrade|allow), carry field or ''
---       per candidate input nano, output pico per token, max output tokens (-1 = none), default output tokens,
---                     a flag per budget: x = does not apply, 0 = plain, 1 = passed over once degraded, 2 = a downgrade target
---                     a flag per cell: 1 = holds there
+--       5 the plan in MessagePack, the same for every call of its kind: {cells, budgets, candidates, valid from ms, valid until ms}
+--           cell       {expire-at ms (0 = never), idle ms (0 = not client-asserted), field of its family in meta}
+--           budget     {cell number, stop $, stop nano, degrade $, degrade nano, on_stop (refuse|downgrade|allow)},
+--                      with rollover also the carry field, stop ppm, degrade ppm
+--           candidate  {a flag per budget: x = does not apply, 0 = plain, 1 = passed over once degraded, 2 = a downgrade target,
+--                       a flag per cell: 1 = holds there}
+--       6.. per candidate: input nano, output pico per token, max output tokens (-1 = none), default output tokens
 -- Amounts are nano-USD as int64 strings. Times are Redis's own: worker clocks differ by minutes.
 -- Returns {'unready'|'stale'|'crowded', now ms, ...}
 --      or {'ok'|'reserved'|'exhausted', now ms, candidate, budget, estimate, output tokens, mean tokens, bucket, ordinal, generation,
@@ -16,19 +17,19 @@
 local floor, sub = math.floor, string.sub
 local meta, bits, index, asserted = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ttl, width, observe, asserted_cap = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
-local n_cells, n_budgets, n_candidates = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local FIRST_CELL, CELL_ARGS, BUDGET_ARGS, CANDIDATE_ARGS = 4, 5, 7, 6
-local CELLS_AT = 7
-local BUDGETS_AT = CELLS_AT + n_cells * CELL_ARGS
-local CANDIDATES_AT = BUDGETS_AT + n_budgets * BUDGET_ARGS
+local plan = cmsgpack.unpack(ARGV[5])
+local cells, budgets, candidates = plan[1], plan[2], plan[3]
+local n_cells, n_budgets, n_candidates = #cells, #budgets, #candidates
+local FIRST_CELL, ESTIMATES_AT, ESTIMATE_ARGS = 4, 5, 4
 local CHUNK = 48 -- ordinals per bits field: a Lua number is exact to 2^53
 
--- An amount past 2^53 nano ($9 million) is not exact in a Lua number, so dollars and nanos travel apart.
+-- An amount past 2^53 nano ($9 million) is not exact in a Lua number, so large ones travel as dollars and nanos.
 local function split(amount)
+  local whole = tonumber(amount)
+  if whole > -2 ^ 51 and whole < 2 ^ 51 then return 0, whole end -- what is added to it stays exact too
   local sign = 1
   if sub(amount, 1, 1) == '-' then sign, amount = -1, sub(amount, 2) end
   local digits = #amount
-  if digits <= 9 then return 0, sign * tonumber(amount) end
   return sign * tonumber(sub(amount, 1, digits - 9)), sign * tonumber(sub(amount, digits - 8))
 end
 -- How far dollars + nanos pass a limit; the sign is always right, whatever the size.
@@ -40,16 +41,13 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + floor(tonumber(clock[2]) / 1000)
 
 local wanted = {'gen', 'ready', 'horizon', 'wm', 'born'}
-for c = 1, n_cells do wanted[5 + c] = 'fam:' .. ARGV[CELLS_AT + c * CELL_ARGS] end
+for c = 1, n_cells do wanted[5 + c] = cells[c][3] end
 local state = redis.call('HMGET', meta, unpack(wanted))
 local generation, born = state[1], tonumber(state[5])
 -- Empty is not zero: without `ready` the counters say nothing yet.
 if not generation or not state[2] then return {'unready', tostring(now)} end
 
-for c = 1, n_cells do
-  local at = CELLS_AT + (c - 1) * CELL_ARGS
-  if now < tonumber(ARGV[at + 1]) or now >= tonumber(ARGV[at + 2]) then return {'stale', tostring(now)} end
-end
+if now < plan[4] or now >= plan[5] then return {'stale', tostring(now)} end
 
 -- A hold expires only when its TTL has passed both the clock and the ingest watermark: while ingest stalls, calls that
 -- were made are not in `spent` yet, and giving their holds back would let the budget be spent twice.
@@ -79,10 +77,10 @@ if live > horizon then
   end
 end
 
-local spent, held, carries = {}, {}, {}
+local spent, held, carries, is_new, has_holds = {}, {}, {}, {}, {}
 local spent_d, spent_n, held_d, held_n = {}, {}, {}, {}
 for c = 1, n_cells do
-  local cell, at = KEYS[FIRST_CELL + c], CELLS_AT + (c - 1) * CELL_ARGS
+  local cell, expire_at, idle = KEYS[FIRST_CELL + c], cells[c][1], cells[c][2]
   local row = redis.call('HMGET', cell, 'spent', 'held', 'oldest')
   local oldest = tonumber(row[3])
   if oldest and oldest < live then
@@ -97,16 +95,17 @@ for c = 1, n_cells do
       end
     end
     if rest then redis.call('HSET', cell, 'oldest', rest) else redis.call('HDEL', cell, 'oldest') end
+    oldest = rest
     row[2] = redis.call('HGET', cell, 'held')
   end
-  local expire_at, idle = ARGV[at + 3], tonumber(ARGV[at + 4])
+  is_new[c], has_holds[c] = not row[1] and not row[2], oldest
   if idle > 0 then
-    if not row[1] and not row[2] and redis.call('ZCARD', asserted) >= asserted_cap then
+    if is_new[c] and redis.call('ZCARD', asserted) >= asserted_cap then
       redis.call('ZREMRANGEBYSCORE', asserted, '-inf', now)
       if redis.call('ZCARD', asserted) >= asserted_cap then return {'crowded', tostring(now), c} end
     end
-  elseif not row[1] and not row[2] then
-    redis.call('ZADD', index, expire_at == '0' and '+inf' or expire_at, cell)
+  elseif is_new[c] then
+    redis.call('ZADD', index, expire_at == 0 and '+inf' or expire_at, cell)
   end
   spent[c], held[c] = row[1] or '0', row[2] or '0'
   spent_d[c], spent_n[c] = split(spent[c])
@@ -115,20 +114,17 @@ end
 
 local limits = {}
 for b = 1, n_budgets do
-  local at = BUDGETS_AT + (b - 1) * BUDGET_ARGS
-  local c = tonumber(ARGV[at + 1])
-  local stop_d, stop_n = split(ARGV[at + 2])
-  local degrade_d, degrade_n = split(ARGV[at + 3])
+  local c, stop_d, stop_n, degrade_d, degrade_n, on_stop, carry_field, stop_ppm, degrade_ppm = unpack(budgets[b])
   local carry = '0'
-  if ARGV[at + 7] ~= '' then
-    carry = redis.call('HGET', KEYS[FIRST_CELL + c], ARGV[at + 7]) or '0'
-    stop_n = stop_n + floor(tonumber(carry) * tonumber(ARGV[at + 4]) / 1e6)
-    degrade_n = degrade_n + floor(tonumber(carry) * tonumber(ARGV[at + 5]) / 1e6)
+  if carry_field then
+    carry = redis.call('HGET', KEYS[FIRST_CELL + c], carry_field) or '0'
+    stop_n = stop_n + floor(tonumber(carry) * stop_ppm / 1e6)
+    degrade_n = degrade_n + floor(tonumber(carry) * degrade_ppm / 1e6)
   end
   carries[b] = carry
   -- A family that was not seeded from the ledger yet does not know what was spent: its budgets wait.
   limits[b] = {c = c, stop_d = stop_d, stop_n = stop_n, degrade_d = degrade_d, degrade_n = degrade_n,
-    on_stop = ARGV[at + 6], seeded = state[5 + c]}
+    on_stop = on_stop, seeded = state[5 + c]}
 end
 
 -- 0 = fits, 1 = passed over by a downgrade rule, 2 = only calls in flight are in the way, 3 = spent
@@ -152,7 +148,7 @@ local function verdict(limit, flag, est_d, est_n, known)
 end
 
 local function estimate(m)
-  local at, learned_at = CANDIDATES_AT + (m - 1) * CANDIDATE_ARGS, FIRST_CELL + n_cells + (m - 1) * 3
+  local at, learned_at = ESTIMATES_AT + (m - 1) * ESTIMATE_ARGS, FIRST_CELL + n_cells + (m - 1) * 3
   local cap, tokens = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local mean, known = tokens, tokens == 0
   local learned = redis.call('MGET', KEYS[learned_at + 1], KEYS[learned_at + 2], KEYS[learned_at + 3])
@@ -173,7 +169,7 @@ local outcome, chosen, binding, chosen_estimate, chosen_tokens, chosen_mean = 'e
 for m = 1, n_candidates do
   local amount, tokens, mean, known = estimate(m)
   local est_d, est_n = floor(amount / 1e9), amount % 1e9
-  local flags = ARGV[CANDIDATES_AT + (m - 1) * CANDIDATE_ARGS + 5]
+  local flags = candidates[m][1]
   local worst, worst_budget = 0, 0
   for b = 1, n_budgets do
     local flag = sub(flags, b, b)
@@ -194,17 +190,15 @@ end
 local bucket, ordinal = floor(now / width), 0
 if outcome == 'ok' or observe then
   local amount = string.format('%.0f', chosen_estimate)
-  local holds = ARGV[CANDIDATES_AT + (chosen - 1) * CANDIDATE_ARGS + 6]
+  local holds = candidates[chosen][2]
   ordinal = redis.call('HINCRBY', meta, 'n:' .. bucket, 1)
   for c = 1, n_cells do
     if sub(holds, c, c) == '1' then
-      local cell, at = KEYS[FIRST_CELL + c], CELLS_AT + (c - 1) * CELL_ARGS
-      local idle = tonumber(ARGV[at + 4])
+      local cell, expire_at, idle = KEYS[FIRST_CELL + c], cells[c][1], cells[c][2]
       redis.call('HINCRBY', cell, 'held', amount)
-      if redis.call('HINCRBY', cell, 'h:' .. bucket, amount) == chosen_estimate then
-        redis.call('HSETNX', cell, 'oldest', bucket)
-        if idle == 0 and ARGV[at + 3] ~= '0' then redis.call('PEXPIREAT', cell, ARGV[at + 3]) end
-      end
+      redis.call('HINCRBY', cell, 'h:' .. bucket, amount)
+      if not has_holds[c] then redis.call('HSET', cell, 'oldest', bucket) end
+      if is_new[c] and idle == 0 and expire_at ~= 0 then redis.call('PEXPIREAT', cell, expire_at) end
       if idle > 0 then
         redis.call('ZADD', asserted, now + idle, cell)
         redis.call('PEXPIRE', cell, idle)

@@ -4,18 +4,17 @@
 -- KEYS  1 meta (hash)  2 bits (hash)  3 index (zset)  4 asserted (zset)  5 marks (hash)  6.. cells (hashes), then learned estimates (strings)
 -- ARGV  1 stream, '' = releases only  2-3 first position  4-5 last position  6-7 the mark last seen, '' = none  8 slack ms
 --       9 '1' = a row below the mark was newly inserted  10 how long a learned estimate is kept ms
---       11 cells  12 charges  13 releases  14 learned
---       per charge   cell number, nano, expire-at ms (0 = never), idle ms (0 = not client-asserted)
---       per release  generation, bucket, ordinal, nano, n, n cell numbers
---       per learned  n, n output token counts
+--       11 what to apply in MessagePack: {charges, releases, learned}
+--           charge   {key number, nano, expire-at ms (0 = never), idle ms (0 = not client-asserted)}
+--           release  {generation, bucket, ordinal, nano, {key numbers}}
+--           learned  {key number, {output token counts}}
 -- A position is enqueued ms and sequence. Amounts are nano-USD as int64 strings that Redis itself adds.
 -- Returns {'overlap', mark ms, mark sequence} when the batch starts at or before the mark: trim and come again;
 --      or {'ok', generation or '', ready or '', '1' when the mark had gone back, spent per charge}
 local floor = math.floor
 local meta, bits, index, asserted, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local stream = ARGV[1]
-local n_cells, n_charges, n_releases, n_learned = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local FIRST_CELL, at = 5, 14
+local charges, releases, learned = unpack(cmsgpack.unpack(ARGV[11]))
 local CHUNK = 48
 local RING, SLOWEST_DECAY, FLOOR_TOKENS = 32, 0.98, 16
 
@@ -49,66 +48,63 @@ end
 if ARGV[9] == '1' then redis.call('HINCRBY', meta, 'dirty', 1) end
 
 local answer = {'ok', generation or '', ready or '', went_back}
-for _ = 1, n_charges do
-  local cell, amount, expire_at, idle = KEYS[FIRST_CELL + tonumber(ARGV[at + 1])], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
-  at = at + 4
-  if redis.call('EXISTS', cell) == 0 then
-    redis.call('HSET', cell, 'spent', 0)
+for _, charge in ipairs(charges) do
+  local cell, amount, expire_at, idle = KEYS[charge[1]], charge[2], charge[3], charge[4]
+  local spent = redis.call('HINCRBY', cell, 'spent', amount)
+  if redis.call('HLEN', cell) == 1 then -- only `spent`: the cell may be new
     if idle > 0 then
       local clock = redis.call('TIME')
       redis.call('ZADD', asserted, tonumber(clock[1]) * 1000 + idle, cell)
       redis.call('PEXPIRE', cell, idle)
     else
-      redis.call('ZADD', index, expire_at == '0' and '+inf' or expire_at, cell)
-      if expire_at ~= '0' then redis.call('PEXPIREAT', cell, expire_at) end
+      redis.call('ZADD', index, expire_at == 0 and '+inf' or expire_at, cell)
+      if expire_at ~= 0 then redis.call('PEXPIREAT', cell, expire_at) end
     end
   end
-  redis.call('HINCRBY', cell, 'spent', amount)
-  answer[#answer + 1] = redis.call('HGET', cell, 'spent') or '0'
+  local exact = spent > -2 ^ 53 and spent < 2 ^ 53
+  answer[#answer + 1] = exact and string.format('%.0f', spent) or redis.call('HGET', cell, 'spent')
 end
 
-for _ = 1, n_releases do
-  local owner, bucket, ordinal, amount, n = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), ARGV[at + 4], tonumber(ARGV[at + 5])
-  at = at + 5
+for _, release in ipairs(releases) do
+  local owner, bucket, ordinal, amount, cells = unpack(release)
   -- Given back once: not after a flush, not after it expired, not twice.
   if owner == generation and bucket >= horizon then
     local field, bit = bucket .. ':' .. floor(ordinal / CHUNK), 2 ^ (ordinal % CHUNK)
     local mask = tonumber(redis.call('HGET', bits, field) or '0')
     if floor(mask / bit) % 2 == 0 then
       redis.call('HSET', bits, field, string.format('%.0f', mask + bit))
-      for i = 1, n do
-        local cell = KEYS[FIRST_CELL + tonumber(ARGV[at + i])]
-        if redis.call('HEXISTS', cell, 'h:' .. bucket) == 1 then
-          redis.call('HINCRBY', cell, 'h:' .. bucket, '-' .. amount)
+      for _, number in ipairs(cells) do
+        local cell, held = KEYS[number], 'h:' .. bucket
+        if redis.call('HEXISTS', cell, held) == 1 then
+          redis.call('HINCRBY', cell, held, '-' .. amount)
           redis.call('HINCRBY', cell, 'held', '-' .. amount)
         end
       end
     end
   end
-  at = at + n
 end
 
-for l = 1, n_learned do
-  local key, n = KEYS[FIRST_CELL + n_cells + l], tonumber(ARGV[at + 1])
-  local known = redis.call('GET', key)
-  local ring, previous = {}, nil
+for _, lesson in ipairs(learned) do
+  local key, samples = KEYS[lesson[1]], lesson[2]
+  local known, previous, ring = redis.call('GET', key), nil, {}
   if known then
-    local q, _, samples = string.match(known, '^(%d+) (%d+) (.*)$')
-    previous = tonumber(q)
-    for sample in string.gmatch(samples, '%d+') do ring[#ring + 1] = tonumber(sample) end
+    local q, _, packed = string.match(known, '^(%d+) (%d+) (.*)$')
+    previous, ring = tonumber(q), cmsgpack.unpack(packed)
   end
-  for i = 1, n do ring[#ring + 1] = tonumber(ARGV[at + 1 + i]) end
-  at = at + 1 + n
-  while #ring > RING do table.remove(ring, 1) end
-  local sorted, sum = {}, 0
-  for i = 1, #ring do
-    sorted[i] = ring[i]
-    sum = sum + ring[i]
+  local kept = {} -- the newest RING of all
+  for i = math.max(1, #ring + #samples - RING + 1), #ring do kept[#kept + 1] = ring[i] end
+  for i = math.max(1, #samples - RING + 1), #samples do kept[#kept + 1] = samples[i] end
+  local sum, largest, second = 0, 0, 0
+  for i = 1, #kept do
+    local sample = kept[i]
+    sum = sum + sample
+    if sample > largest then largest, second = sample, largest elseif sample > second then second = sample end
   end
-  table.sort(sorted)
-  local q = math.max(sorted[math.ceil(#sorted * 0.95)], FLOOR_TOKENS)
+  -- The 95th percentile of so few samples is the largest of them, from twenty on the second largest.
+  local q = math.max(#kept < 20 and largest or second, FLOOR_TOKENS)
   -- Up at once, down slowly: tiny calls must not train the estimate down just before a burst.
-  if previous and q < previous then q = math.max(q, floor(previous * SLOWEST_DECAY ^ n)) end
-  redis.call('SET', key, string.format('%d %d %s', q, math.ceil(sum / #ring), table.concat(ring, ' ')), 'PX', ARGV[10])
+  if previous and q < previous then q = math.max(q, floor(previous * SLOWEST_DECAY ^ #samples)) end
+  local text = string.format('%d %d ', q, math.ceil(sum / #kept))
+  redis.call('SET', key, text .. cmsgpack.pack(kept), 'PX', ARGV[10])
 end
 return answer
