@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, List  # noqa: UP035 - see ingest()
 
 import azure.functions as func
 
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
     data_type=func.DataType.BINARY,  # the bytes as they were sent: their digest tells a retry from a conflict
 )
 @bp.retry(strategy="fixed_delay", max_retry_count="-1", delay_interval="00:00:02")  # -1: until it succeeds
-async def ingest(events: list[func.EventHubEvent]) -> None:
+async def ingest(events: List[func.EventHubEvent]) -> None:  # noqa: UP006 - the worker refuses to load list[...]
     """Bill a batch. Raises unless every event is durably in the ledger or the dead letters.
 
     The host moves its checkpoint past a batch whose retries are used up, so with any limit an outage of the stores

@@ -58,7 +58,12 @@ def python313() -> Path:
 
 
 def test_the_app_runs_on_microsofts_worker(
-    python313: Path, azurite: Azurite, redis_server: RedisServer, hub: EmbeddedHub, hub_name: str
+    python313: Path,
+    azurite: Azurite,
+    redis_server: RedisServer,
+    hub: EmbeddedHub,
+    hub_name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The worker indexes every function; one HTTP call and one batch of events work, and the event is in the ledger."""
     prefix = f"w{uuid.uuid4().hex[:10]}"
@@ -96,6 +101,7 @@ def test_the_app_runs_on_microsofts_worker(
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout.splitlines()[-1])
     assert found["python"] == [3, 13]
+    monkeypatch.setenv("TOLLKEEPER_ENV", "development")  # for load_app in this process
     assert found["functions"] == sorted(function.name for function in load_app(ROOT / "function_app.py"))
     assert found["health"]["ok"], found["health"]
     assert found["health"]["status"] == "200"
