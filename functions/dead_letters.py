@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -10,11 +11,13 @@ from functions.auth import CHARGEBACK_ADMIN
 from functions.blueprints import new_blueprint
 from functions.http import Answer, Call, door
 from shared.errors import InvalidRequest
+from shared.scopes import validate_tenant
 
 bp = new_blueprint()
 
 MAX_LISTED = 1000
 DEFAULT_LISTED = 100
+_CODE = re.compile(r"[a-z_]{1,64}")
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -29,7 +32,12 @@ class ReplayRequest(msgspec.Struct):
 @door(CHARGEBACK_ADMIN)
 async def get_dead_letters(call: Call) -> Answer:
     """The newest dead letters with code, reason and place on the hub; `tenant`, `code` and `limit` narrow them."""
-    letters = await call.services.dead_letters.list(call.query("tenant"), call.query("code"), _limit(call))
+    tenant, code = call.query("tenant"), call.query("code")
+    if tenant is not None:
+        validate_tenant(tenant)
+    if code is not None and not _CODE.fullmatch(code):
+        raise InvalidRequest("code: expected an error code such as id_conflict", param="code")
+    letters = await call.services.dead_letters.list(tenant, code, _limit(call))
     return Answer({"dead_letters": letters})
 
 

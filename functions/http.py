@@ -96,9 +96,9 @@ class Call:
             raise InvalidRequest(f"idempotency-key: {expected}", param="idempotency-key")
         return key
 
-    def reach(self, tenant: str | None = None) -> Reach:
-        """What the caller may read in `tenant` (default: the `tenant` parameter, else the tenant `default`)."""
-        return reach(self.principal, self.services.config.current, tenant or self.query("tenant") or DEFAULT_TENANT)
+    def reach(self) -> Reach:
+        """What the caller may read in the tenant that the `tenant` parameter names (else `default`)."""
+        return reach(self.principal, self.services.config.current, self.query("tenant") or DEFAULT_TENANT)
 
 
 Handler = Callable[[Call], Awaitable[Answer]]

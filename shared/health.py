@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -36,19 +37,34 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class HealthService:
-    """Runs the probes; one that takes longer than the deadline counts as unavailable."""
+    """Runs the probes; one that takes longer than the deadline counts as unavailable.
+
+    Anybody may ask, so one round of probes serves all who ask within `remember_seconds`: a flood of questions must not
+    become a flood on the stores.
+    """
 
     def __init__(
-        self, probes: Mapping[str, Probe], config_version: Callable[[], str], timeout_seconds: float = 2.0
+        self,
+        probes: Mapping[str, Probe],
+        config_version: Callable[[], str],
+        timeout_seconds: float = 2.0,
+        remember_seconds: float = 2.0,
     ) -> None:
         self._probes = dict(probes)
         self._config_version = config_version
         self._timeout_seconds = timeout_seconds
+        self._remember_seconds = remember_seconds
+        self._asking = asyncio.Lock()
+        self._last: tuple[float, Health] | None = None
 
     async def check(self) -> Health:
-        """The state of all dependencies. Never raises for one that is down."""
-        states = await asyncio.gather(*(self._state(name, probe) for name, probe in self._probes.items()))
-        return Health(dict(zip(self._probes, states, strict=True)), self._config_version())
+        """The state of all dependencies, at most `remember_seconds` old. Never raises for one that is down."""
+        async with self._asking:
+            if self._last is None or time.monotonic() - self._last[0] >= self._remember_seconds:
+                states = await asyncio.gather(*(self._state(name, probe) for name, probe in self._probes.items()))
+                health = Health(dict(zip(self._probes, states, strict=True)), self._config_version())
+                self._last = (time.monotonic(), health)
+            return self._last[1]
 
     async def _state(self, name: str, probe: Probe) -> str:
         try:

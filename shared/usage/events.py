@@ -23,10 +23,11 @@ from shared.usage.tokens import MAX_TOKENS, count_tokens
 USAGE_TYPE = "tollkeeper.usage.v1"
 GRANT_TYPE = "tollkeeper.grant.v1"
 MAX_EVENT_BYTES = 256 * 1024
+MAX_IDENTIFIER_CHARS = 512
 MAX_AHEAD = timedelta(minutes=5)  # further ahead is a broken clock, and would be billed to a period not yet open
 
 Label = Annotated[str, Meta(max_length=128)]
-Identifier = Annotated[str, Meta(min_length=1, max_length=512)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTIFIER_CHARS)]
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Milliseconds = Annotated[int, Meta(ge=0, le=10**12)] | Annotated[float, Meta(ge=0, le=1e12)]
@@ -274,8 +275,12 @@ def _accept(body: bytes, now_utc: datetime, caller: str | None) -> bytes:
         raise EventRejected(message, code="type_unknown", param="type")
     count_tokens(event.data.usage, event.data.provider)  # refused here the sender sees why, not only an operator
     if caller is not None:
+        source = f"{caller}/{event.source}"
+        if len(source) > MAX_IDENTIFIER_CHARS:
+            message = f"source: at most {MAX_IDENTIFIER_CHARS - len(caller) - 1} characters are taken from this caller"
+            raise EventRejected(message, param="source")
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        members["source"] = msgspec.Raw(msgspec.json.encode(f"{caller}/{event.source}"))
+        members["source"] = msgspec.Raw(msgspec.json.encode(source))
         body = msgspec.json.encode(members)
         decode_event(body, now_utc)  # the longer source may pass a limit, and accepted must mean decodable
     return msgspec.json.format(body, indent=-1)

@@ -362,6 +362,18 @@ async def test_dead_letter_limit_is_bounded(doors: Doors, services: SimpleNamesp
     assert (reply.status, reply.param) == (400, "limit")
 
 
+@pytest.mark.parametrize(
+    ("query", "param"), [({"code": "x' or 'a' eq 'a"}, "code"), ({"tenant": "a'b"}, "tenant"), ({"code": "A"}, "code")]
+)
+async def test_dead_letter_filters_are_plain(
+    doors: Doors, services: SimpleNamespace, query: dict[str, str], param: str
+) -> None:
+    """400 naming the parameter: no text from a request becomes part of a store's query unchecked."""
+    reply = await doors.call("dead_letters", query=query, as_=ADMIN)
+    assert (reply.status, reply.param) == (400, param)
+    assert services.dead_letters.list.calls == []
+
+
 @pytest.mark.parametrize("body", [{}, {"ids": []}, {"ids": ["x"] * 1001}, {"ids": "all"}, {"ids": [1]}])
 async def test_replay_needs_a_bounded_list_of_ids(doors: Doors, services: SimpleNamespace, body: Any) -> None:
     """There is no way to replay everything by accident."""

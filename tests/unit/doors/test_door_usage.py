@@ -93,6 +93,15 @@ async def test_retry_of_one_caller_keeps_its_identity_and_bytes(doors: Doors, se
     assert (first.source, first.id, first.content_digest) == (second.source, second.id, second.content_digest)
 
 
+async def test_source_that_the_prefix_makes_too_long_is_refused_here(doors: Doors, services: SimpleNamespace) -> None:
+    """What ingest would have to put aside is told to the sender instead, with the length that fits."""
+    as_ = principal("Usage.Write", oid="gw")
+    for length, status in ((512 - len("http/gw/"), 202), (512, 400)):
+        reply = await doors.call("usage", body=event(source="s" * length), headers=ONE, as_=as_)
+        assert reply.status == status
+    assert (reply.code, reply.param) == ("invalid_event", "source")
+
+
 async def test_admin_imports_under_the_stated_source(doors: Doors, services: SimpleNamespace) -> None:
     """Whoever may correct the ledger may also restate another emitter's events, byte for byte the same identity."""
     both = principal("Usage.Write", "Chargeback.Admin", oid="grace")
