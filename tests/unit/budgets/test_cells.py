@@ -19,7 +19,7 @@ def cell_of(key: str, scope_type: str = "user", kind: str = "month", zone: str =
 
 @pytest.mark.parametrize("key", HOSTILE)
 def test_hostile_keys_come_back_unchanged(key):
-    """Whatever a caller names itself, the cell's id is parsed back to the same scope and holds no separator or brace."""
+    """Whatever a caller names itself, the id is parsed back to the same scope and holds no separator or brace."""
     cell = cell_of(key)
     assert parse_cell(cell.id) == cell
     assert cell.id.count("|") == 3
@@ -66,6 +66,6 @@ def test_a_cell_without_an_end_has_its_own_id():
     ],
 )
 def test_what_is_no_cell_id_is_a_value_error(text):
-    """A grant may name any cell; one that cannot exist must be refused, because another error would stop its partition."""
+    """A grant may name any cell; one that cannot exist is refused, because another error would stop its partition."""
     with pytest.raises(ValueError, match=r".*"):
         parse_cell(text)
