@@ -6,7 +6,9 @@ the SDK uses. From the inside out:
     codec.py     AMQP values to bytes and back
     wire.py      sections of a message: batches, broker annotations, bodies
     broker.py    hubs, partitions, positions, consumer groups, epochs, faults: no network
-    server.py    connections, sessions and links over asyncio
+    links.py     what each kind of link does: send, read, request and reply
+    frames.py    one connection's byte stream as frames, handshake, heartbeats
+    server.py    sessions and links over asyncio, the listener
     embedded.py  the server on a thread of its own, with controls for tests
     __main__.py  the server as a process
 

@@ -1,31 +1,15 @@
-"""Connections and sessions of AMQP 1.0 over asyncio, as far as Event Hubs clients use them.
-
-The SDK's AMQP library reads the fields of what we send by position and takes a transfer's payload as its twelfth
-field, so every list here carries its full number of fields although AMQP would allow trailing nulls to be left out.
-"""
+"""Sessions and links of AMQP 1.0 over asyncio, as far as Event Hubs clients use them, and the listener."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from local.eventhub.broker import AmqpError, Broker
-from local.eventhub.codec import (
-    Array,
-    Described,
-    Encoded,
-    Symbol,
-    Ubyte,
-    Uint,
-    Ulong,
-    Ushort,
-    decode,
-    encode_composite,
-    value_length,
-)
+from local.eventhub.codec import Described, Encoded, Ubyte, Uint, Ulong, Ushort, value_length
+from local.eventhub.frames import ATTACH, BEGIN, DETACH, DISPOSITION, END, FLOW, TRANSFER, FrameProtocol
 from local.eventhub.links import (
     MAX_MESSAGE_BYTES,
     SERVICE_NODES,
@@ -40,24 +24,11 @@ from local.eventhub.links import (
 )
 from local.eventhub.wire import BATCH_MESSAGE_FORMAT
 
-logger = logging.getLogger("tollkeeper.local.eventhub")
-
-_OPEN, _BEGIN, _ATTACH, _FLOW, _TRANSFER, _DISPOSITION, _DETACH, _END, _CLOSE = range(0x10, 0x19)
-_SASL_MECHANISMS, _SASL_INIT, _SASL_OUTCOME = 0x40, 0x41, 0x44
-_FRAME_HEADER = struct.Struct(">IBBH")
-_AMQP_FRAME, _SASL_FRAME = 0, 1
-_SASL_PROTOCOL = 3
-_LONGEST_PERFORMATIVE = 14
-
-_MAX_FRAME_BYTES = 1024 * 1024
-_IDLE_TIMEOUT_MS = 240_000
 _WINDOW = 0x7FFF_FFFF
 _SENDER_CREDIT = 300
 # Room that a transfer's own fields take in a frame; what they really take is about half of this.
 _TRANSFER_OVERHEAD_BYTES = 128
 _WRITE_BUFFER_BYTES = 4 * 1024 * 1024
-_MECHANISMS = Array((Symbol("ANONYMOUS"),))
-_EMPTY_FRAME = b"\x00\x00\x00\x08\x02\x00\x00\x00"
 
 
 class Server:
@@ -108,47 +79,40 @@ class _Inbound:
         self.message_format = 0
 
 
-class Connection(asyncio.Protocol):
-    """One client connection: frames in, frames out."""
+class Connection(FrameProtocol):
+    """One client connection: its sessions and links."""
 
     def __init__(self, server: Server) -> None:
         """Created by the server for each accepted socket."""
+        super().__init__()
         self._server = server
-        self._buffer = bytearray()
         self._sessions: dict[int, _Session] = {}
         self._links: dict[tuple[int, int], Link] = {}
         self._inbound: dict[tuple[int, int], _Inbound] = {}
-        self._max_frame_bytes = 512
-        self._heartbeat: asyncio.TimerHandle | None = None
         self._write_paused = False
         self._delivery_tag = 0
-        self._transport: asyncio.Transport
         self._handlers: dict[int, Callable[[int, list[Any], bytes, int], None]] = {
-            _OPEN: self._on_open,
-            _BEGIN: self._on_begin,
-            _ATTACH: self._on_attach,
-            _FLOW: self._on_flow,
-            _TRANSFER: self._on_transfer,
-            _DISPOSITION: self._on_disposition,
-            _DETACH: self._on_detach,
-            _END: self._on_end,
-            _CLOSE: self._on_close,
+            BEGIN: self._on_begin,
+            ATTACH: self._on_attach,
+            FLOW: self._on_flow,
+            TRANSFER: self._on_transfer,
+            DISPOSITION: self._on_disposition,
+            DETACH: self._on_detach,
+            END: self._on_end,
         }
 
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        super().connection_made(transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: its links let go of their hubs."""
+        super().connection_lost(exc)
         self._server.connections.discard(self)
-        if self._heartbeat:
-            self._heartbeat.cancel()
         for link in self._links.values():
             link.close()
         self._links.clear()
@@ -163,21 +127,7 @@ class Connection(asyncio.Protocol):
         for link in list(self._links.values()):
             link.deliver()
 
-    def data_received(self, data: bytes) -> None:
-        """Handle the whole frames received so far. Anything malformed ends the connection with an error."""
-        self._buffer += data
-        try:
-            self._handle_frames()
-        except ValueError as error:
-            logger.warning("closing a connection: %s", error)
-            self._send(0, _CLOSE, [error_fields(AmqpError("amqp:decode-error", str(error)))])
-            self._transport.close()
-
     # -- what links ask for
-
-    def abort(self) -> None:
-        """Drop the connection without a goodbye."""
-        self._transport.abort()
 
     def can_send(self, link: Link) -> bool:
         """False while the client's session window or the socket is full."""
@@ -190,7 +140,7 @@ class Connection(asyncio.Protocol):
 
     def send_detach(self, link: Link, error: AmqpError | None) -> None:
         """End the link from our side."""
-        self._send(link.channel, _DETACH, [Uint(link.handle), True, error_fields(error) if error else None])
+        self.send(link.channel, DETACH, [Uint(link.handle), True, error_fields(error) if error else None])
 
     def send_transfer(self, link: Link, message: bytes) -> None:
         """Send one settled message, in as many frames as the client's frame size asks for."""
@@ -200,90 +150,33 @@ class Connection(asyncio.Protocol):
         link.credit -= 1
         delivery_id = Uint(session.next_outgoing_id)
         tag = struct.pack(">I", self._delivery_tag & 0xFFFF_FFFF)
-        room = self._max_frame_bytes - _TRANSFER_OVERHEAD_BYTES
+        room = self.max_frame_bytes - _TRANSFER_OVERHEAD_BYTES
         for start in range(0, len(message), room):
             more = start + room < len(message)
             fields = [Uint(link.handle), delivery_id, tag, Uint(0), True, more, None, None, False, False, False]
-            self._send(link.channel, _TRANSFER, fields, message[start : start + room])
+            self.send(link.channel, TRANSFER, fields, message[start : start + room])
             session.next_outgoing_id += 1
             session.window -= 1
 
-    # -- frames
+    # -- performatives
 
-    def _handle_frames(self) -> None:
-        position, buffer = 0, self._buffer
-        while len(buffer) - position >= 8:
-            if buffer[position : position + 4] == b"AMQP":
-                self._on_protocol_header(bytes(buffer[position : position + 8]))
-                position += 8
-                continue
-            size, data_offset, frame_type, channel = _FRAME_HEADER.unpack_from(buffer, position)
-            if not 8 <= size <= _MAX_FRAME_BYTES + _TRANSFER_OVERHEAD_BYTES:
-                raise ValueError(f"a frame of {size} bytes")
-            if len(buffer) - position < size:
-                break
-            frame = bytes(buffer[position + 4 * data_offset : position + size])
-            position += size
-            if frame:
-                self._on_frame(frame_type, channel, frame)
-        del buffer[:position]
-
-    def _on_protocol_header(self, header: bytes) -> None:
-        self._transport.write(header)
-        if header[4] == _SASL_PROTOCOL:
-            self._send(0, _SASL_MECHANISMS, [_MECHANISMS], frame_type=_SASL_FRAME)
-
-    def _on_frame(self, frame_type: int, channel: int, frame: bytes) -> None:
-        performative, end = decode(frame)
-        code, fields = performative if isinstance(performative, Described) else (-1, None)
-        if not isinstance(fields, list):
-            raise ValueError("a frame without a performative")  # noqa: TRY004  (malformed input, not a wrong call)
-        if frame_type == _SASL_FRAME:
-            if code == _SASL_INIT:
-                self._send(0, _SASL_OUTCOME, [Ubyte(0), None], frame_type=_SASL_FRAME)
-            return
+    def handle(self, code: int, channel: int, fields: list[Any], frame: bytes, end: int) -> None:
+        """Pass a performative to its handler. Raises ValueError for one that is unknown or on no session."""
         handler = self._handlers.get(code)
-        if handler is None:
-            raise ValueError(f"unknown performative {code}")
-        handler(channel, fields + [None] * (_LONGEST_PERFORMATIVE - len(fields)), frame, end)
-
-    def _send(
-        self, channel: int, code: int, fields: Sequence[Any], payload: bytes = b"", *, frame_type: int = _AMQP_FRAME
-    ) -> None:
-        content = encode_composite(code, fields) + payload
-        self._transport.write(_FRAME_HEADER.pack(len(content) + 8, 2, frame_type, channel) + content)
-
-    # -- connection and session
-
-    def _on_open(self, channel: int, fields: list[Any], frame: bytes, end: int) -> None:
-        hostname, max_frame_bytes, idle_timeout_ms = fields[1], fields[2], fields[4]
-        self._max_frame_bytes = min(max_frame_bytes or _MAX_FRAME_BYTES, _MAX_FRAME_BYTES)
-        if idle_timeout_ms:
-            self._beat(idle_timeout_ms / 2000)
-        answer: list[Any] = ["tollkeeper-local", hostname, Uint(_MAX_FRAME_BYTES), Ushort(0xFFFF)]
-        answer += [Uint(_IDLE_TIMEOUT_MS), None, None, None, None, {Symbol("product"): "tollkeeper-local"}]
-        self._send(0, _OPEN, answer)
-
-    def _beat(self, interval_seconds: float) -> None:
-        """Send an empty frame twice per idle timeout, or the client takes silence for a dead server."""
-        self._transport.write(_EMPTY_FRAME)
-        loop = asyncio.get_running_loop()
-        self._heartbeat = loop.call_later(interval_seconds, self._beat, interval_seconds)
+        if handler is None or (code != BEGIN and channel not in self._sessions):
+            raise ValueError(f"performative {code:#x} is not expected on channel {channel}")
+        handler(channel, fields, frame, end)
 
     def _on_begin(self, channel: int, fields: list[Any], frame: bytes, end: int) -> None:
         self._sessions[channel] = _Session(next_incoming_id=fields[1], window=fields[2])
         answer: list[Any] = [Ushort(channel), Uint(0), Uint(_WINDOW), Uint(_WINDOW), Uint(0xFFFF), None, None, None]
-        self._send(channel, _BEGIN, answer)
+        self.send(channel, BEGIN, answer)
 
     def _on_end(self, channel: int, fields: list[Any], frame: bytes, end: int) -> None:
         for key in [key for key in self._links if key[0] == channel]:
             self._links.pop(key).close()
         self._sessions.pop(channel, None)
-        self._send(channel, _END, [None])
-
-    def _on_close(self, channel: int, fields: list[Any], frame: bytes, end: int) -> None:
-        self._send(0, _CLOSE, [None])
-        self._transport.close()
+        self.send(channel, END, [None])
 
     # -- links
 
@@ -301,7 +194,7 @@ class Connection(asyncio.Protocol):
         initial_count = Uint(0) if client_receives else None
         answer: list[Any] = [name, Uint(handle), not client_receives, settle_mode, Ubyte(0), raw_source, raw_target]
         answer += [None, None, initial_count, Ulong(MAX_MESSAGE_BYTES), None, None, None]
-        self._send(channel, _ATTACH, answer)
+        self.send(channel, ATTACH, answer)
         if error:
             link.detach(error)
         elif not client_receives:
@@ -350,7 +243,7 @@ class Connection(asyncio.Protocol):
         link.credit = _SENDER_CREDIT
         answer: list[Any] = [Uint(session.next_incoming_id), Uint(_WINDOW), Uint(session.next_outgoing_id)]
         answer += [Uint(_WINDOW), Uint(link.handle), Uint(link.delivery_count), Uint(_SENDER_CREDIT)]
-        self._send(link.channel, _FLOW, [*answer, None, False, False, None])
+        self.send(link.channel, FLOW, [*answer, None, False, False, None])
 
     def _on_disposition(self, channel: int, fields: list[Any], frame: bytes, end: int) -> None:
         """Clients confirm what we sent settled; there is nothing to keep until they do."""
@@ -380,7 +273,7 @@ class Connection(asyncio.Protocol):
             state = link.receive(message, is_batch=inbound.message_format == BATCH_MESSAGE_FORMAT)
         if state is not None and not is_settled:
             delivery_id = Uint(inbound.delivery_id)
-            self._send(link.channel, _DISPOSITION, [True, delivery_id, delivery_id, True, state, False])
+            self.send(link.channel, DISPOSITION, [True, delivery_id, delivery_id, True, state, False])
         if isinstance(link, RequestLink):
             link.receive(message)
 
