@@ -12,7 +12,8 @@ import threading
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import GenericAlias
+from typing import Any, get_type_hints
 
 import azure.functions as func
 
@@ -81,6 +82,10 @@ class Function:
         kinds = {binding.get_dict_repr()["type"] for binding in declared.get_bindings()}
         if unsupported := kinds - SUPPORTED_BINDINGS:
             raise AppError(f"function {self.name}: this host has no {', '.join(sorted(unsupported))} binding")
+        annotation = get_type_hints(self._handler).get(self.trigger["name"])
+        if isinstance(annotation, GenericAlias):
+            # Harmless here, but Azure's worker loads no function of an app that has one.
+            raise AppError(f"function {self.name}: Azure's worker refuses {annotation!r}; write it with typing.List")
 
     @property
     def trigger_type(self) -> str:

@@ -53,7 +53,7 @@ app.register_functions(bp)
 """
 
 EVENT_APP = """
-import json, os, time
+import json, os, time, typing
 import azure.functions as func
 app = func.FunctionApp()
 CALLS, TIMERS = [], []
@@ -62,7 +62,7 @@ FAILURES = {"left": 0}
 @app.event_hub_message_trigger(arg_name="events", event_hub_name="%TEST_HUB%", connection="TEST_EVENT_HUBS",
                                consumer_group="$Default", cardinality=func.Cardinality.MANY)
 RETRY
-async def ingest(events: list[func.EventHubEvent], context: func.Context) -> None:
+async def ingest(events: typing.List[func.EventHubEvent], context: func.Context) -> None:
     if FAILURES["left"]:
         FAILURES["left"] -= 1
         raise RuntimeError("the store is away")
@@ -328,6 +328,13 @@ def work(msg: func.QueueMessage) -> None: ...
 """
     with pytest.raises(AppError, match="work: this host has no queueTrigger binding"):
         Host(_write_app(tmp_path, source))
+
+
+def test_annotations_that_azures_worker_refuses_are_refused_here(tmp_path: Path) -> None:
+    """`list[...]` on a trigger keeps a deployed app from loading at all, so it must not work on the laptop."""
+    source = EVENT_APP.replace("RETRY", "").replace("typing.List[", "list[")
+    with pytest.raises(AppError, match=r"ingest: Azure's worker refuses list\[azure.functions.*typing\.List"):
+        Host(_write_app(tmp_path, source), {})
 
 
 async def test_the_host_runs_as_a_process(tmp_path: Path) -> None:
