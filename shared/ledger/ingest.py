@@ -18,6 +18,7 @@ from shared.budgets.snapshot import Snapshot
 from shared.ledger.rating import grant_row, read_reservation, usage_row
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.settlement import Entry, TenantSettler
+from shared.notify.recreated_hub import notice_recreated_hub
 from shared.notify.thresholds import crossed_thresholds
 from shared.usage.events import GrantEvent, decode_event
 from shared.usage.rejected import EventRejected
@@ -200,14 +201,9 @@ class IngestService:
         return count
 
     async def _notice_recreated_hub(self, first: Position) -> None:
-        """Alert when a stream's sequence restarted: its hub was deleted and created again."""
         if self._progress is None:
             self._progress = await self._state.progress()
-        known = self._progress.get(first.stream)
-        if known is not None and first.sequence < known.sequence and not first.at_or_before(known):
-            log.error("hub_recreated", extra={"stream": first.stream, "sequence": first.sequence})
-            payload = {"stream": first.stream, "was": known.sequence, "now": first.sequence}
-            await self._outbox.add_once(f"hub_recreated|{first.stream}|{known.enqueued_ms}", "hub_recreated", payload)
+        await notice_recreated_hub(self._outbox, self._progress.get(first.stream), first)
 
 
 def _is_passing(error: Exception) -> bool:

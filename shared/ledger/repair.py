@@ -23,6 +23,7 @@ from shared.budgets.store import BudgetStore, Charge, Cut, TenantState
 from shared.ledger.row import Position
 from shared.ledger.settlement import Applied, TenantSettler, idle_ms
 from shared.money import decimal_from_nano
+from shared.notify.recreated_hub import notice_recreated_hub
 from shared.notify.thresholds import crossed_thresholds
 
 log = logging.getLogger("tollkeeper.repair")
@@ -254,6 +255,7 @@ class RepairService:
             if reached is None:
                 return None
             last = Position(reached.stream, end.last_enqueued_ms, end.last_sequence)
+            await notice_recreated_hub(self._outbox, reached, last)
             if not last.at_or_before(reached):
                 behind.append(reached.enqueued_ms)
         return min(behind, default=now_ms)

@@ -1,0 +1,29 @@
+"""Noticing that a hub was deleted and created again: its sequence numbers restarted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+from shared.ledger.row import Position
+
+log = logging.getLogger("tollkeeper.hub")
+
+
+class OutboxStore(Protocol):
+    """What a notice needs of the outbox."""
+
+    async def add_once(self, key: str, kind: str, payload: dict[str, Any]) -> bool: ...
+
+
+async def notice_recreated_hub(outbox: OutboxStore, known: Position | None, seen: Position) -> None:
+    """Alert, once, when `seen` on a stream has a lower number than `known` although it was enqueued later.
+
+    Nothing is lost by it here, because positions are ordered by time first; but the trigger's checkpoints point into
+    the old hub, and only an operator can remove them.
+    """
+    if known is None or seen.sequence >= known.sequence or seen.at_or_before(known):
+        return
+    log.error("hub_recreated", extra={"stream": seen.stream, "sequence": seen.sequence})
+    payload = {"stream": seen.stream, "was": known.sequence, "now": seen.sequence}
+    await outbox.add_once(f"hub_recreated|{seen.stream}|{known.enqueued_ms}", "hub_recreated", payload)
