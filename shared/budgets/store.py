@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -15,21 +14,12 @@ from shared.budgets.cells import Cell, parse_cell
 from shared.budgets.connect import MAX_CONNECTIONS
 from shared.budgets.matching import expire_at_ms
 from shared.budgets.reservation import Reservation
+from shared.budgets.trips import RedisClient, SharedTrips
 from shared.ledger.row import POSITION_SLACK_MS, Position
 
 _LUA = Path(__file__).parent / "lua"
 _PATIENCE_SECONDS = 5.0  # settling a large batch takes longer than a check may
 _LEARNED_KEEP_MS = 30 * 24 * 3_600_000
-
-
-class RedisClient(Protocol):
-    """What the store needs of redis.asyncio's single-server and cluster clients."""
-
-    def execute_command(self, *args: Any) -> Awaitable[Any]: ...
-    async def aclose(self) -> None: ...
-
-
-Execute = Callable[..., Awaitable[Any]]
 
 
 class _Script:
@@ -39,13 +29,13 @@ class _Script:
         self.text = (_LUA / name).read_text()
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    async def call(self, execute: Execute, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def call(self, redis: SharedTrips, keys: Sequence[str], args: Sequence[Any]) -> Any:
         try:
-            return await execute("EVALSHA", self.sha, len(keys), *keys, *args)
+            return await redis.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except Exception as error:
             if "NOSCRIPT" not in f"{type(error).__name__} {error}".upper():
                 raise
-        return await execute("EVAL", self.text, len(keys), *keys, *args)
+        return await redis.execute_command("EVAL", self.text, len(keys), *keys, *args)
 
 
 class TenantKeys:
@@ -153,7 +143,7 @@ class BudgetStore:
         self._hold_ttl_ms = hold_ttl_ms
         self._bucket_ms = bucket_ms
         self._max_asserted_cells = max_asserted_cells
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._redis = SharedTrips(client, MAX_CONNECTIONS, _PATIENCE_SECONDS)
         self._check, self._settle = _Script("check.lua"), _Script("settle.lua")
         self._begin, self._cut, self._adjust = _Script("begin.lua"), _Script("cut.lua"), _Script("adjust.lua")
 
@@ -166,7 +156,7 @@ class BudgetStore:
     ) -> CheckReply:
         """One look and hold; see check.lua for the arguments. The caller bounds its time."""
         head = (self._hold_ttl_ms, self._bucket_ms, "1" if observe else "0", self._max_asserted_cells, plan)
-        raw = await self._check.call(self._execute_unbounded, keys, (*head, *estimates))
+        raw = await self._check.call(self._redis, keys, (*head, *estimates))
         outcome = raw[0].decode()
         if len(raw) < 11:
             return CheckReply(outcome, int(raw[1]), binding=int(raw[2]) - 1 if len(raw) > 2 else -1)
@@ -202,7 +192,7 @@ class BudgetStore:
             POSITION_SLACK_MS, "1" if batch.row_below_mark else "0", _LEARNED_KEEP_MS,
             msgspec.msgpack.encode((charges, releases, learned)),
         )  # fmt: skip
-        raw = await self._settle.call(self._execute, names, args)
+        raw = await self._settle.call(self._redis, names, args)
         if raw[0] == b"overlap":
             return Settled(Position(batch.stream, int(raw[1]), int(raw[2])))
         return Settled(None, raw[1].decode(), bool(raw[2]), raw[3] == b"1", tuple(map(int, raw[4:])))
@@ -215,15 +205,13 @@ class BudgetStore:
         """Open a generation where there is none and set missing marks; returns the generation in force."""
         keys = tenant_keys(tenant)
         args = [str(part) for position in positions for part in position]
-        return cast(
-            "bytes", await self._begin.call(self._execute, [keys.meta, keys.marks], [generation, *args])
-        ).decode()
+        return cast("bytes", await self._begin.call(self._redis, [keys.meta, keys.marks], [generation, *args])).decode()
 
     async def cut(self, tenant: str, cells: Sequence[Cell]) -> Cut:
         """Read the counters of these cells and all marks at one instant."""
         keys = tenant_keys(tenant)
         names = [keys.meta, keys.marks, *(keys.cell(cell.id) for cell in cells)]
-        generation, fence, dirty, marks, spent = await self._cut.call(self._execute, names, [])
+        generation, fence, dirty, marks, spent = await self._cut.call(self._redis, names, [])
         return Cut(
             generation.decode(),
             fence.decode(),
@@ -252,11 +240,11 @@ class BudgetStore:
             keys.asserted,
             *(keys.cell(charge.cell.id) for charge in differences),
         ]
-        return bool(await self._adjust.call(self._execute, names, [*args, *families]) == b"ok")
+        return bool(await self._adjust.call(self._redis, names, [*args, *families]) == b"ok")
 
     async def state(self, tenant: str) -> TenantState:
         """How the tenant's counters are."""
-        raw = await self._execute("HGETALL", tenant_keys(tenant).meta)
+        raw = await self._redis.execute_command("HGETALL", tenant_keys(tenant).meta)
         fields = {name.decode(): value.decode() for name, value in _pairs(raw)}
         families = frozenset(name.removeprefix("fam:") for name in fields if name.startswith("fam:"))
         return TenantState(
@@ -266,43 +254,43 @@ class BudgetStore:
 
     async def set_watermark(self, tenant: str, watermark_ms: int) -> None:
         """Everything enqueued before this instant has been processed: holds older than it plus their TTL may expire."""
-        await self._execute("HSET", tenant_keys(tenant).meta, "wm", watermark_ms)
+        await self._redis.execute_command("HSET", tenant_keys(tenant).meta, "wm", watermark_ms)
 
     async def mark_dirty(self, tenant: str) -> None:
         """Ask for a reconciliation."""
-        await self._execute("HINCRBY", tenant_keys(tenant).meta, "dirty", 1)
+        await self._redis.execute_command("HINCRBY", tenant_keys(tenant).meta, "dirty", 1)
 
     async def cells(self, tenant: str, now_ms: int) -> list[Cell]:
         """Every counter of the tenant that is alive."""
         keys = tenant_keys(tenant)
-        names = await self._execute("ZRANGEBYSCORE", keys.index, now_ms, "+inf")
-        names += await self._execute("ZRANGEBYSCORE", keys.asserted, now_ms, "+inf")
+        names = await self._redis.execute_command("ZRANGEBYSCORE", keys.index, now_ms, "+inf")
+        names += await self._redis.execute_command("ZRANGEBYSCORE", keys.asserted, now_ms, "+inf")
         return [parse_cell(name.decode().removeprefix(keys.cell(""))) for name in names]
 
     async def figures(self, tenant: str, cell: Cell) -> tuple[int, int, dict[str, int]]:
         """Spent, held and the carries by field of one counter, in nano-USD; zeros when it does not exist."""
-        raw = await self._execute("HGETALL", tenant_keys(tenant).cell(cell.id))
+        raw = await self._redis.execute_command("HGETALL", tenant_keys(tenant).cell(cell.id))
         fields = {name.decode(): int(value) for name, value in _pairs(raw)}
         carries = {name: value for name, value in fields.items() if name.startswith("carry:")}
         return fields.get("spent", 0), max(0, fields.get("held", 0)), carries
 
     async def exists(self, tenant: str, cell: Cell) -> bool:
         """Whether the counter was ever touched and is still kept."""
-        return bool(await self._execute("EXISTS", tenant_keys(tenant).cell(cell.id)))
+        return bool(await self._redis.execute_command("EXISTS", tenant_keys(tenant).cell(cell.id)))
 
     async def set_carry(self, tenant: str, cell: Cell, field: str, carry_nano_usd: int) -> None:
         """Record what a rollover budget carried into the cell's period."""
-        await self._execute("HSET", tenant_keys(tenant).cell(cell.id), field, carry_nano_usd)
+        await self._redis.execute_command("HSET", tenant_keys(tenant).cell(cell.id), field, carry_nano_usd)
 
     async def eviction_policy(self) -> str:
         """The server's maxmemory-policy; anything but noeviction may silently forget spending."""
-        raw = await self._execute("CONFIG GET", "maxmemory-policy")
+        raw = await self._redis.execute_command("CONFIG GET", "maxmemory-policy")
         pairs = dict(_pairs(raw))
         return str(next(iter(pairs.values()), b"").decode()) if pairs else ""
 
     async def now_ms(self) -> int:
         """Redis's own clock: the one that holds are timed by."""
-        seconds, microseconds = await self._execute("TIME")
+        seconds, microseconds = await self._redis.execute_command("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def close(self) -> None:
@@ -311,15 +299,7 @@ class BudgetStore:
 
     async def ping(self) -> None:
         """Raise when the server cannot be reached."""
-        await self._execute("PING")
-
-    async def _execute(self, *args: Any) -> Any:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            return await self._execute_unbounded(*args)
-
-    async def _execute_unbounded(self, *args: Any) -> Any:
-        async with self._slots:
-            return await self._client.execute_command(*args)
+        await self._redis.execute_command("PING")
 
 
 def _position_args(position: Position | None) -> tuple[int | str, int | str]:
