@@ -12,6 +12,8 @@ from shared.bootstrap import app
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
 
+GRACE_SECONDS = 10  # what an open stream gets to end by itself when the gateway is told to stop
+
 
 def main() -> None:
     """Serve until stopped."""
@@ -24,7 +26,14 @@ def main() -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
     gateway = build_app(app, name=settings.gateway_name)
-    uvicorn.run(gateway, host=host, port=settings.gateway_port, log_level="warning", timeout_graceful_shutdown=10)
+    uvicorn.run(
+        gateway,
+        host=host,
+        port=settings.gateway_port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
 
 
 if __name__ == "__main__":

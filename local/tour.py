@@ -18,7 +18,6 @@ from shared.money import decimal_from_nano, nano_from_decimal
 STATE_STYLES = {"active": "green", "warned": "yellow", "degraded": "dark_orange", "stopped": "bold red"}
 DECISION_STYLES = {"allow": "green", "downgrade": "dark_orange", "refuse": "bold red"}
 DECISION_WORDS = {"allow": "allowed", "downgrade": "downgraded", "refuse": "refused"}
-KIND_WORDS = {"chat": "chat", "stream": "stream", "tool": "chat + tool", "embed": "embeddings"}
 MOST_CALLS_WITH_AZURE = 12  # real calls cost real money: enough to see the headers, not enough to notice
 
 
@@ -52,12 +51,13 @@ class Tour:
         most = MOST_CALLS_WITH_AZURE if self._options.azure_endpoint else 1000
         with self._console.status("calling models ...") as status:
             for step in self._script.steps(self._progress):
-                status.update(f"call {len(outcomes) + 1}: {step.team}, {KIND_WORDS[step.kind]} with {step.model} ...")
+                status.update(f"call {len(outcomes) + 1}: {step.team}, {step.kind} with {step.model} ...")
                 outcomes.append(self._callers.call(len(outcomes) + 1, step))
                 self._note(step, outcomes[-1])
-                if step.team == self._script.spender and self._progress.state in ("degraded", "stopped"):
-                    # Near the end a call still in flight would make the next one a "retry shortly", which the SDK
-                    # obeys; waiting for its settlement instead lets the table show where the budget really ends.
+                if step.team == self._script.spender:
+                    # A call still in flight holds its estimate. Waiting until it is booked shows what is really left,
+                    # and the end as the end: else the last call would be a "retry shortly", which the SDK obeys.
+                    status.update(f"call {len(outcomes)} of {step.team} is being booked ...")
                     wait_until_settled(self._options, self._config, step.team)
                 if len(outcomes) >= most:
                     break
@@ -73,15 +73,16 @@ class Tour:
             self._progress.output_pico_usd = self._callers.output_pico_usd(step.team, outcome.served_model)
 
     def _table(self, outcomes: list[Outcome]) -> Table:
-        table = Table(title="Every call went through the gateway with the OpenAI SDK", title_justify="left", box=SIMPLE)
+        title = "Every call went through the gateway with the OpenAI SDK; amounts in USD"
+        table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
         table.add_column("#", justify="right", no_wrap=True)
         table.add_column("team", no_wrap=True)
         table.add_column("call", no_wrap=True)
         table.add_column("model", overflow="fold")  # the one column that may wrap on a narrow terminal
         table.add_column("decision", no_wrap=True)
-        table.add_column("cost USD", justify="right", no_wrap=True)
+        table.add_column("cost", justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
-        table.add_column("remaining USD", justify="right", no_wrap=True)
+        table.add_column("remaining", justify="right", no_wrap=True)
         for outcome in outcomes:
             table.add_row(*_cells(outcome))
         return table
@@ -123,7 +124,7 @@ class Tour:
         table.add_column("sum of the calls", justify="right", footer="")
         table.add_column("ledger", justify="right", footer=_amount(ledger))
         table.add_column("counters", justify="right", footer=_amount(counters))
-        table.add_column("", footer="[bold green]equal[/]" if agree else "[bold red]NOT EQUAL[/]")
+        table.add_column("")
         for each in sums:
             table.add_row(
                 each.team,
@@ -131,14 +132,15 @@ class Tour:
                 _amount(each.calls_nano_usd),
                 _amount(each.ledger_nano_usd),
                 _amount(each.counter_nano_usd),
-                "[green]equal[/]" if each.agree else "[red]not equal[/]",
+                _verdict(each),
             )
         self._console.print(table)
-        self._console.print(
-            f"Ledger total {decimal_from_nano(ledger)} USD, counters {decimal_from_nano(counters)} USD: "
-            + ("[bold green]equal[/], to the nano-dollar." if agree else "[bold red]not equal[/]."),
-            soft_wrap=True,
-        )
+        line = f"Ledger total {decimal_from_nano(ledger)} USD, counters {decimal_from_nano(counters)} USD: "
+        if unpriced := sum(each.unpriced for each in sums):
+            line += f"{unpriced} calls have no known price; budgets count them at the guard price, the bill waits."
+        else:
+            line += "[bold green]equal[/], to the nano-dollar." if agree else "[bold red]not equal[/]."
+        self._console.print(line, soft_wrap=True)
 
     def _print_where_next(self) -> None:
         tenant = self._config.teams[self._script.spender or ""].tenant
@@ -161,13 +163,19 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     return (
         str(outcome.number),
         outcome.step.team,
-        KIND_WORDS[outcome.step.kind],
+        outcome.step.kind,
         outcome.step.model + (f" -> [dark_orange]{outcome.served_model}[/]" if outcome.decision == "downgrade" else ""),
         f"[{DECISION_STYLES[outcome.decision]}]{DECISION_WORDS[outcome.decision]}[/]",
         "-" if outcome.decision == "refuse" else _amount(outcome.cost_nano_usd),
         f"[{state_style}]{outcome.state or outcome.error or '-'}[/]",
         _amount(nano_from_decimal(outcome.remaining_usd)) if outcome.remaining_usd else "-",
     )
+
+
+def _verdict(sums: TeamSums) -> str:
+    if not sums.agree:
+        return "[bold red]NOT EQUAL[/]"
+    return f"[yellow]{sums.unpriced} unpriced[/]" if sums.unpriced else "[green]equal[/]"
 
 
 def _amount(amount_nano_usd: int | None) -> str:

@@ -15,6 +15,7 @@ from shared.scopes import scope_id
 
 SETTLE_TIMEOUT_SECONDS = 15.0
 POLL_SECONDS = 0.25
+SETTLE_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,13 @@ class TeamSums:
     ledger_nano_usd: int
     counter_nano_usd: int | None  # None when the team has no counter that covers the tour
     reserved_nano_usd: int
+    unpriced: int  # calls whose cost is unknown: not in the ledger's sum, in the counters at the guard price
 
     @property
     def agree(self) -> bool:
         """True when nothing is in flight any more and every figure that is known is the same."""
+        if self.unpriced:
+            return self.reserved_nano_usd == 0 and (self.counter_nano_usd or 0) >= self.ledger_nano_usd
         known = (figure for figure in (self.calls_nano_usd, self.counter_nano_usd) if figure is not None)
         return self.reserved_nano_usd == 0 and all(figure == self.ledger_nano_usd for figure in known)
 
@@ -56,7 +60,7 @@ def wait_until_settled(options: Options, config: Config, team: str) -> None:
             counters = _counters(client, config.teams[team].tenant, team)
             if all(nano_from_decimal(budget["reserved"]) == 0 for budget in counters):
                 return
-            time.sleep(POLL_SECONDS / 5)
+            time.sleep(SETTLE_POLL_SECONDS)
 
 
 def _sums(client: httpx.Client, tenant: str, team: str, calls_nano_usd: int | None) -> TeamSums:
@@ -72,6 +76,7 @@ def _sums(client: httpx.Client, tenant: str, team: str, calls_nano_usd: int | No
         ledger_nano_usd=sum(nano_from_decimal(row["cost"] or "0") for row in rows),
         counter_nano_usd=None if fullest is None else nano_from_decimal(fullest["spent"]),
         reserved_nano_usd=sum(nano_from_decimal(budget["reserved"]) for budget in counters),
+        unpriced=sum(int(row["unpriced"]) for row in rows),
     )
 
 

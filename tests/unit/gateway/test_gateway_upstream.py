@@ -1,0 +1,132 @@
+"""What the gateway sends to a backend, and with which credential."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import httpx
+import msgspec
+import pytest
+
+from gateway.call import read_call
+from gateway.events import EventQueue
+from gateway.exchange import MOST_USAGE_BYTES, Exchange
+from gateway.upstream import Upstream, UpstreamBroken, UpstreamUnreachable, client_headers
+from shared.config.model import Config
+from shared.errors import ConfigInvalid
+from shared.settings import Settings
+
+CONFIG = Config(version="1", tenants={}, teams={}, budgets=(), models={})
+CALL = read_call("chat", b'{"model": "gpt-4o", "messages": []}', None, CONFIG)
+AZURE = Settings(upstream_url="https://contoso.openai.azure.com", upstream_key="backend-key")
+CLIENT_HEADERS = {"api-key": "local-search", "authorization": "Bearer local-search", "x-sim-status": "500"}
+
+
+class Backend:
+    """Keeps the request it got, or fails as told."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.requests: list[httpx.Request] = []
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._answer)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        return httpx.Response(200, json={})
+
+
+async def send(settings: Settings, backend: Backend, deployment: str = "gpt-4o-weu", api_version: str | None = None):
+    upstream = Upstream(settings, backend.transport())
+    try:
+        return await upstream.send(CALL, deployment, b"{}", CLIENT_HEADERS, api_version)
+    finally:
+        await upstream.close()
+
+
+async def test_azure_gets_the_gateways_credential_and_never_the_callers():
+    """The caller's key ends at the gateway, and so do the simulation's knobs."""
+    backend = Backend()
+    await send(AZURE, backend)
+    request = backend.requests[0]
+    assert str(request.url) == "https://contoso.openai.azure.com/openai/v1/chat/completions"
+    assert request.headers["api-key"] == "backend-key"
+    assert "authorization" not in request.headers
+    assert "x-sim-status" not in request.headers
+
+
+async def test_a_call_by_deployment_stays_one():
+    """Old api-versions answer on the deployment's path only; the name cannot break out of it."""
+    backend = Backend()
+    await send(AZURE, backend, "a/b?c", "2024-10-21")
+    url = "https://contoso.openai.azure.com/openai/deployments/a%2Fb%3Fc/chat/completions?api-version=2024-10-21"
+    assert str(backend.requests[0].url) == url
+
+
+async def test_without_a_key_entra_id_is_used(monkeypatch):
+    """Managed identity is the normal case in Azure: a token for the model service, as Bearer."""
+    scopes = []
+
+    class Credential:
+        def __init__(self, **options) -> None:
+            pass
+
+        async def get_token(self, scope: str):
+            scopes.append(scope)
+            return SimpleNamespace(token="entra-token")
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("azure.identity.aio.DefaultAzureCredential", Credential)
+    backend = Backend()
+    await send(Settings(upstream_url="https://contoso.openai.azure.com"), backend)
+    assert backend.requests[0].headers["authorization"] == "Bearer entra-token"
+    assert scopes == ["https://cognitiveservices.azure.com/.default"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (httpx.ConnectError("refused"), UpstreamUnreachable),
+        (httpx.ConnectTimeout("slow"), UpstreamUnreachable),
+        (httpx.ReadTimeout("slow"), UpstreamBroken),
+        (httpx.RemoteProtocolError("cut"), UpstreamBroken),
+    ],
+)
+async def test_only_a_call_the_model_cannot_have_seen_is_unreachable(error, raised):
+    """After the request went out the model may have worked, and money may have been spent."""
+    with pytest.raises(raised):
+        await send(AZURE, Backend(error))
+
+
+def test_a_backend_is_required():
+    """Without one the gateway does not start, and says which variable to set."""
+    with pytest.raises(ConfigInvalid, match="AZURE_OPENAI_ENDPOINT"):
+        Upstream(Settings())
+
+
+def test_headers_of_the_connection_stay_here():
+    """Clients see what describes the answer, not lengths, encodings or cookies of our own connection."""
+    headers = {"content-type": "application/json", "content-length": "9", "set-cookie": "a", "x-ratelimit-limit": "1"}
+    assert set(client_headers(httpx.Response(200, headers=headers))) == {"content-type", "x-ratelimit-limit"}
+
+
+async def test_a_huge_usage_object_cannot_block_the_queue():
+    """An event too large for a hub message would be retried forever, with every later event behind it."""
+    answer = SimpleNamespace(
+        tenant="default",
+        scopes={},
+        requested_model="m",
+        model="m",
+        reservation=None,
+        decision="allow",
+        admitted_at_utc=datetime(2026, 11, 21, tzinfo=UTC),
+    )
+    exchange = Exchange(source="gateway/t", request_id="1", call=CALL, answer=answer, provider="p", deployment="d")
+    queue = EventQueue(publisher=SimpleNamespace())
+    queue.reserve()
+    exchange.report(queue, status=200, usage={"prompt_tokens": 1, "junk": "x" * MOST_USAGE_BYTES}, streamed=False)
+    assert msgspec.json.decode(queue._events[0])["data"]["usage"] is None
