@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 import uvicorn
 
 from gateway.app import build_app
+from gateway.events import MOST_PENDING_EVENTS, EventQueue
 from gateway.upstream import Upstream
 from local.model.app import build_app as build_model
 from local.process import free_port
@@ -57,12 +59,15 @@ class Budget:
 
 
 class Hub:
-    """Keeps the events it was given."""
+    """Keeps the events it was given, unless it is down."""
 
     def __init__(self) -> None:
         self.events: list[dict] = []
+        self.is_down = False
 
     async def publish(self, bodies) -> None:
+        if self.is_down:
+            raise ConnectionError("the hub is down")
         self.events += [json.loads(body) for _, body in bodies]
 
 
@@ -103,7 +108,14 @@ class Bench:
 
 
 @pytest.fixture
-async def bench():
+def most_pending():
+    """Places in the event queue; a test that parametrizes this name gets a smaller one."""
+    return MOST_PENDING_EVENTS
+
+
+@pytest.fixture
+async def bench(most_pending, monkeypatch):
+    monkeypatch.setattr("gateway.app.EventQueue", partial(EventQueue, most_pending=most_pending))
     model_url, stop_model = await serve(build_model())
     settings = Settings(
         environment="development",
@@ -270,6 +282,24 @@ async def test_a_backend_that_cannot_be_reached_costs_nothing(bench, monkeypatch
     assert bench.budget.released == ["hold-1"]
     await asyncio.sleep(0.1)
     assert bench.hub.events == []
+
+
+@pytest.mark.parametrize("most_pending", [2])
+async def test_a_hub_that_is_down_closes_the_door_before_money_is_spent(bench):
+    """Events that cannot be published fill the queue; then calls get 503 before a model is asked; none is lost."""
+    bench.hub.is_down = True
+    statuses = [(await bench.chat()).status_code for _ in range(3)]
+    assert statuses == [200, 200, 503]
+    refused = await bench.chat()
+    assert (refused.json()["error"]["code"], refused.headers["retry-after"]) == ("events_backlog", "2")
+    assert len(bench.budget.asked) == 2
+    bench.hub.is_down = False
+    for _ in range(300):
+        if len(bench.hub.events) == 2:
+            break
+        await asyncio.sleep(0.01)
+    assert len(bench.hub.events) == 2
+    assert (await bench.chat()).status_code == 200
 
 
 async def test_a_refusal_reaches_neither_model_nor_hub(bench):
