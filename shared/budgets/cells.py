@@ -15,16 +15,11 @@ from shared.scopes import parse_scope_id, scope_id
 
 
 class CellFamily(msgspec.Struct, frozen=True):
-    """All cells of one scope type, period kind and zone. A family counts only once it was seeded from the ledger."""
+    """All cells of one scope type, period kind and zone."""
 
     scope_type: str
     period: PeriodKind
     zone: str
-
-    @property
-    def id(self) -> str:
-        """The spelling inside stores."""
-        return f"{self.scope_type}|{self.period}|{self.zone}"
 
 
 class Cell(msgspec.Struct, frozen=True):

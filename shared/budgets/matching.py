@@ -6,13 +6,34 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+import msgspec
+
 from shared.budgets.cells import Cell, CellFamily, cell_at
 from shared.budgets.periods import QUARTER_HOUR_SECONDS, period_at
-from shared.config.model import Budget, Config
+from shared.config.model import Budget, Config, PeriodKind
+from shared.scopes import scope_id
 
 ASSERTED_IDLE_MS = 24 * 3_600_000  # a session or task nobody used for a day is forgotten, or invented keys fill memory
 _KEEP_AFTER_END_MS = 2 * 24 * 3_600_000
 _LONGEST_KEEP_MS = 366 * 24 * 3_600_000
+
+
+class BudgetFamily(msgspec.Struct, frozen=True):
+    """What budgets on one scope (`team:search`, or `team:*` for any team), period and zone count.
+
+    Only matching budgets are charged for, so a new family knows nothing of what was spent before; it counts once it was
+    seeded from the ledger.
+    """
+
+    scope_type: str
+    scope_key: str
+    period: PeriodKind
+    zone: str
+
+    @property
+    def id(self) -> str:
+        """The spelling inside stores."""
+        return f"{scope_id(self.scope_type, self.scope_key)}|{self.period}|{self.zone}"
 
 
 class BudgetIndex:
@@ -40,9 +61,9 @@ class BudgetIndex:
             if budget.period == family.period and budget.timezone == family.zone
         ]
 
-    def families(self, tenant: str) -> set[CellFamily]:
-        """Every cell family that some budget of the tenant needs."""
-        return {family_of(budget) for budget in self.config.budgets if budget.tenant in (None, tenant)}
+    def families(self, tenant: str) -> set[BudgetFamily]:
+        """Every family that some budget of the tenant needs."""
+        return {budget_family(budget) for budget in self.config.budgets if budget.tenant in (None, tenant)}
 
     def is_asserted(self, tenant: str, scope_type: str) -> bool:
         """Whether clients may invent keys of this scope type."""
@@ -69,6 +90,11 @@ class BudgetIndex:
 def family_of(budget: Budget) -> CellFamily:
     """The family of counters a budget reads."""
     return CellFamily(budget.scope_type, budget.period, budget.timezone)
+
+
+def budget_family(budget: Budget) -> BudgetFamily:
+    """What must have been seeded before the budget counts."""
+    return BudgetFamily(budget.scope_type, budget.scope_key, budget.period, budget.timezone)
 
 
 def with_implicit_scopes(tenant: str, scopes: Mapping[str, str], model: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ A plan depends on configuration, scopes and model only, so it is built once and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -14,6 +14,7 @@ from shared.budgets.cells import Cell, CellFamily, cell_at
 from shared.budgets.matching import (
     ASSERTED_IDLE_MS,
     BudgetIndex,
+    budget_family,
     expire_at_ms,
     family_of,
     limit_nano_usd,
@@ -26,6 +27,7 @@ from shared.money import NANO_PER_USD
 ResolveTarget = Callable[[str, str], str | None]
 """The model that a rule's target means for a requested model (`cheapest` is resolved), or None when there is none."""
 
+CHEAPEST = "cheapest"
 FLAG_NOT_APPLICABLE, FLAG_PLAIN, FLAG_PASSED_OVER, FLAG_TARGET = "x", "0", "1", "2"
 
 
@@ -86,10 +88,11 @@ def build_plan(
         cell = cells.setdefault((family_of(budget), scope_key), len(cells))
         budgets.append(PlannedBudget(budget, cell))
     flags, holds = [], []
-    for candidate, mine in zip(candidates, applicable, strict=True):
+    for number, (candidate, mine) in enumerate(zip(candidates, applicable, strict=True)):
+        later = candidates[number + 1 :]
         flags.append(
             "".join(
-                _flag(budget, candidate, resolve) if (budget.id, key) in mine else FLAG_NOT_APPLICABLE
+                _flag(budget, candidate, later, index, resolve) if (budget.id, key) in mine else FLAG_NOT_APPLICABLE
                 for budget, key in matched.values()
             )
         )
@@ -111,7 +114,7 @@ def date_plan(plan: CheckPlan, index: BudgetIndex, instant_s: float) -> DatedPla
     cell_args = []
     for cell in cells:
         idle_ms = ASSERTED_IDLE_MS if index.is_asserted(plan.tenant, cell.family.scope_type) else 0
-        cell_args.append((expire_at_ms(cell), idle_ms, f"fam:{cell.family.id}"))
+        cell_args.append((expire_at_ms(cell), idle_ms))
     budget_args = [_budget_args(planned, limit) for planned, limit in zip(plan.budgets, limits, strict=True)]
     candidate_args = list(zip(plan.flags, plan.holds, strict=True))
     script_plan = msgspec.msgpack.encode(
@@ -125,7 +128,7 @@ def _budget_args(planned: PlannedBudget, limit_nano_usd: int) -> tuple[int | str
     budget = planned.budget
     stop = divmod(limit_nano_usd * budget.stop_ppm // PPM, NANO_PER_USD)
     degrade = divmod(limit_nano_usd * budget.degrade_ppm // PPM, NANO_PER_USD)
-    args = (planned.cell + 1, *stop, *degrade, budget.on_stop)
+    args = (planned.cell + 1, *stop, *degrade, budget.on_stop, f"fam:{budget_family(budget).id}")
     return (*args, carry_field(budget), budget.stop_ppm, budget.degrade_ppm) if budget.rollover else args
 
 
@@ -143,8 +146,23 @@ def _target(budget: Budget, model: str, resolve: ResolveTarget) -> str | None:
     return None
 
 
-def _flag(budget: Budget, candidate: str, resolve: ResolveTarget) -> str:
-    if _target(budget, candidate, resolve) is not None:
+def _flag(budget: Budget, candidate: str, later: Sequence[str], index: BudgetIndex, resolve: ResolveTarget) -> str:
+    """A candidate is passed over only for a later one: rules in a circle would leave nothing to serve."""
+    if _target(budget, candidate, resolve) in later:
         return FLAG_PASSED_OVER
-    is_target = any(rule.target in (candidate, "cheapest") for rule in budget.downgrade)
-    return FLAG_TARGET if is_target else FLAG_PLAIN
+    return FLAG_TARGET if _is_target(budget, candidate, index, resolve) else FLAG_PLAIN
+
+
+def _is_target(budget: Budget, candidate: str, index: BudgetIndex, resolve: ResolveTarget) -> bool:
+    """Whether some call that a rule of the budget matches is served by the candidate, be it by name or as the cheapest.
+
+    A model that no rule leads to must not pass the stop.
+    """
+    for rule in budget.downgrade:
+        if rule.target == candidate:
+            return True
+        if rule.target == CHEAPEST:
+            matched = (m for m in (candidate, *index.config.models) if any(fnmatchcase(m, s) for s in rule.sources))
+            if any((resolve(m, CHEAPEST) or m) == candidate for m in matched):
+                return True
+    return False

@@ -4,8 +4,8 @@
 --       then 3 learned estimates (strings, may repeat) per candidate model
 -- ARGV  1 hold TTL ms  2 bucket width ms  3 '1' = observe: hold even when refused  4 most client-asserted cells
 --       5 the plan in MessagePack, the same for every call of its kind: {cells, budgets, candidates, valid from ms, valid until ms}
---           cell       {expire-at ms (0 = never), idle ms (0 = not client-asserted), field of its family in meta}
---           budget     {cell number, stop $, stop nano, degrade $, degrade nano, on_stop (refuse|downgrade|allow)},
+--           cell       {expire-at ms (0 = never), idle ms (0 = not client-asserted)}
+--           budget     {cell number, stop $, stop nano, degrade $, degrade nano, on_stop (refuse|downgrade|allow), its family's field in meta},
 --                      with rollover also the carry field, stop ppm, degrade ppm
 --           candidate  {a flag per budget: x = does not apply, 0 = plain, 1 = passed over once degraded, 2 = a downgrade target,
 --                       a flag per cell: 1 = holds there}
@@ -26,7 +26,7 @@ local CHUNK = 48 -- ordinals per bits field: a Lua number is exact to 2^53
 -- An amount past 2^53 nano ($9 million) is not exact in a Lua number, so large ones travel as dollars and nanos.
 local function split(amount)
   local whole = tonumber(amount)
-  if whole > -2 ^ 51 and whole < 2 ^ 51 then return 0, whole end -- what is added to it stays exact too
+  if whole > -2 ^ 49 and whole < 2 ^ 49 then return 0, whole end -- what is added to it, even fourfold, stays exact
   local sign = 1
   if sub(amount, 1, 1) == '-' then sign, amount = -1, sub(amount, 2) end
   local digits = #amount
@@ -37,11 +37,19 @@ local function excess(dollars, nanos, limit_dollars, limit_nanos)
   return (dollars - limit_dollars) * 1e9 + (nanos - limit_nanos)
 end
 
+-- A fraction of a carry, which is never negative: floor(amount * ppm / 10^6) as dollars and nanos.
+local function share(amount, ppm)
+  local digits = #amount
+  local dollars = digits > 9 and tonumber(sub(amount, 1, digits - 9)) * ppm or 0
+  local nanos = tonumber(digits > 9 and sub(amount, digits - 8) or amount) * ppm
+  return floor(dollars / 1e6), (dollars % 1e6) * 1000 + floor(nanos / 1e6)
+end
+
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + floor(tonumber(clock[2]) / 1000)
 
 local wanted = {'gen', 'ready', 'horizon', 'wm', 'born'}
-for c = 1, n_cells do wanted[5 + c] = cells[c][3] end
+for b = 1, n_budgets do wanted[5 + b] = budgets[b][7] end
 local state = redis.call('HMGET', meta, unpack(wanted))
 local generation, born = state[1], tonumber(state[5])
 -- Empty is not zero: without `ready` the counters say nothing yet.
@@ -57,6 +65,8 @@ local live = floor((math.min(now, watermark) - ttl) / width)
 if live < horizon then live = horizon end
 if live > horizon then
   redis.call('HSET', meta, 'horizon', live)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. now) -- counters that Redis forgot, or their names pile up
+  redis.call('ZREMRANGEBYSCORE', asserted, '-inf', '(' .. now)
   local fields = redis.call('HGETALL', meta)
   for i = 1, #fields, 2 do
     local bucket = tonumber(string.match(fields[i], '^n:(%d+)$'))
@@ -88,7 +98,7 @@ for c = 1, n_cells do
     for i = 1, #fields, 2 do
       local bucket = tonumber(string.match(fields[i], '^h:(%d+)$'))
       if bucket and bucket < live then
-        redis.call('HINCRBY', cell, 'held', sub(fields[i + 1], 1, 1) == '-' and sub(fields[i + 1], 2) or '-' .. fields[i + 1])
+        if fields[i + 1] ~= '0' then redis.call('HINCRBY', cell, 'held', '-' .. fields[i + 1]) end -- '-0' is no integer
         redis.call('HDEL', cell, fields[i])
       elseif bucket and (not rest or bucket < rest) then
         rest = bucket
@@ -114,17 +124,19 @@ end
 
 local limits = {}
 for b = 1, n_budgets do
-  local c, stop_d, stop_n, degrade_d, degrade_n, on_stop, carry_field, stop_ppm, degrade_ppm = unpack(budgets[b])
+  local c, stop_d, stop_n, degrade_d, degrade_n, on_stop, _, carry_field, stop_ppm, degrade_ppm = unpack(budgets[b])
   local carry = '0'
   if carry_field then
     carry = redis.call('HGET', KEYS[FIRST_CELL + c], carry_field) or '0'
-    stop_n = stop_n + floor(tonumber(carry) * stop_ppm / 1e6)
-    degrade_n = degrade_n + floor(tonumber(carry) * degrade_ppm / 1e6)
+    local more_d, more_n = share(carry, stop_ppm)
+    stop_d, stop_n = stop_d + more_d, stop_n + more_n
+    more_d, more_n = share(carry, degrade_ppm)
+    degrade_d, degrade_n = degrade_d + more_d, degrade_n + more_n
   end
   carries[b] = carry
   -- A family that was not seeded from the ledger yet does not know what was spent: its budgets wait.
   limits[b] = {c = c, stop_d = stop_d, stop_n = stop_n, degrade_d = degrade_d, degrade_n = degrade_n,
-    on_stop = on_stop, seeded = state[5 + c]}
+    on_stop = on_stop, seeded = state[5 + b]}
 end
 
 -- 0 = fits, 1 = passed over by a downgrade rule, 2 = only calls in flight are in the way, 3 = spent
@@ -141,8 +153,8 @@ local function verdict(limit, flag, est_d, est_n, known)
   -- An estimate nobody has learned yet may be several times too low: such calls together hold at most a quarter of
   -- what is left, and one alone may always try.
   if not known and (held_d[c] > 0 or held_n[c] > 0) then
-    local left = -excess(spent_d[c], spent_n[c], limit.stop_d, limit.stop_n)
-    if ((held_d[c] + est_d) * 1e9 + held_n[c] + est_n) * 4 > left then return 2 end
+    local four_d, four_n = (held_d[c] + est_d) * 4, (held_n[c] + est_n) * 4
+    if excess(spent_d[c] + four_d, spent_n[c] + four_n, limit.stop_d, limit.stop_n) > 0 then return 2 end
   end
   return 0
 end

@@ -51,18 +51,16 @@ local answer = {'ok', generation or '', ready or '', went_back}
 for _, charge in ipairs(charges) do
   local cell, amount, expire_at, idle = KEYS[charge[1]], charge[2], charge[3], charge[4]
   local spent = redis.call('HINCRBY', cell, 'spent', amount)
-  if redis.call('HLEN', cell) == 1 then -- only `spent`: the cell may be new
-    if idle > 0 then
-      local clock = redis.call('TIME')
-      redis.call('ZADD', asserted, tonumber(clock[1]) * 1000 + idle, cell)
-      redis.call('PEXPIRE', cell, idle)
-    else
-      redis.call('ZADD', index, expire_at == 0 and '+inf' or expire_at, cell)
-      if expire_at ~= 0 then redis.call('PEXPIREAT', cell, expire_at) end
-    end
-  end
   local exact = spent > -2 ^ 53 and spent < 2 ^ 53
   answer[#answer + 1] = exact and string.format('%.0f', spent) or redis.call('HGET', cell, 'spent')
+  if idle > 0 then -- the silence starts anew at every use
+    local clock = redis.call('TIME')
+    redis.call('ZADD', asserted, tonumber(clock[1]) * 1000 + idle, cell)
+    redis.call('PEXPIRE', cell, idle)
+  elseif redis.call('HLEN', cell) == 1 then -- only `spent`: the cell may be new; one of long ago is gone at once
+    redis.call('ZADD', index, expire_at == 0 and '+inf' or expire_at, cell)
+    if expire_at ~= 0 then redis.call('PEXPIREAT', cell, expire_at) end
+  end
 end
 
 for _, release in ipairs(releases) do
@@ -75,7 +73,7 @@ for _, release in ipairs(releases) do
       redis.call('HSET', bits, field, string.format('%.0f', mask + bit))
       for _, number in ipairs(cells) do
         local cell, held = KEYS[number], 'h:' .. bucket
-        if redis.call('HEXISTS', cell, held) == 1 then
+        if amount ~= '0' and redis.call('HEXISTS', cell, held) == 1 then -- '-0' is no integer to Redis
           redis.call('HINCRBY', cell, held, '-' .. amount)
           redis.call('HINCRBY', cell, 'held', '-' .. amount)
         end

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from shared.budgets.breaker import CircuitBreaker
+from shared.config.model import DowngradeRule
 from shared.errors import Forbidden, StateUnavailable
 from shared.ledger.row import Position
 from shared.ledger.settlement import Entry, TenantSettler
@@ -78,8 +80,6 @@ async def test_config_may_turn_402_into_429_until_the_reset(client):
 
 async def test_from_the_degrade_threshold_on_the_cheaper_model_serves(client):
     """At 90 % used a matching rule changes the model, the hold is the cheaper estimate, and tools are switched off."""
-    from shared.config.model import DowngradeRule
-
     engine = await engine_of(
         client,
         budget("team:*", 10 * CALL, downgrade=(DowngradeRule(("b*",), "small"),), disable_tools=("web_search",)),
@@ -185,8 +185,6 @@ async def test_observe_mode_reports_what_it_would_have_done(client):
 
 async def test_on_stop_allow_only_alerts_and_downgrade_keeps_serving_the_cheap_model(client):
     """on_stop: allow lets everything pass; on_stop: downgrade serves rule targets past the stop, and nothing else."""
-    from shared.config.model import DowngradeRule
-
     rule = (DowngradeRule(("big",), "small"),)
     engine = await engine_of(
         client,
@@ -273,3 +271,83 @@ async def test_concurrent_checks_never_admit_more_than_fits(client):
     answers = await asyncio.gather(*(engine.check() for _ in range(200)))
     assert sum(answer.status == 200 for answer in answers) == 44
     assert await engine.spent_and_held() == (0, 44 * CALL)
+
+
+async def test_a_bucket_whose_holds_were_all_given_back_can_expire(client):
+    """Taking nothing off `held` was written -0, which Redis refuses: the scope would have failed for ever after."""
+    engine = Engine(client, config(budget("team:search", 10 * CALL)), hold_ttl_ms=0, bucket_ms=1)
+    await engine.open()
+    await engine.service.release((await engine.check()).reservation)
+    await asyncio.sleep(0.01)
+    await engine.store.set_watermark("acme", await engine.store.now_ms())
+    assert (await engine.check()).status == 200
+    assert await engine.spent_and_held() == (0, CALL)
+
+
+async def test_a_call_that_costs_nothing_can_be_given_back(client):
+    """An estimate of 0 is a reservation like any other; giving it back must not stop the batch it came in."""
+    engine = await engine_of(client, budget("team:search", 10 * CALL))
+    free = await engine.check(input_tokens=0, max_output_tokens=0)
+    assert await engine.service.release(free.reservation)
+    assert await engine.spent_and_held() == (0, 0)
+
+
+async def test_a_budget_added_beside_others_of_its_kind_waits_for_its_own_seeding(client):
+    """Spend of a team without a budget was never counted; another team's monthly budget must not vouch for it."""
+    first = budget("team:search", 100 * CALL)
+    engine = await engine_of(client, first)
+    engine.configure(config(first, budget("team:research", 0), version="v2"))
+    answer = await engine.check(scopes={"team": "research"})
+    assert (answer.status, answer.state) == (200, "stopped")
+    families = [family.id for family in engine.snapshot.index.families("acme")]
+    await engine.store.adjust("acme", await engine.store.cut("acme", []), [], families, ready=True)
+    assert (await engine.check(scopes={"team": "research"})).status == 402
+
+
+async def test_rules_in_a_circle_still_serve_a_model(client):
+    """big to small and small to big: once degraded the second serves, instead of a refusal that names no budget."""
+    circle = (DowngradeRule(("big",), "small"), DowngradeRule(("small",), "big"))
+    engine = await engine_of(client, budget("team:search", 10 * CALL, degrade_ppm=0, downgrade=circle))
+    assert (await engine.check()).model == "small"
+    assert (await engine.check(model="small")).model == "big"
+
+
+async def test_only_the_cheapest_model_passes_the_stop_when_the_rule_says_cheapest(client):
+    """A model that no rule matches must not slip past a hard stop because some other rule says `cheapest`."""
+    rule = (DowngradeRule(("big",), "cheapest"),)
+    engine = await engine_of(client, budget("team:search", 1, on_stop="downgrade", downgrade=rule))
+    assert (await engine.check()).model == "small"
+    assert (await engine.check(model="small")).status == 200
+    assert (await engine.check(model="other")).status == 402
+
+
+async def test_counters_of_ended_periods_leave_the_index(client):
+    """Their names would pile up for ever, hour by hour and user by user, in a Redis that never evicts."""
+    engine = Engine(client, config(budget("user:*", 10 * CALL, period="hour")), hold_ttl_ms=0, bucket_ms=1)
+    await engine.open()
+    await client.zadd("tk:{acme}:index", {"tk:{acme}:c:user:old|hour|UTC|0": 1})
+    await engine.store.set_watermark("acme", await engine.store.now_ms() + 1_000)
+    await engine.check(scopes={"user": "ada"})
+    names = await client.zrange("tk:{acme}:index", 0, -1)
+    assert [name.split(b"|")[0] for name in names] == [b"tk:{acme}:c:user:ada"]
+
+
+async def test_a_charge_to_a_period_of_long_ago_leaves_no_counter_behind(client):
+    """Expiring the counter before adding to it left it without an expiry, for ever."""
+    engine = await engine_of(client, budget("team:search", 10 * CALL))
+    late = row(CALL, Position("ns/usage/0", 1_000, 1), time_utc=datetime.now(UTC) - timedelta(days=400))
+    settler = TenantSettler(engine.store)
+    await settler.settle(engine.snapshot.index, "acme", [Entry(late.position, late, True, True, None)])
+    assert [name async for name in client.scan_iter("tk:{acme}:c:*")] == []
+
+
+async def test_a_session_that_is_only_charged_stays_alive(client):
+    """Use restarts the idle time of a client-asserted scope; without it a busy session would lose its spend."""
+    engine = await engine_of(client, budget("session:*", 10 * CALL, period="day"))
+    settler = TenantSettler(engine.store)
+    for sequence in (1, 2):
+        charged = row(1, Position("ns/usage/0", 1_000, sequence), id=str(sequence), scopes={"session": "s"})
+        await settler.settle(engine.snapshot.index, "acme", [Entry(charged.position, charged, True, True, None)])
+        [name] = [name async for name in client.scan_iter("tk:{acme}:c:*")]
+        assert await client.pttl(name) > 23 * 3_600_000
+        await client.pexpire(name, 60_000)
