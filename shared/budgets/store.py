@@ -202,10 +202,11 @@ class BudgetStore:
         await self.settle(reservation.tenant, SettleBatch("", None, None, None, False, (), (reservation,), {}))
 
     async def begin(self, tenant: str, generation: str, positions: Iterable[Position]) -> str:
-        """Open a generation where there is none and set missing marks; returns the generation in force."""
+        """Open a generation where there is none and raise marks to these positions; returns the generation in force."""
         keys = tenant_keys(tenant)
         args = [str(part) for position in positions for part in position]
-        return cast("bytes", await self._begin.call(self._redis, [keys.meta, keys.marks], [generation, *args])).decode()
+        head = [generation, POSITION_SLACK_MS]
+        return cast("bytes", await self._begin.call(self._redis, [keys.meta, keys.marks], [*head, *args])).decode()
 
     async def cut(self, tenant: str, cells: Sequence[Cell]) -> Cut:
         """Read the counters of these cells and all marks at one instant."""
