@@ -55,9 +55,16 @@ class Engine:
     """The services over one Redis client and one configuration."""
 
     def __init__(
-        self, client: Any, configuration: Config, *, hold_ttl_ms: int = 60_000, bucket_ms: int = 1_000
+        self,
+        client: Any,
+        configuration: Config,
+        *,
+        hold_ttl_ms: int = 60_000,
+        bucket_ms: int = 1_000,
+        default_output_tokens: int = 100,
     ) -> None:
         self.client = client
+        self.default_output_tokens = default_output_tokens
         self.configure(configuration)
         self.store = BudgetStore(client, hold_ttl_ms, bucket_ms)
         self.signer = ReservationSigner([b"test-key"])
@@ -65,7 +72,7 @@ class Engine:
             lambda: self.snapshot,
             self.store,
             self.signer,
-            default_output_tokens=100,
+            default_output_tokens=default_output_tokens,
             timeout_seconds=5,
             stalled_ingest_ms=3_600_000,
         )
@@ -102,9 +109,9 @@ class Engine:
         return 0, 0
 
 
-async def flushed(url: str) -> Any:
-    """The product's own client of an emptied server."""
-    client = open_redis(Settings(redis_url=url, redis_timeout_seconds=5))
+async def flushed(url: str, *, cluster: bool = False) -> Any:
+    """The product's own client of an emptied server or cluster."""
+    client = open_redis(Settings(redis_url=url, redis_cluster=cluster, redis_timeout_seconds=5))
     await client.flushall()
     return client
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from shared.ledger.deadletters import DeadLetters
+from shared.ledger.hours import HourIndex
 from shared.ledger.ingest import Delivery, IngestService
 from shared.ledger.outbox import Outbox
 from shared.ledger.repair import RepairService
@@ -28,20 +29,23 @@ class Stack(Engine):
     """The engine with its ledger. `hub_ends` says what the hub would answer about its partitions."""
 
     hub_ends: Sequence[PartitionState] = ()
+    hours: HourIndex | None = None  # None: the product's own waiting times before an hour is rolled up
 
     @classmethod
-    async def start(cls, client: Any, storage: str, configuration: Any, **options: Any) -> Stack:
-        """Open fresh tables and wire the services."""
+    async def start(
+        cls, client: Any, storage: str, configuration: Any, *, prefix: str | None = None, **options: Any
+    ) -> Stack:
+        """Open the tables of `prefix`, fresh ones when it is None, and wire the services."""
         stack = cls(client, configuration, **options)
-        settings = Settings(storage_connection=storage, table_prefix=f"t{uuid.uuid4().hex[:12]}")
-        stack.tables = await open_tables(settings)
+        stack.prefix = prefix or f"t{uuid.uuid4().hex[:12]}"
+        stack.tables = await open_tables(Settings(storage_connection=storage, table_prefix=stack.prefix))
         stack.wire()
         return stack
 
     def wire(self) -> None:
         """New services over the same stores: what a restarted worker has."""
         tables = self.tables
-        self.ledger = LedgerStore(tables)
+        self.ledger = LedgerStore(tables, self.hours)
         self.dead_letters = DeadLetters(tables.deadletters, tables.bodies)
         self.outbox = Outbox(tables.outbox)
         self.state = ProcessingState(tables.state)
@@ -54,7 +58,7 @@ class Stack(Engine):
             self.dead_letters,
             self.outbox,
             self.state,
-            default_output_tokens=100,
+            default_output_tokens=self.default_output_tokens,
         )
         self.repair = RepairService(
             lambda: self.snapshot, self.store, self.ledger, self.settler, self.state, self.outbox, self._ends, "usage"
