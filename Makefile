@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench check-config help
+.PHONY: run test lint format bench bench-litellm check-config help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -25,7 +25,7 @@ format: $(READY) ## let ruff put the code into shape
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(READY) ## measure against a baseline in the same run
+bench: $(READY) ## measure against a baseline in the same run (BENCH="engine scale" for some)
 	@for part in bench/[a-z]*.py; do name=$$(basename "$$part" .py); echo "== $$name"; $(PY) -m "bench.$$name"; done
 
 check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, line and field of every problem

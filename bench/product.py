@@ -54,6 +54,7 @@ class Product:
     """Checks and settles one tenant through the services the functions use."""
 
     def __init__(self, redis_url: str, config: Config) -> None:
+        self.started_utc = datetime.now(UTC)
         self.client: Any = open_redis(Settings(redis_url=redis_url, redis_timeout_seconds=10))
         pricer = Pricer(PriceBook.load(), config)
         self.snapshot = Snapshot(config, pricer, Router(config, pricer))
