@@ -32,15 +32,16 @@ _OBJECT_ID = ("oid", f"{_SCHEMAS}microsoft.com/identity/claims/objectidentifier"
 _ROLE = ("roles", "role", f"{_SCHEMAS}microsoft.com/ws/2008/06/identity/claims/role")
 _GROUP = ("groups", f"{_SCHEMAS}xmlsoap.org/claims/Group")
 _APP_ID = ("azp", "appid")  # tokens of version 2 and 1
+_DELEGATED = ("scp", f"{_SCHEMAS}microsoft.com/identity/claims/scope")
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """The authenticated caller. A person has no `app_id` of interest, a managed identity no `groups`."""
+    """The authenticated caller."""
 
     roles: frozenset[str] = frozenset()
     oid: str | None = None  # Entra object id of the user or the service principal
     groups: frozenset[str] = frozenset()  # object ids; Entra leaves them out of tokens of people in very many groups
-    app_id: str | None = None
+    app_id: str | None = None  # of an app that calls as itself
 
     def has_any(self, roles: Iterable[str]) -> bool:
         """Whether one of the roles was assigned."""
@@ -49,8 +50,7 @@ class Principal(msgspec.Struct, frozen=True):
     def identity(self) -> str:
         """The stable id that usage sources and corrections are bound to.
 
-        The object id comes first: in a token that a person's app obtained, the app id is shared by all its users.
-        Raises NotAuthenticated when the principal names neither, because then nothing could be attributed to anyone.
+        Raises NotAuthenticated when the principal names none, because then nothing could be attributed to anyone.
         """
         identity = self.oid or self.app_id
         if identity is None:
@@ -106,11 +106,14 @@ def _decode_principal(header: str) -> Principal:
     if found.auth_typ != _ENTRA:
         # Another provider's claims may be chosen by the user, so a role among them proves nothing.
         raise NotAuthenticated(f"callers sign in with Microsoft Entra ID, not {found.auth_typ[:40]!r}")
+    # In a person's token the app id says only through which app they signed in: all its users share it, and it makes
+    # nobody a member of the team that owns the app.
+    is_app = not _values(found, _DELEGATED)
     return Principal(
         roles=_values(found, _ROLE),
         oid=_value(found, _OBJECT_ID),
         groups=_values(found, _GROUP),
-        app_id=_value(found, _APP_ID),
+        app_id=_value(found, _APP_ID) if is_app else None,
     )
 
 

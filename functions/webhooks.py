@@ -30,5 +30,5 @@ async def post_helicone(call: Call) -> Answer:
         raise InvalidRequest("team: the webhook's address must name at least one scope, as ?team=search", param="team")
     signature = call.request.headers.get(SIGNATURE_HEADER)
     prefix = source_prefix(call.principal)
-    await call.services.helicone.take(body, signature, tenant.id, scopes, prefix, datetime.now(UTC))
+    await call.services.helicone.take(body, signature, tenant, scopes, prefix, datetime.now(UTC))
     return Answer(status=204)

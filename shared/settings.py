@@ -205,6 +205,8 @@ def _environment(read: _Reader) -> str:
     value = read.text("TOLLKEEPER_ENV") or "production"
     if value not in ("development", "production"):
         read.problems.append(f"TOLLKEEPER_ENV: expected development or production, got {value!r}")
+    if value == "development" and read.text("WEBSITE_INSTANCE_ID"):  # which only Azure sets
+        read.problems.append("TOLLKEEPER_ENV: is development on Azure, where every caller would be an admin; remove it")
     return value
 
 

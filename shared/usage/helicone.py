@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from shared.config.model import Tenant
 from shared.errors import NotAuthenticated
 from shared.usage.build import partition_key, usage_event_bytes
 from shared.usage.events import Identifier, Label, Milliseconds, TokenCount, decode_event
@@ -82,19 +83,23 @@ class HeliconeWebhook:
         self,
         body: bytes,
         signature: str | None,
-        tenant: str,
+        tenant: Tenant,
         scopes: Mapping[str, str],
         source_prefix: str | None,
         now_utc: datetime,
     ) -> None:
         """Publish the webhook's call. Taking the same one again publishes the same bytes, which the ledger drops.
 
+        The user that Helicone's client named is a scope only where the tenant lets clients assert users.
+
         Raises NotAuthenticated for a wrong signature, EventRejected for what cannot be billed.
         """
         if self._secret is not None and not is_signed(body, signature, self._secret):
             raise NotAuthenticated(f"{SIGNATURE_HEADER} does not match the body", code="signature_invalid")
         call = read_call(body)
-        data = usage_data(call, tenant, scopes)
+        if call.user_id and "user" in tenant.client_asserted_scopes:
+            scopes = {"user": call.user_id, **scopes}
+        data = usage_data(call, tenant.id, scopes)
         source = _SOURCE if source_prefix is None else f"{source_prefix}/{_SOURCE}"
         heard_utc = await self._first_heard.time(source, call.request_id, now_utc)
         event = usage_event_bytes(source, call.request_id, began_utc(call, heard_utc), data)

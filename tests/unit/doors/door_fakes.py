@@ -30,7 +30,7 @@ CONFIG = Config(
     tenants={
         "default": Tenant(id="default"),
         "contoso": Tenant(id="contoso", finance=frozenset({"finance-group"})),
-        "fabrikam": Tenant(id="fabrikam"),
+        "fabrikam": Tenant(id="fabrikam", client_asserted_scopes=frozenset({"user"})),
     },
     teams={
         "search": Team(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from door_fakes import Doors, encode_principal, principal
 
 from functions.auth import LOCAL_DEVELOPER, Principal, authenticate
-from shared.errors import ConfigInvalid, NotAuthenticated
+from shared.errors import NotAuthenticated
 from shared.settings import Settings
 
+ROOT = Path(__file__).parents[3]
 PRODUCTION = Settings(environment="production", auth_enabled=True)
 ADMIN_DOORS = ("budget_reset", "dead_letters", "dead_letters_replay")
 ROLES_OF_DOORS = {
@@ -98,15 +103,45 @@ def test_long_and_short_claim_names_mean_the_same() -> None:
     )
 
 
+def test_signing_in_through_a_teams_app_does_not_make_a_member_of_the_team() -> None:
+    """A delegated token (it carries `scp`) names the app of the sign-in page; only an app calling as itself is it."""
+    claims = [{"typ": t, "val": v} for t, v in (("oid", "bob"), ("azp", "search-app"), ("scp", "user_impersonation"))]
+    assert authenticate(encode_principal({"auth_typ": "aad", "claims": claims}), PRODUCTION).app_id is None
+    assert authenticate(encode_principal({"auth_typ": "aad", "claims": claims[:2]}), PRODUCTION).app_id == "search-app"
+
+
 def test_development_without_principal_is_the_local_developer() -> None:
     """On the laptop a plain request may do everything."""
     assert authenticate(None, Settings(environment="development")) is LOCAL_DEVELOPER
 
 
-def test_app_does_not_start_outside_development_without_platform_authentication() -> None:
-    """Refusing every request later would be found by the first user; refusing to start is found by the deployment."""
-    with pytest.raises(ConfigInvalid, match="WEBSITE_AUTH_ENABLED"):
-        Settings(environment="production", auth_enabled=False).require_platform_auth()
+AZURE = {
+    "REDIS_URL": "rediss://x.redis.azure.net:10000",
+    "EventHubs__fullyQualifiedNamespace": "x.servicebus.windows.net",
+    "LEDGER_TABLES_ENDPOINT": "https://x.table.core.windows.net",
+    "LEDGER_BLOBS_ENDPOINT": "https://x.blob.core.windows.net",
+    "RESERVATION_KEYS": "k" * 32,
+    "WEBSITE_INSTANCE_ID": "0123",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"WEBSITE_AUTH_ENABLED": "True"}, None),
+        ({}, "WEBSITE_AUTH_ENABLED"),
+        ({"WEBSITE_AUTH_ENABLED": "False"}, "WEBSITE_AUTH_ENABLED"),
+        ({"WEBSITE_AUTH_ENABLED": "True", "TOLLKEEPER_ENV": "development"}, "TOLLKEEPER_ENV"),
+    ],
+)
+def test_app_starts_on_azure_only_behind_platform_authentication(change: dict[str, str], problem: str | None) -> None:
+    """Refusing requests later would be found by the first user; refusing to start is found by the deployment. And the
+    development mode, in which everybody is admin, cannot be deployed at all."""
+    env = {name: value for name, value in os.environ.items() if name not in ("TOLLKEEPER_ENV", "WEBSITE_AUTH_ENABLED")}
+    command = [sys.executable, "-c", "import function_app; print('started')"]
+    run = subprocess.run(command, cwd=ROOT, env={**env, **AZURE, **change}, capture_output=True, text=True, check=False)
+    assert (run.returncode == 0) == (problem is None), run.stderr
+    assert problem is None or f"{problem}:" in run.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ADMIN_DOORS[1:])

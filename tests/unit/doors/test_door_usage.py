@@ -230,6 +230,18 @@ async def test_helicone_ids_are_bound_to_the_caller_too(doors: Doors, helicone: 
     assert published(helicone)[0].source == "http/stranger/helicone"
 
 
+async def test_helicone_user_counts_only_where_clients_may_assert_users(
+    doors: Doors, helicone: SimpleNamespace
+) -> None:
+    """Anybody can write a user id into Helicone's header; contoso does not believe it, fabrikam does."""
+    await doors.call("helicone", body=WEBHOOK, query=TEAM)
+    await doors.call("helicone", body=WEBHOOK, query={"tenant": "fabrikam", "team": "fab"})
+    assert [each.data.scopes for each in published(helicone)] == [
+        {"team": "search"},
+        {"team": "fab", "user": "user-123"},
+    ]
+
+
 async def test_wrong_helicone_signature_is_refused(doors: Doors, services: SimpleNamespace) -> None:
     """With a secret configured the body must be signed with it; the right signature passes."""
     services.helicone = HeliconeWebhook(services.publisher, Memory(), "hush")
