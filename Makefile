@@ -26,7 +26,11 @@ format: $(READY) ## let ruff put the code into shape
 	@$(PY) -m ruff format .
 
 bench: $(READY) ## measure against a baseline in the same run (BENCH="engine scale" for some)
-	@for part in bench/[a-z]*.py; do name=$$(basename "$$part" .py); echo "== $$name"; $(PY) -m "bench.$$name"; done
+	@$(PY) -m bench $(BENCH)
+
+bench-litellm: $(READY) ## the budget cycle beside LiteLLM's (installs it once, into a virtualenv of its own)
+	@$(PY) -m bench.litellm_runner
+	@$(PY) -m bench engine
 
 check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, line and field of every problem
 	@$(PY) -m shared.config check $(CONFIG_DIR)
