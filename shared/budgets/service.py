@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
+from shared.budgets.connect import is_outage
 from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.request import CheckRequest, require_allowed_model, resolve_caller
 from shared.budgets.reservation import Reservation, ReservationSigner
@@ -99,7 +100,7 @@ class BudgetService:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._store.release(reservation)
         except Exception as error:
-            if not _is_redis_error(error):
+            if not is_outage(error):
                 raise
             raise self._unavailable() from error
         return True
@@ -116,7 +117,7 @@ class BudgetService:
             async with asyncio.timeout(self._timeout_seconds):
                 reply = await self._store.check(prepared.keys, prepared.dated.script_plan, candidates, observe)
         except Exception as error:
-            if not _is_redis_error(error):
+            if not is_outage(error):
                 raise
             self._breaker.failed()
             log.warning("redis_unavailable", extra={"tenant": tenant.id, "error": str(error) or type(error).__name__})
@@ -301,13 +302,6 @@ class BudgetService:
             "The budget counters cannot be read right now and this tenant fails closed. Retry shortly.",
             retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS,
         )
-
-
-def _is_redis_error(error: Exception) -> bool:
-    """Whether an exception is the client's or the network's; anything else is a fault of ours and must surface."""
-    from redis.exceptions import RedisError
-
-    return isinstance(error, RedisError | OSError | TimeoutError)
 
 
 def _figures(dated: DatedPlan, numbers: Sequence[int]) -> list[BudgetFigures]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from shared.budgets.cells import Cell, parse_cell
-from shared.budgets.connect import MAX_CONNECTIONS
+from shared.budgets.connect import MAX_CONNECTIONS, is_refusal
 from shared.budgets.matching import expire_at_ms
 from shared.budgets.reservation import Reservation
 from shared.budgets.trips import RedisClient, SharedTrips
@@ -279,15 +279,30 @@ class BudgetStore:
         """Whether the counter was ever touched and is still kept."""
         return bool(await self._redis.execute_command("EXISTS", tenant_keys(tenant).cell(cell.id)))
 
-    async def set_carry(self, tenant: str, cell: Cell, field: str, carry_nano_usd: int) -> None:
-        """Record what a rollover budget carried into the cell's period."""
-        await self._redis.execute_command("HSET", tenant_keys(tenant).cell(cell.id), field, carry_nano_usd)
+    async def set_carry(
+        self, tenant: str, cell: Cell, field: str, carry_nano_usd: int, *, asserted: bool = False
+    ) -> None:
+        """Record what a rollover budget carried into the cell's period. A client-asserted cell keeps its idle time."""
+        key, expire_at = tenant_keys(tenant).cell(cell.id), expire_at_ms(cell)
+        await self._redis.execute_command("HSET", key, field, carry_nano_usd)
+        if expire_at and not asserted:
+            await self._redis.execute_command("PEXPIREAT", key, expire_at)
+
+    async def forget_families(self, tenant: str, families: Iterable[str]) -> None:
+        """Families that no budget needs any more count as unseeded from now on."""
+        fields = [f"fam:{family}" for family in families]
+        await self._redis.execute_command("HDEL", tenant_keys(tenant).meta, *fields)
 
     async def eviction_policy(self) -> str:
-        """The server's maxmemory-policy; anything but noeviction may silently forget spending."""
-        raw = await self._redis.execute_command("CONFIG GET", "maxmemory-policy")
-        pairs = dict(_pairs(raw))
-        return str(next(iter(pairs.values()), b"").decode()) if pairs else ""
+        """The server's maxmemory-policy, or an empty text where it does not say, as managed ones may not."""
+        try:
+            raw = await self._redis.execute_command("CONFIG GET", "maxmemory-policy")
+        except Exception as error:
+            if is_refusal(error):
+                return ""
+            raise
+        values = [value for _, value in _pairs(raw)]  # redis-py decodes the reply to this command
+        return str(values[0]) if values else ""
 
     async def now_ms(self) -> int:
         """Redis's own clock: the one that holds are timed by."""

@@ -25,6 +25,12 @@ from shared.usage.rejected import EventRejected
 
 log = logging.getLogger("tollkeeper.ingest")
 
+# Words of Redis's errors. redis-py takes some out of the text and names a class after them; old servers wrap them.
+_PASSING = (
+    *("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASKERROR", "READONLY"),
+    *("OOM", "OUTOFMEMORY", "NOREPLICAS", "BUSY", "MISCONF"),
+)
+
 
 class Delivery(NamedTuple):
     """One event as the hub delivered it."""
@@ -208,6 +214,5 @@ class IngestService:
 
 def _is_passing(error: Exception) -> bool:
     """Whether a server's error will go away by itself: starting up, failing over, full, read-only for now."""
-    passing = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "OOM", "NOREPLICAS", "BUSY", "MISCONF")
     text = f"{type(error).__name__} {error}".upper()
-    return any(word in text for word in passing)
+    return any(word in text for word in _PASSING)

@@ -124,24 +124,55 @@ class RepairService:
         self._partitions = partitions
         self._hub = hub
         self._expired_seen: dict[str, int] = {}
+        self._policy_known = False
 
     async def run(self) -> list[RepairReport]:
-        """One look at every tenant; repairs those that need it. Raises when a dependency is away."""
+        """One look at every tenant; repairs those that need it.
+
+        What fails for one tenant, or because the hub does not answer, keeps no other from being repaired; it is raised
+        in the end, several errors as an ExceptionGroup.
+        """
         snapshot = self._snapshot()
-        reports = []
+        reports: list[RepairReport] = []
+        failed: list[Exception] = []
+        if not self._policy_known:
+            await self._alert_eviction()
         durable = await self._state.dirty_tenants()
-        watermark_ms = await self._watermark_ms()
+        watermark_ms = None
+        try:
+            watermark_ms = await self._watermark_ms()
+        except Exception as error:
+            log.exception("watermark_unknown")
+            failed.append(error)
         for tenant in snapshot.config.tenants:
-            state = await self._store.state(tenant)
-            reason = "marked dirty" if tenant in durable else _why(state, snapshot, tenant)
-            if reason:
-                reports.append(await self.reconcile(tenant, reason))
-                if tenant in durable:
-                    await self._state.clear_dirty(tenant)
-            if watermark_ms is not None:
-                await self._store.set_watermark(tenant, watermark_ms)
-            await self._alert_expired_holds(tenant, state)
-            await self._carry_over(snapshot, tenant)
+            try:
+                reports += await self._look_after(snapshot, tenant, tenant in durable, watermark_ms)
+            except Exception as error:
+                log.exception("repair_failed", extra={"tenant": tenant})
+                failed.append(error)
+                if isinstance(error, TimeoutError):  # of the store; the others would wait as long, one after the other
+                    break
+        if failed:
+            raise failed[0] if len(failed) == 1 else ExceptionGroup("repair was incomplete", failed)
+        return reports
+
+    async def _look_after(
+        self, snapshot: Snapshot, tenant: str, marked: bool, watermark_ms: int | None
+    ) -> list[RepairReport]:
+        state = await self._store.state(tenant)
+        reports = []
+        if reason := "marked dirty" if marked else _why(state, snapshot, tenant):
+            reports.append(await self.reconcile(tenant, reason))
+            if marked:
+                await self._state.clear_dirty(tenant)
+        # Nothing is charged for a family whose last budget is gone. Should one come back, it must be seeded again.
+        gone = state.families - {family.id for family in snapshot.index.families(tenant)}
+        if gone:
+            await self._store.forget_families(tenant, gone)
+        if watermark_ms is not None:
+            await self._store.set_watermark(tenant, watermark_ms)
+        await self._alert_expired_holds(tenant, state)
+        await self._carry_over(snapshot, tenant)
         return reports
 
     async def reconcile(self, tenant: str, reason: str = "scheduled") -> RepairReport:
@@ -186,8 +217,11 @@ class RepairService:
         cells = list(wanted.values())
         chunks = [cells[i : i + _CELLS_PER_CUT] for i in range(0, len(cells), _CELLS_PER_CUT)] or [[]]
         changes: list[Applied] = []
+        dirty_seen: str | None = None
         for number, chunk in enumerate(chunks, start=1):
             cut = await self._store.cut(tenant, chunk)
+            dirty_seen = cut.dirty if dirty_seen is None else dirty_seen
+            cut = cut._replace(dirty=dirty_seen)  # what got dirty after the first chunk was read stays dirty
             sums = await self._ledger_sums(snapshot.index, tenant, wanted, cut, now_s)
             unread = {cell_id: cell for cell_id, cell in sums.items() if cell_id not in wanted}
             if unread:
@@ -260,6 +294,14 @@ class RepairService:
                 behind.append(reached.enqueued_ms)
         return min(behind, default=now_ms)
 
+    async def _alert_eviction(self) -> None:
+        """Alert once when Redis would evict under pressure: what it forgets looks like a budget nobody has used."""
+        policy = await self._store.eviction_policy()
+        self._policy_known = True
+        if policy not in ("", "noeviction"):
+            log.error("redis_evicts", extra={"policy": policy})
+            await self._outbox.add_once(f"redis_evicts|{policy}", "redis_evicts", {"policy": policy})
+
     async def _alert_expired_holds(self, tenant: str, state: TenantState) -> None:
         """Count holds that expired without a usage event: calls that crashed, or events that were lost."""
         seen = self._expired_seen.get(tenant, 0)
@@ -292,7 +334,8 @@ class RepairService:
                 limit = limit_nano_usd(budget, before.start_s, snapshot.config)
                 cap = budget.rollover_cap_nano if budget.rollover_cap_nano is not None else limit
                 carry = max(0, min(cap, limit + carries.get(carry_field(budget), 0) - spent)) if known else 0
-                await self._store.set_carry(tenant, cell, carry_field(budget), carry)
+                asserted = idle_ms(snapshot.index, tenant, cell) > 0
+                await self._store.set_carry(tenant, cell, carry_field(budget), carry, asserted=asserted)
 
 
 def _why(state: TenantState, snapshot: Snapshot, tenant: str) -> str | None:

@@ -56,6 +56,7 @@ class TenantSettler:
         stream, last = entries[0].position.stream, entries[-1].position
         releases = [entry.held for entry in entries if entry.held is not None]
         pending, below_mark = list(entries), False
+        before: list[Entry] = []  # applied by an earlier run, which may have died before it could notify
         while pending:
             batch = self._batch(index, tenant, pending, releases, below_mark)
             settled = await self._store.settle(tenant, batch)
@@ -63,16 +64,25 @@ class TenantSettler:
                 if settled.went_back:
                     log.error("redis_lost_marks", extra={"tenant": tenant, "stream": stream})
                 self._last_seen[tenant, stream] = last
-                return _applied(batch, settled)
+                return [*await self._standing(index, tenant, before), *_applied(batch, settled)]
             mark = settled.overlap
             applied = [entry for entry in pending if entry.position.at_or_before(mark)]
             # A row that is new although the mark has passed it was skipped by an earlier run: a reconciliation must
             # find it, for no settlement will.
             below_mark = below_mark or any(entry.fresh and entry.counts for entry in applied)
             pending = [entry for entry in pending if not entry.position.at_or_before(mark)]
+            before += applied
         if releases or below_mark:
             await self._store.settle(tenant, SettleBatch("", None, None, None, below_mark, (), releases, {}))
-        return []
+        return await self._standing(index, tenant, before)
+
+    async def _standing(self, index: BudgetIndex, tenant: str, entries: Sequence[Entry]) -> list[Applied]:
+        """What the counters of entries that were applied before show now, as if they had just got there from zero.
+
+        A notice that a crash kept from the outbox is added then; all others are there already under the same key.
+        """
+        cells = {cell.id: cell for entry in entries if entry.counts for cell in cells_of_row(index, entry.row)}
+        return [Applied(cell, 0, (await self._store.figures(tenant, cell))[0]) for cell in cells.values()]
 
     def _batch(
         self,
