@@ -163,7 +163,10 @@ def _failure(error: Exception, name: str, request_id: str) -> Answer:
 
 
 def _mapped(error: TollkeeperError) -> Answer:
-    return Answer(error.body(), error.http_status, error.headers())
+    headers = error.headers()
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"  # HTTP asks for it, and some clients fetch a token only when told so
+    return Answer(error.body(), error.http_status, headers)
 
 
 def _is_outage(error: Exception) -> bool:

@@ -70,6 +70,7 @@ async def test_production_refuses_a_request_without_principal(
     reply = await doors.call(name)
     assert (reply.status, reply.code) == (401, "not_authenticated")
     assert reply.json["error"]["type"] == "authentication_error"
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("header", ["none", "", "e30=", "!!!", base64.b64encode(b'{"claims": 7}').decode(), "e30"])
