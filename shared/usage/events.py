@@ -23,6 +23,7 @@ from shared.usage.tokens import MAX_TOKENS, count_tokens
 USAGE_TYPE = "tollkeeper.usage.v1"
 GRANT_TYPE = "tollkeeper.grant.v1"
 MAX_EVENT_BYTES = 256 * 1024
+MAX_RESERVATION = 64 * 1024  # a token names every counter it holds, and callers may choose long keys
 MAX_IDENTIFIER_CHARS = 512
 MAX_AHEAD = timedelta(minutes=5)  # further ahead is a broken clock, and would be billed to a period not yet open
 
@@ -49,7 +50,7 @@ class UsageData(Struct, kw_only=True):
     streamed: bool = False
     status: Annotated[int, Meta(ge=0, le=999)] = 200  # 0: the backend was never reached
     usage: dict[str, Any] | None = None
-    reservation: Annotated[str, Meta(max_length=4096)] | None = None
+    reservation: Annotated[str, Meta(max_length=MAX_RESERVATION)] | None = None
     input_tokens_estimate: TokenCount | None = None
     max_output_tokens: TokenCount | None = None
     latency_ms: Milliseconds | None = None

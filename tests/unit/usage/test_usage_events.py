@@ -194,7 +194,7 @@ def test_an_unusable_time_is_refused(time: object) -> None:
         (event({"model": "x" * 129}), "invalid_event", "data.model"),
         (event({"model": "a\u0000b"}), "invalid_event", "data.model"),
         (event({"region": "we\r\nst"}), "invalid_event", "data.region"),
-        (event({"reservation": "x" * 4097}), "invalid_event", "data.reservation"),
+        (event({"reservation": "x" * (64 * 1024 + 1)}), "invalid_event", "data.reservation"),
         (event({"usage": [1]}), "invalid_event", "data.usage"),
         (event({"status": "200"}), "invalid_event", "data.status"),
         (event({"streamed": 1}), "invalid_event", "data.streamed"),
