@@ -69,7 +69,9 @@ async def _users(server: RedisServer) -> None:
         await _make_cells(product, made, users)
         made, name = users, f"{users:,} users"
         memory[name] = resident_mib(server.process.pid)
-        await _round(product, next(numbers), users)
+        for _ in range(6):
+            await _round(product, next(numbers), users)
+        await asyncio.sleep(3)
         for _ in range(ROUNDS):
             loads[name].append(await _round(product, next(numbers), users))
     _print(loads, f"{USERS[0]:,} users")

@@ -52,6 +52,10 @@ class BudgetIndex:
             for key in (scope_key, "*") if scope_key != "*" else ("*",):
                 yield from self._exact.get((owner, scope_type, key), ())
 
+    def names(self, tenant: str, scope_type: str, scope_key: str) -> bool:
+        """Whether some budget is on this very scope; if none is, the key decides nothing but the counter's name."""
+        return any((owner, scope_type, scope_key) in self._exact for owner in (tenant, None))
+
     def of_cell(self, tenant: str, cell: Cell) -> list[Budget]:
         """The budgets whose spending this cell counts."""
         family = cell.family
@@ -95,6 +99,9 @@ def family_of(budget: Budget) -> CellFamily:
 def budget_family(budget: Budget) -> BudgetFamily:
     """What must have been seeded before the budget counts."""
     return BudgetFamily(budget.scope_type, budget.scope_key, budget.period, budget.timezone)
+
+
+IMPLICIT_TYPES = ("tenant", "model")
 
 
 def with_implicit_scopes(tenant: str, scopes: Mapping[str, str], model: str) -> dict[str, str]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.budgets.cells import Cell, CellFamily, cell_at
 from shared.budgets.matching import (
     ASSERTED_IDLE_MS,
+    IMPLICIT_TYPES,
     BudgetIndex,
     budget_family,
     expire_at_ms,
@@ -121,6 +123,18 @@ def date_plan(plan: CheckPlan, index: BudgetIndex, instant_s: float) -> DatedPla
         (cell_args, budget_args, candidate_args, valid_from_s * 1000, valid_until_s * 1000)
     )
     return DatedPlan(plan, cells, limits, valid_from_s, valid_until_s, script_plan)
+
+
+def for_scopes(dated: DatedPlan, scopes: Mapping[str, str]) -> DatedPlan:
+    """The plan made for one call, for another with the same scope types and other keys."""
+    cells = tuple(
+        cell
+        if cell.family.scope_type in IMPLICIT_TYPES
+        else cell_at(cell.family, scopes[cell.family.scope_type], cell.period)
+        for cell in dated.cells
+    )
+    plan = replace(dated.plan, cells=tuple((cell.family, cell.scope_key) for cell in cells))
+    return replace(dated, plan=plan, cells=cells)
 
 
 def _budget_args(planned: PlannedBudget, limit_nano_usd: int) -> tuple[int | str, ...]:

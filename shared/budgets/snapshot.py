@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 
 from shared.budgets.estimates import learning_levels
 from shared.budgets.matching import BudgetIndex
-from shared.budgets.plan import CheckPlan, DatedPlan, build_plan, date_plan
+from shared.budgets.plan import CheckPlan, DatedPlan, build_plan, date_plan, for_scopes
 from shared.budgets.store import tenant_keys
 from shared.config.model import Config
 from shared.pricing.pricer import Pricer
 from shared.routing.router import Router
 
-_PLANS_KEPT = 20_000
+_PLANS_KEPT = 10_000
+_Kind = tuple[str, tuple[tuple[str, str], ...], str]  # tenant, scopes, model
 
 
 class PreparedCheck:
@@ -43,8 +43,8 @@ class Snapshot:
         self.index = BudgetIndex(config)
         self.pricer = pricer
         self.router = router
-        self._plan = lru_cache(maxsize=_PLANS_KEPT)(self._build_plan)
-        self._prepared: dict[tuple[str, tuple[tuple[str, str], ...], str], PreparedCheck] = {}
+        self._prepared: dict[_Kind, PreparedCheck] = {}
+        self._patterns: dict[_Kind, DatedPlan] = {}
 
     def prepare(self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float) -> PreparedCheck:
         """The prepared check of such a call at this instant; made anew only when one of its periods has ended."""
@@ -53,9 +53,20 @@ class Snapshot:
         if prepared is None or not prepared.dated.valid_at(instant_s):
             if len(self._prepared) >= _PLANS_KEPT:
                 self._prepared.clear()  # a burst of invented keys must not hold memory; rebuilding costs microseconds
-            dated = date_plan(self._plan(*kind), self.index, instant_s)
+            dated = for_scopes(self._pattern(tenant, scopes, model, instant_s), scopes)
             prepared = self._prepared[kind] = PreparedCheck(dated, scopes, self.index)
         return prepared
+
+    def _pattern(self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float) -> DatedPlan:
+        """The plan of all calls that differ only in keys which no budget names, be they a million users."""
+        keys = ((kind, key if self.index.names(tenant, kind, key) else "*") for kind, key in scopes.items())
+        pattern = (tenant, tuple(keys), model)
+        dated = self._patterns.get(pattern)
+        if dated is None or not dated.valid_at(instant_s):
+            if len(self._patterns) >= _PLANS_KEPT:
+                self._patterns.clear()
+            dated = self._patterns[pattern] = date_plan(self._build_plan(*pattern), self.index, instant_s)
+        return dated
 
     def _build_plan(self, tenant: str, scopes: tuple[tuple[str, str], ...], model: str) -> CheckPlan:
         now_utc = datetime.now(UTC)  # of prices, for `to: cheapest`
