@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _BACKOFF_SECONDS = 0.2  # doubled on each of the SDK's retries; its 0.8 keeps an HTTP caller waiting 14 s in an outage
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+log = logging.getLogger("tollkeeper.hub")
 
 
 class HubUnavailable(TollkeeperError):
@@ -126,8 +130,9 @@ class UsagePublisher:
         return [*done, *filling.values()]
 
     def _unavailable(self, error: Exception) -> HubUnavailable:
-        reason = str(error).partition("\n")[0]
-        return HubUnavailable(f"the hub {self._hub!r} did not answer: {reason}", retry_after_seconds=1)
+        # The SDK's text may name addresses; the caller gets none of it.
+        log.warning("hub_unavailable", extra={"hub": self._hub, "error": str(error).partition("\n")[0]})
+        return HubUnavailable(f"the hub {self._hub!r} did not answer", retry_after_seconds=1)
 
     def _open(self) -> EventHubProducerClient:
         """The client. No await stands between looking and storing, so concurrent callers share one."""
