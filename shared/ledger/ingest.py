@@ -130,7 +130,8 @@ class IngestService:
 
     async def _run_stream(self, stream: str, deliveries: Sequence[Delivery]) -> IngestReport:
         async with self._streams[stream]:  # settlement compares with one mark per stream: one batch at a time
-            await self._notice_recreated_hub(deliveries[0].position)
+            settled = await self._settled_until(stream)
+            await self._notice_recreated_hub(settled, deliveries[0].position)
             snapshot = self._snapshot()
             decoded, rejected = self._decode(snapshot, deliveries)
             results = await self._ledger.insert([item.row for item in decoded])
@@ -143,7 +144,9 @@ class IngestService:
                     rejected.append((item.delivery, EventRejected(message, code="id_conflict", param="id")))
                     continue
                 counts = result.outcome in ("new", "redelivered")
-                entry = Entry(item.delivery.position, result.row, counts, result.outcome == "new", item.held)
+                position = item.delivery.position
+                unsure = settled is None or not position.at_or_before(settled)
+                entry = Entry(position, result.row, counts, result.outcome == "new", item.held, unsure)
                 entries[item.row.tenant].append(entry)
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})
@@ -151,9 +154,7 @@ class IngestService:
             unpriced = await self._alert_unpriced(item.row for item in decoded)
             for tenant, mine in entries.items():
                 await self._settle(snapshot, tenant, mine)
-            await self._state.record_progress([deliveries[-1].position])
-            if self._progress is not None:
-                self._progress[stream] = deliveries[-1].position
+            await self._record_progress(settled, deliveries[-1].position)
         return IngestReport(outcomes["new"], outcomes["redelivered"], outcomes["duplicate"], len(rejected), unpriced)
 
     def _decode(
@@ -206,10 +207,26 @@ class IngestService:
             await self._outbox.add_once(f"unpriced|{tenant}|{provider}|{model}|{day}", "unpriced_model", payload)
         return count
 
-    async def _notice_recreated_hub(self, first: Position) -> None:
+    async def _settled_until(self, stream: str) -> Position | None:
+        """How far this stream is known to be settled. May be behind what other workers did, never ahead."""
         if self._progress is None:
             self._progress = await self._state.progress()
-        await notice_recreated_hub(self._outbox, self._progress.get(first.stream), first)
+        return self._progress.get(stream)
+
+    async def _record_progress(self, settled: Position | None, last: Position) -> None:
+        """Remember how far we came. An owner that lags behind must not take back what another has done."""
+        if settled is not None and last.at_or_before(settled):
+            return
+        await self._state.record_progress([last])
+        if self._progress is not None:
+            self._progress[last.stream] = last
+
+    async def _notice_recreated_hub(self, known: Position | None, first: Position) -> None:
+        """Alert when a stream's sequence restarted: its hub was deleted and created again."""
+        if known is not None and first.sequence < known.sequence and first.enqueued_ms > known.enqueued_ms:
+            log.error("hub_recreated", extra={"stream": first.stream, "sequence": first.sequence})
+            payload = {"stream": first.stream, "was": known.sequence, "now": first.sequence}
+            await self._outbox.add_once(f"hub_recreated|{first.stream}|{known.enqueued_ms}", "hub_recreated", payload)
 
 
 def _is_passing(error: Exception) -> bool:

@@ -26,6 +26,7 @@ class Entry(NamedTuple):
     counts: bool  # False: a duplicate; its money is counted already where its first copy stands
     fresh: bool  # newly inserted by this very run
     held: Reservation | None
+    unsure: bool = False  # beyond what is known to be settled: whoever stored the row may have died before settling
 
 
 class Applied(NamedTuple):
@@ -68,8 +69,9 @@ class TenantSettler:
             mark = settled.overlap
             applied = [entry for entry in pending if entry.position.at_or_before(mark)]
             # A row that is new although the mark has passed it was skipped by an earlier run: a reconciliation must
-            # find it, for no settlement will.
-            below_mark = below_mark or any(entry.fresh and entry.counts for entry in applied)
+            # find it, for no settlement will. One that is not new may have been stored after a rebuild had set the
+            # mark past it, by a worker that died before it could say so.
+            below_mark = below_mark or any(entry.counts and (entry.fresh or entry.unsure) for entry in applied)
             pending = [entry for entry in pending if not entry.position.at_or_before(mark)]
             before += applied
         if releases or below_mark:
