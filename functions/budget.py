@@ -18,7 +18,7 @@ bp = new_blueprint()
 class ReleaseRequest(msgspec.Struct):
     """The body of `POST /budget/release`."""
 
-    reservation: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    reservation: Annotated[str, msgspec.Meta(min_length=1, max_length=65_536)]
 
 
 class ResetRequest(msgspec.Struct):

@@ -81,7 +81,7 @@ def test_a_signer_needs_a_key():
 
 
 def test_the_longest_names_still_fit_into_an_event():
-    """16 scopes of 256 bytes that all need escaping, three periods each: a token too long would leave its call unbilled."""
+    """16 scopes of 256 bytes that need escaping, three periods each: a longer token would go unbilled."""
     names = [scope_id(f"label{i}", "{" * 256) for i in range(16)]
     cells = tuple(
         f"{name}|{kind}|America/Argentina/ComodRivadavia|1795255200"
