@@ -131,7 +131,7 @@ class IngestService:
     async def _run_stream(self, stream: str, deliveries: Sequence[Delivery]) -> IngestReport:
         async with self._streams[stream]:  # settlement compares with one mark per stream: one batch at a time
             settled = await self._settled_until(stream)
-            await self._notice_recreated_hub(settled, deliveries[0].position)
+            await notice_recreated_hub(self._outbox, settled, deliveries[0].position)
             snapshot = self._snapshot()
             decoded, rejected = self._decode(snapshot, deliveries)
             results = await self._ledger.insert([item.row for item in decoded])
@@ -220,13 +220,6 @@ class IngestService:
         await self._state.record_progress([last])
         if self._progress is not None:
             self._progress[last.stream] = last
-
-    async def _notice_recreated_hub(self, known: Position | None, first: Position) -> None:
-        """Alert when a stream's sequence restarted: its hub was deleted and created again."""
-        if known is not None and first.sequence < known.sequence and first.enqueued_ms > known.enqueued_ms:
-            log.error("hub_recreated", extra={"stream": first.stream, "sequence": first.sequence})
-            payload = {"stream": first.stream, "was": known.sequence, "now": first.sequence}
-            await self._outbox.add_once(f"hub_recreated|{first.stream}|{known.enqueued_ms}", "hub_recreated", payload)
 
 
 def _is_passing(error: Exception) -> bool:

@@ -22,7 +22,8 @@ async def notice_recreated_hub(outbox: OutboxStore, known: Position | None, seen
     Nothing is lost by it here, because positions are ordered by time first; but the trigger's checkpoints point into
     the old hub, and only an operator can remove them.
     """
-    if known is None or seen.sequence >= known.sequence or seen.at_or_before(known):
+    # Not by the order of positions: within its slack a hub created anew at once would look like a redelivery.
+    if known is None or seen.sequence >= known.sequence or seen.enqueued_ms <= known.enqueued_ms:
         return
     log.error("hub_recreated", extra={"stream": seen.stream, "sequence": seen.sequence})
     payload = {"stream": seen.stream, "was": known.sequence, "now": seen.sequence}
