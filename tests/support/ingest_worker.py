@@ -66,9 +66,21 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return msgspec.json.decode(path.read_bytes(), type=Checkpoint) if path.exists() else Checkpoint()
 
 
+def write_plan(path: str, plan: Plan) -> None:
+    """Put a plan where workers find it."""
+    Path(path).write_bytes(msgspec.msgpack.encode(plan))
+
+
 def main(job: Job) -> None:
     """Carry out the rest of the plan."""
-    asyncio.run(_work(job))
+    asyncio.run(_work(job, _plan_decoder.decode(Path(job.plan_path).read_bytes())))
+
+
+def _write_checkpoint(path: str, checkpoint: Checkpoint) -> None:
+    """Whole or not at all: the worker may be killed here too."""
+    written = Path(path).with_suffix(".new")
+    written.write_bytes(msgspec.json.encode(checkpoint))
+    written.replace(path)
 
 
 class Faults:
@@ -109,6 +121,16 @@ class _FaultyRedis:
     async def execute_command(self, *args: Any) -> Any:
         return await self._faults.call("redis", self._client.execute_command, *args)
 
+    def pipeline(self, transaction: bool) -> Any:
+        pipeline = self._client.pipeline(transaction=transaction)
+        execute = pipeline.execute
+
+        async def faulty(**options: Any) -> Any:
+            return await self._faults.call("redis", execute, **options)
+
+        pipeline.execute = faulty
+        return pipeline
+
     async def aclose(self) -> None:
         await self._client.aclose()
 
@@ -145,8 +167,7 @@ def _reply_lost(part: str) -> Exception:
     return RedisConnectionError("reply lost") if part == "redis" else ServiceResponseError("reply lost")
 
 
-async def _work(job: Job) -> None:
-    plan: Plan = _plan_decoder.decode(Path(job.plan_path).read_bytes())
+async def _work(job: Job, plan: Plan) -> None:
     faults = Faults(job.seed)
     client = open_redis(Settings(redis_url=job.redis_url))
     stack = await Stack.start(_FaultyRedis(client, faults), job.storage, drill_config(), prefix=job.prefix)
@@ -163,8 +184,6 @@ async def _work(job: Job) -> None:
             checkpoint.failures += 1
             continue
         checkpoint.done += 1
-        written = Path(job.checkpoint_path).with_suffix(".new")
-        written.write_bytes(msgspec.json.encode(checkpoint))
-        written.replace(job.checkpoint_path)
+        _write_checkpoint(job.checkpoint_path, checkpoint)
     await stack.close()
     await client.aclose()

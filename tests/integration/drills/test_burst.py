@@ -7,7 +7,6 @@ to 450 % of the budget, or refuse all but 2 % of it.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from shared.ledger.ingest import Delivery
-from tests.support.engine import MICRO_USD, Engine, budget, config, flushed, usd
+from tests.support.engine import MICRO_USD, budget, config, flushed, usd
 from tests.support.stack import Stack, delivery, usage_bytes
 
 CALLERS = 200

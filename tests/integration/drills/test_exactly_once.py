@@ -1,22 +1,21 @@
-"""Exactly once, whatever happens: redelivery, disorder, duplicates, kills and stores that fail before or after the act."""
+"""Exactly once: redelivery, disorder, duplicates, kills, and stores that fail before or after the act."""
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import random
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pytest
 
 from tests.support.engine import MICRO_USD, flushed
-from tests.support.ingest_worker import Job, Plan, drill_config, main, read_checkpoint
+from tests.support.ingest_worker import Job, Plan, drill_config, main, read_checkpoint, write_plan
 from tests.support.stack import Stack, usage_bytes
 
 PARTITIONS = 4
@@ -68,7 +67,7 @@ def plan_of(rng: random.Random, bodies: list[bytes], batch_size: int, *, in_hub_
         cuts = [0]
         while cuts[-1] < len(log):
             cuts.append(cuts[-1] + rng.randint(batch_size // 2, batch_size * 3 // 2))
-        batches.append([(partition, log[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)])
+        batches.append([(partition, log[a:b]) for a, b in pairwise(cuts)])
     flat = [batch for partition in batches for batch in partition]
     if not in_hub_order:
         plan = flat * 2
@@ -83,7 +82,7 @@ def plan_of(rng: random.Random, bodies: list[bytes], batch_size: int, *, in_hub_
     return plan
 
 
-async def kill_again_and_again(rng: random.Random, job: Job, batches: int) -> int:
+def kill_again_and_again(rng: random.Random, job: Job, batches: int) -> int:
     """Run workers until the plan is done, killing them at 20 random moments spread over it; returns the kills."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.ingest_worker", "azure.data.tables.aio", "azure.storage.blob.aio"])
@@ -93,9 +92,9 @@ async def kill_again_and_again(rng: random.Random, job: Job, batches: int) -> in
         worker = context.Process(target=main, args=(job,), daemon=True)
         worker.start()
         while worker.is_alive() and (moment is None or read_checkpoint(job.checkpoint_path).done < moment):
-            await asyncio.sleep(0.01)
+            time.sleep(0.01)
         if moment is not None:
-            await asyncio.sleep(rng.uniform(0, 0.4))  # somewhere inside a batch
+            time.sleep(rng.uniform(0, 0.4))  # somewhere inside a batch
             assert worker.is_alive()
             worker.kill()
         worker.join()
@@ -132,10 +131,10 @@ async def test_every_event_is_billed_exactly_once(redis_server, azurite, tmp_pat
     job = Job(
         redis_server.url, azurite.connection_string, stack.prefix, str(tmp_path / "plan"), str(tmp_path / "at"), 0
     )
-    Path(job.plan_path).write_bytes(msgspec.msgpack.encode(plan))
+    write_plan(job.plan_path, plan)
 
     started = time.monotonic()
-    kills = await kill_again_and_again(rng, job, len(plan))
+    kills = kill_again_and_again(rng, job, len(plan))
     seconds = time.monotonic() - started
     deliveries = sum(len(events) for _, events in plan)
     failures = read_checkpoint(job.checkpoint_path).failures

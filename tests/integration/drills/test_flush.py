@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -124,7 +125,7 @@ async def test_a_flush_under_load_is_answered_as_configured_and_repaired_from_th
 
     checking = Checking(stack)
     checks, ingesting = asyncio.create_task(checking.run()), asyncio.create_task(ingest())
-    while delivered < len(batches) // 4:
+    while delivered < len(batches) // 4:  # noqa: ASYNC110 - a counter says it; an event would only say it again
         await asyncio.sleep(0.01)
     assert checking.take() == {("acme", "within_budget"), ("open", "within_budget")}
 
@@ -184,6 +185,36 @@ async def test_reservations_from_before_a_flush_are_not_given_back_after_it(stac
     assert await stack.spent_and_held() == (5 * EVENT_COST, held)
 
 
+async def test_rows_stored_after_a_rebuild_by_a_worker_that_died_are_counted(stack):
+    """A rebuild may set the mark past a batch that is half in the ledger; its other half must not slip under the mark.
+
+    Half of a batch is stored, Redis is flushed and rebuilt, the rest is stored, the worker dies before it settles. For
+    the next worker every row is a redelivery at or before the mark, as if all had been settled.
+    """
+    [batch] = batches_of(100, 100)[:1]
+    insert, settle = stack.ledger.insert, stack.store.settle
+
+    async def half(rows: Sequence[Any]) -> Any:
+        await insert(rows[len(rows) // 2 :])
+        raise ConnectionError("the storage went away half-way")
+
+    stack.ledger.insert = half
+    with pytest.raises(ConnectionError):
+        await stack.ingest.run(batch)
+    await stack.client.flushall()
+    await repair_until_ready(stack.repair, stack)
+    stack.ledger.insert, stack.store.settle = insert, _dies
+    with pytest.raises(ConnectionError):
+        await stack.ingest.run(batch)
+    stack.store.settle = settle
+
+    stack.wire()  # a new worker
+    await stack.ingest.run(batch)
+    await repair_until_ready(stack.repair, stack)
+    assert await stack.ledger_total_nano_usd() == len(batch) // 2 * EVENT_COST
+    assert set((await spent(stack, "acme")).values()) == {len(batch) // 2 * EVENT_COST}
+
+
 async def test_a_failover_that_lost_the_last_seconds_is_noticed_and_made_good(stack):
     """A replica without the newest writes looks healthy; its counters stay short for ever unless the marks tell.
 
@@ -238,19 +269,19 @@ async def test_reconciliations_at_once_with_each_other_and_with_ingest_change_no
     assert (await stack.repair.reconcile("acme")).drift_nano_usd == 0
 
 
+async def _dies(*_: Any) -> Any:
+    raise ConnectionError("the worker dies here")
+
+
 async def _repair_quietly(repair: RepairService) -> None:
     """One run of the timer; that a flush kept it from finishing is expected."""
-    try:
+    with contextlib.suppress(RuntimeError):  # "counters kept moving"
         await repair.run()
-    except RuntimeError as error:
-        assert "kept moving" in str(error)
 
 
 async def _reconcile_quietly(repair: RepairService) -> None:
-    try:
+    with contextlib.suppress(RuntimeError):  # "counters kept moving"
         await repair.reconcile("acme")
-    except RuntimeError as error:
-        assert "kept moving" in str(error)
 
 
 async def _dump(client: Any) -> Sequence[tuple[bytes, int, bytes]]:
