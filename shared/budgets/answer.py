@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from shared.budgets.cells import Cell
+from shared.budgets.periods import Period
 from shared.budgets.rules import BudgetFigures, State
 from shared.errors import BudgetExhausted, BudgetReserved, TollkeeperError
 from shared.money import decimal_from_nano
@@ -95,7 +97,6 @@ def rfc3339(instant: datetime) -> str:
 
 def budget_view(cell: Cell, figures: BudgetFigures) -> dict[str, Any]:
     """One budget as the contract shows it; amounts as decimal strings in USD."""
-    resets_at = cell.period.resets_at_utc
     return {
         "id": figures.budget.id,
         "scope": cell.scope,
@@ -105,8 +106,14 @@ def budget_view(cell: Cell, figures: BudgetFigures) -> dict[str, Any]:
         "reserved": decimal_from_nano(figures.held_nano_usd),
         "remaining": decimal_from_nano(figures.remaining_nano_usd),
         "currency": "USD",
-        "resets_at": None if resets_at is None else f"{resets_at:%Y-%m-%dT%H:%M:%SZ}",
+        "resets_at": _resets_at(cell.period),
     }
+
+
+@lru_cache(maxsize=1024)
+def _resets_at(period: Period) -> str | None:
+    resets_at = period.resets_at_utc
+    return None if resets_at is None else f"{resets_at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def most_restrictive(rows: Sequence[BudgetFigures]) -> int | None:

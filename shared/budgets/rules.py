@@ -26,7 +26,8 @@ class BudgetFigures(msgspec.Struct, frozen=True):
 
     def threshold_nano_usd(self, ppm: int) -> int:
         """A fraction of the limit, with the same fraction of the carry on top."""
-        return self.limit_nano_usd * ppm // PPM + self.carry_nano_usd * ppm // PPM
+        threshold = self.limit_nano_usd * ppm // PPM
+        return threshold + self.carry_nano_usd * ppm // PPM if self.carry_nano_usd else threshold
 
     @property
     def used_nano_usd(self) -> int:
@@ -42,11 +43,11 @@ class BudgetFigures(msgspec.Struct, frozen=True):
     def state(self) -> State:
         """Derived at each look from spent and reserved, never stored: it can neither flap nor go stale."""
         used = self.used_nano_usd
-        if used >= self.threshold_nano_usd(self.budget.stop_ppm):
-            return "stopped"
-        if used >= self.threshold_nano_usd(self.budget.degrade_ppm):
-            return "degraded"
-        return "warned" if used >= self.threshold_nano_usd(self.budget.warn_ppm) else "active"
+        if used < self.threshold_nano_usd(self.budget.warn_ppm):  # the thresholds are in order; most calls end here
+            return "active"
+        if used < self.threshold_nano_usd(self.budget.degrade_ppm):
+            return "warned"
+        return "degraded" if used < self.threshold_nano_usd(self.budget.stop_ppm) else "stopped"
 
 
 class Candidate(msgspec.Struct, frozen=True):

@@ -89,15 +89,16 @@ for _, lesson in ipairs(learned) do
     local q, _, packed = string.match(known, '^(%d+) (%d+) (.*)$')
     previous, ring = tonumber(q), cmsgpack.unpack(packed)
   end
-  local kept = {} -- the newest RING of all
-  for i = math.max(1, #ring + #samples - RING + 1), #ring do kept[#kept + 1] = ring[i] end
-  for i = math.max(1, #samples - RING + 1), #samples do kept[#kept + 1] = samples[i] end
-  local sum, largest, second = 0, 0, 0
-  for i = 1, #kept do
-    local sample = kept[i]
-    sum = sum + sample
-    if sample > largest then largest, second = sample, largest elseif sample > second then second = sample end
+  local kept, sum, largest, second = {}, 0, 0, 0 -- the newest RING of all
+  local function keep(list, from)
+    for i = math.max(1, from), #list do
+      local sample = list[i]
+      kept[#kept + 1], sum = sample, sum + sample
+      if sample > largest then largest, second = sample, largest elseif sample > second then second = sample end
+    end
   end
+  keep(ring, #ring + #samples - RING + 1)
+  keep(samples, #samples - RING + 1)
   -- The 95th percentile of so few samples is the largest of them, from twenty on the second largest.
   local q = math.max(#kept < 20 and largest or second, FLOOR_TOKENS)
   -- Up at once, down slowly: tiny calls must not train the estimate down just before a burst.
