@@ -38,13 +38,14 @@ class SharedTrips:
         self._slots = asyncio.Semaphore(most_at_once)
         self._timeout_seconds = timeout_seconds
         self._under_way = 0
+        self._is_quiet = True  # nobody shared the last trip: no use in waiting a turn of the loop for others
         self._waiting: list[_Waiting] = []
         self._trips: set[asyncio.Task[None]] = set()
 
     async def execute_command(self, *args: Any) -> Any:
         """The command's reply. Raises the server's error for this command, or what broke the trip it was on."""
         # A cluster client's pipelines ask again by themselves after an error, and a second check would hold twice.
-        if self._under_way == 0 or self._is_cluster:
+        if self._is_cluster or (self._is_quiet and self._under_way == 0):
             return await self._alone(args)
         reply = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(args, reply))
@@ -68,6 +69,7 @@ class SharedTrips:
             taken, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
             # A caller that gave up meanwhile must not hold budget for a call that will not be made.
             waiting = [one for one in taken if not one.reply.done()]
+            self._is_quiet = len(waiting) < 2
             replies = await self._replies([one.command for one in waiting])
         for one, reply in zip(waiting, replies, strict=True):
             if one.reply.done():
