@@ -6,12 +6,12 @@ python -m bench.pricing
 from __future__ import annotations
 
 import json
-import timeit
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
 
+from bench.common import best_seconds, number, table, title, verdict
 from shared.config.model import Config, Model, Tenant
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
@@ -20,11 +20,12 @@ from shared.usage.tokens import count_tokens
 
 NOW_UTC = datetime(2026, 11, 21, 12, tzinfo=UTC)
 EVENTS = 20_000
-RUNS = 5
+ROUNDS = 5
+MOST_OF_DECODING = 3.0
 
 
 def main() -> None:
-    """Decode and price a spread of events, and print microseconds per event and the ratio."""
+    """Decode and price a spread of events, and print CPU time per event and the ratio."""
     config = Config(
         version="bench",
         tenants={"contoso": Tenant(id="contoso")},
@@ -38,13 +39,19 @@ def main() -> None:
     usage_events = [event for event in events if isinstance(event, UsageEvent)]
     counted = [(event, count_tokens(event.data.usage, event.data.provider) or {}) for event in usage_events]
 
-    decode_seconds = _best(lambda: [decode_event(body, NOW_UTC) for body in bodies])
-    bare_seconds = _best(lambda: [msgspec.json.decode(body) for body in bodies])
-    price_seconds = _best(lambda: [_priced(pricer, event, tokens) for event, tokens in counted])
-    for name, seconds in (("decode", decode_seconds), ("bare JSON", bare_seconds), ("price", price_seconds)):
-        print(f"{name:>10}: {seconds / EVENTS * 1e6:.2f} us/event")
-    print(f"price / decode: {price_seconds / decode_seconds:.2f} (target: at most 3)")
-    print(f"price / bare JSON parse without validation: {price_seconds / bare_seconds:.2f}")
+    decode_us = _best_us(lambda: [decode_event(body, NOW_UTC) for body in bodies])
+    bare_us = _best_us(lambda: [msgspec.json.decode(body) for body in bodies])
+    count_us = _best_us(lambda: [count_tokens(event.data.usage, event.data.provider) for event in usage_events])
+    price_us = _best_us(lambda: [_priced(pricer, event, tokens) for event, tokens in counted])
+    title("Pricing one event against decoding it", f"{EVENTS:,} events, best of {ROUNDS} rounds, one process")
+    rows = [
+        ["decode and check", number(decode_us), "1"],
+        ["count tokens", number(count_us), number(count_us / decode_us)],
+        ["price", number(price_us), number(price_us / decode_us)],
+        ["bare JSON parse, no checks", number(bare_us), number(bare_us / decode_us)],
+    ]
+    table(["", "CPU us/event", "/ decode"], rows)
+    print(f"count + price over decode: {verdict((count_us + price_us) / decode_us, MOST_OF_DECODING, at_most=True)}")
 
 
 def _body(number: int) -> bytes:
@@ -84,8 +91,8 @@ def _priced(pricer: Pricer, event: UsageEvent, tokens: dict[str, int]) -> int:
     return rated.cost_nano_usd
 
 
-def _best(run: Callable[[], object]) -> float:
-    return min(timeit.repeat(run, number=1, repeat=RUNS))
+def _best_us(run: Callable[[], object]) -> float:
+    return best_seconds(run, ROUNDS) / EVENTS * 1e6
 
 
 if __name__ == "__main__":
