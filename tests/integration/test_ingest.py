@@ -194,6 +194,16 @@ async def test_learned_estimates_replace_max_tokens(stack):
     assert held == (100 * 1 + 20 * 2) * MICRO_USD
 
 
+async def test_what_other_teams_taught_is_only_a_hint(stack):
+    """A team that never called holds at least the default estimate, in small number, whatever others learned: their
+    short answers let 44 calls of 15 times the length through at once."""
+    await stack.ingest.run([delivery(usage_bytes(f"e{i}", 10, 20), i) for i in range(10)])
+    stack.configure(config(budget("team:*", 4 * (100 + 100 * 2) * MICRO_USD), version="v2"))
+    answers = [await stack.check(scopes={"team": "new"}, max_output_tokens=None) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 429, 429]
+    assert await stack.spent_and_held("team:new") == (0, (100 + 100 * 2) * MICRO_USD)
+
+
 async def test_an_event_of_two_months_ago_keeps_its_month_and_its_price(stack):
     """A late event is billed in its own period; the open month's counter does not move."""
     await stack.ingest.run([delivery(usage_bytes("a", 100, time_utc=datetime.now(UTC) - timedelta(days=62)), 0)])

@@ -167,7 +167,10 @@ local function estimate(m)
   for i = 1, 3 do
     if learned[i] then
       local q, average = string.match(learned[i], '^(%d+) (%d+)')
-      tokens, mean, known = tonumber(q), tonumber(average), true
+      mean = tonumber(average)
+      -- What only the rest of the tenant taught is a hint: another team's short answers say little of this one's.
+      known = i == 1 or KEYS[learned_at + i] ~= KEYS[learned_at + 3]
+      tokens = known and tonumber(q) or math.max(tokens, tonumber(q))
       break
     end
   end
