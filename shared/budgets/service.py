@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
-from shared.budgets.connect import is_outage
+from shared.budgets.connect import is_outage, is_refusal
 from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.request import CheckRequest, require_allowed_model, resolve_caller
 from shared.budgets.reservation import Reservation, ReservationSigner
@@ -83,7 +83,8 @@ class BudgetService:
                 code="scope_not_allowed",
                 param=f"scopes.{family.scope_type}",
             )
-        if reply.outcome == "reserved" and reply.now_ms - reply.watermark_ms > self._stalled_ingest_ms:
+        stalled = reply.now_ms - reply.watermark_ms > self._stalled_ingest_ms
+        if stalled and reply.outcome == "reserved" and tenant.enforcement == "on":
             log.error("ingest_stalled", extra={"tenant": tenant.id, "behind_ms": reply.now_ms - reply.watermark_ms})
             return self._without_state(request, tenant, scopes, prepared, args)
         return self._answer(request, tenant, scopes, prepared.dated, reply)
@@ -119,7 +120,8 @@ class BudgetService:
         except Exception as error:
             if not is_outage(error):
                 raise
-            self._breaker.failed()
+            if not is_refusal(error):  # an answer came, and only this tenant's data or slot may be wrong
+                self._breaker.failed()
             log.warning("redis_unavailable", extra={"tenant": tenant.id, "error": str(error) or type(error).__name__})
             return None
         self._breaker.succeeded()

@@ -351,3 +351,41 @@ async def test_a_session_that_is_only_charged_stays_alive(client):
         [name] = [name async for name in client.scan_iter("tk:{acme}:c:*")]
         assert await client.pttl(name) > 23 * 3_600_000
         await client.pexpire(name, 60_000)
+
+
+async def test_one_tenants_broken_counter_does_not_cut_off_the_others(client):
+    """A counter of the wrong type fails its own checks; the breaker is for servers that do not answer."""
+    engine = await engine_of(client, budget("team:*", 10 * CALL))
+    await engine.check(scopes={"team": "broken"})
+    [name] = [name async for name in client.scan_iter("tk:{acme}:c:*")]
+    await client.delete(name)
+    await client.set(name, "not a hash")
+    for _ in range(6):
+        with pytest.raises(StateUnavailable):
+            await engine.check(scopes={"team": "broken"})
+    assert (await engine.check()).status == 200
+
+
+async def test_observe_mode_reports_on_while_ingest_stalls(client):
+    """It holds either way, so it must hand out the token; else what it holds would stay until it expires."""
+    engine = await engine_of(client, budget("team:search", CALL), enforcement="observe")
+    engine.service._stalled_ingest_ms = -1
+    await engine.check()
+    answer = await engine.check()
+    assert answer.observed == {"decision": "refuse", "reason": "budget_reserved"}
+    assert await engine.service.release(answer.reservation)
+    assert await engine.spent_and_held() == (0, CALL)
+
+
+async def test_a_stalled_ingest_leads_to_the_fail_mode(client):
+    """When nothing that was held can come back, 429 and retry would be a lie: the tenant's fail mode answers."""
+    for fail_mode in ("closed", "open"):
+        await client.flushall()
+        engine = await engine_of(client, budget("team:search", CALL), fail_mode=fail_mode)
+        engine.service._stalled_ingest_ms = -1
+        assert (await engine.check()).status == 200
+        if fail_mode == "open":
+            assert (await engine.check()).reason == "state_unavailable_open"
+        else:
+            with pytest.raises(StateUnavailable):
+                await engine.check()
