@@ -13,7 +13,7 @@ import msgspec
 
 from shared.config.model import PeriodKind
 
-QUARTER_HOUR_SECONDS = 900  # every zone's offset since 1973 is a multiple, so no period starts inside a quarter-hour
+QUARTER_HOUR_SECONDS = 900  # every zone's offset since 1980 is a multiple, so no period starts inside a quarter-hour
 NEVER_S = 253_402_300_800  # 10000-01-01: the end of a `total` budget
 
 
