@@ -18,6 +18,15 @@ async def repair(timer: func.TimerRequest) -> None:
     await (await app()).repair.run()
 
 
+@bp.function_name("reconcile")
+@bp.timer_trigger(arg_name="timer", schedule="0 20 * * * *")
+async def reconcile(timer: func.TimerRequest) -> None:
+    """Compare all counters with the ledger, every hour; mend what drifted and say how much it was."""
+    from shared.bootstrap import app
+
+    await (await app()).repair.reconcile_all()
+
+
 @bp.function_name("rollup")
 @bp.timer_trigger(arg_name="timer", schedule="0 */5 * * * *", use_monitor=False)
 async def rollup(timer: func.TimerRequest) -> None:

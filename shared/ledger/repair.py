@@ -31,6 +31,7 @@ log = logging.getLogger("tollkeeper.repair")
 _ATTEMPTS = 20
 _CELLS_PER_CUT = 5_000  # one script reads them at one instant, and blocks the tenant's slot while it does
 _EVERY_WORKER_HAS_CONFIG_SECONDS = 60
+_MARKS_LOST = "marks went back"
 
 
 class LedgerCharge(Protocol):
@@ -124,6 +125,7 @@ class RepairService:
         self._partitions = partitions
         self._hub = hub
         self._expired_seen: dict[str, int] = {}
+        self._marks_seen: dict[str, dict[str, Position]] = {}
         self._policy_known = False
 
     async def run(self) -> list[RepairReport]:
@@ -160,11 +162,13 @@ class RepairService:
         self, snapshot: Snapshot, tenant: str, marked: bool, watermark_ms: int | None
     ) -> list[RepairReport]:
         state = await self._store.state(tenant)
+        marks = (await self._store.cut(tenant, [])).marks
         reports = []
-        if reason := "marked dirty" if marked else _why(state, snapshot, tenant):
+        if reason := "marked dirty" if marked else _why(state, snapshot, tenant) or self._marks_lost(tenant, marks):
             reports.append(await self.reconcile(tenant, reason))
             if marked:
                 await self._state.clear_dirty(tenant)
+        self._marks_seen[tenant] = marks
         # Nothing is charged for a family whose last budget is gone. Should one come back, it must be seeded again.
         gone = state.families - {family.id for family in snapshot.index.families(tenant)}
         if gone:
@@ -175,6 +179,23 @@ class RepairService:
         await self._carry_over(snapshot, tenant)
         return reports
 
+    async def reconcile_all(self) -> list[RepairReport]:
+        """Compare every tenant's counters with its ledger, however well they look; drift is logged, noticed and mended.
+
+        What fails for one tenant keeps no other from its turn; the first error is raised in the end.
+        """
+        reports: list[RepairReport] = []
+        failed: list[Exception] = []
+        for tenant in self._snapshot().config.tenants:
+            try:
+                reports.append(await self.reconcile(tenant))
+            except Exception as error:
+                log.exception("reconcile_failed", extra={"tenant": tenant})
+                failed.append(error)
+        if failed:
+            raise failed[0]
+        return reports
+
     async def reconcile(self, tenant: str, reason: str = "scheduled") -> RepairReport:
         """Make the tenant's counters equal to its ledger, and say by how much they were off.
 
@@ -183,7 +204,7 @@ class RepairService:
         started = time.monotonic()
         snapshot = self._snapshot()
         before = await self._store.state(tenant)
-        if not before.ready:
+        if not before.ready or reason == _MARKS_LOST:
             await self._store.begin(tenant, uuid.uuid4().hex, (await self._ledger.high_positions(tenant)).values())
             self._settler.forget(tenant)
         compared, off, drift = 0, 0, 0
@@ -202,6 +223,10 @@ class RepairService:
             break
         else:
             raise RuntimeError(f"tenant {tenant}: counters kept moving during {_ATTEMPTS} reconciliations")
+        if not _every_worker_has(snapshot) and (before.dirty or _unseeded(before, snapshot, tenant)):
+            # All families are seeded now, but workers on the old configuration do not charge a new one yet: stay dirty
+            # until they do, so that a last reconciliation finds what they left out.
+            await self._store.mark_dirty(tenant)
         report = RepairReport(tenant, reason, compared, off, drift, time.monotonic() - started)
         if before.ready and drift:
             log.error("counters_drifted", extra=report.as_json())
@@ -209,6 +234,15 @@ class RepairService:
         elif reason != "scheduled":
             log.warning("counters_reconciled", extra=report.as_json())
         return report
+
+    def _marks_lost(self, tenant: str, marks: Mapping[str, Position]) -> str | None:
+        """Whether a mark is behind where it was: a failover lost the newest writes, and a quiet tenant's next event,
+        which would tell, may be long in coming."""
+        for stream, seen in self._marks_seen.get(tenant, {}).items():
+            if stream not in marks or not seen.at_or_before(marks[stream]):
+                log.error("redis_lost_marks", extra={"tenant": tenant, "stream": stream})
+                return _MARKS_LOST
+        return None
 
     async def _adjust_all(
         self, snapshot: Snapshot, tenant: str, wanted: dict[str, Cell], now_s: float
@@ -346,13 +380,21 @@ def _why(state: TenantState, snapshot: Snapshot, tenant: str) -> str | None:
         return "counters are not ready"
     if state.dirty:
         return "counters are dirty"
-    missing = {family.id for family in snapshot.index.families(tenant)} - state.families
-    loaded_at = snapshot.config.loaded_at_utc
-    age_seconds = (datetime.now(UTC) - loaded_at).total_seconds() if loaded_at else _EVERY_WORKER_HAS_CONFIG_SECONDS
     # Workers on the old configuration do not charge a new family yet; seeding it before they do would lose their part.
-    if missing and age_seconds >= _EVERY_WORKER_HAS_CONFIG_SECONDS:
+    if _every_worker_has(snapshot) and _unseeded(state, snapshot, tenant):
         return "new budgets are to be seeded"
     return None
+
+
+def _unseeded(state: TenantState, snapshot: Snapshot, tenant: str) -> set[str]:
+    """Families that budgets need and the ledger has not been consulted for."""
+    return {family.id for family in snapshot.index.families(tenant)} - state.families
+
+
+def _every_worker_has(snapshot: Snapshot) -> bool:
+    """Whether the configuration is old enough for every worker to have loaded it."""
+    loaded_at = snapshot.config.loaded_at_utc
+    return loaded_at is None or (datetime.now(UTC) - loaded_at).total_seconds() >= _EVERY_WORKER_HAS_CONFIG_SECONDS
 
 
 def _cells_of_charge(index: BudgetIndex, tenant: str, charge: LedgerCharge) -> Sequence[Cell]:
