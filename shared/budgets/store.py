@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha1
@@ -16,6 +17,8 @@ from shared.budgets.matching import expire_at_ms
 from shared.budgets.reservation import Reservation
 from shared.budgets.trips import RedisClient, SharedTrips
 from shared.ledger.row import POSITION_SLACK_MS, Position
+
+log = logging.getLogger("tollkeeper.budgets")
 
 _LUA = Path(__file__).parent / "lua"
 _PATIENCE_SECONDS = 5.0  # settling a large batch takes longer than a check may
@@ -266,7 +269,13 @@ class BudgetStore:
         keys = tenant_keys(tenant)
         names = await self._redis.execute_command("ZRANGEBYSCORE", keys.index, now_ms, "+inf")
         names += await self._redis.execute_command("ZRANGEBYSCORE", keys.asserted, now_ms, "+inf")
-        return [parse_cell(name.decode().removeprefix(keys.cell(""))) for name in names]
+        found = []
+        for name in names:
+            try:
+                found.append(parse_cell(name.decode().removeprefix(keys.cell(""))))
+            except ValueError:  # a country changed its clocks: no period starts there any more
+                log.exception("cell_unreadable", extra={"tenant": tenant})
+        return found
 
     async def figures(self, tenant: str, cell: Cell) -> tuple[int, int, dict[str, int]]:
         """Spent, held and the carries by field of one counter, in nano-USD; zeros when it does not exist."""

@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-from shared.budgets.cells import Cell, cell_at, parse_cell
+from shared.budgets.cells import Cell, cell_at
 from shared.budgets.matching import BudgetIndex, limit_nano_usd
 from shared.budgets.periods import period_at, previous_period
 from shared.budgets.plan import carry_field
 from shared.budgets.snapshot import Snapshot
 from shared.budgets.store import BudgetStore, Charge, Cut, TenantState
 from shared.ledger.row import Position
-from shared.ledger.settlement import Applied, TenantSettler, idle_ms
+from shared.ledger.settlement import Applied, TenantSettler, granted_cells, idle_ms
 from shared.money import decimal_from_nano
 from shared.notify.recreated_hub import notice_recreated_hub
 from shared.notify.thresholds import crossed_thresholds
@@ -399,7 +399,7 @@ def _every_worker_has(snapshot: Snapshot) -> bool:
 
 def _cells_of_charge(index: BudgetIndex, tenant: str, charge: LedgerCharge) -> Sequence[Cell]:
     if charge.cell is not None:
-        return (parse_cell(charge.cell),)
+        return granted_cells(charge.cell)
     return index.cells_of_call(tenant, charge.scopes, charge.model, charge.time_utc.timestamp())
 
 

@@ -125,8 +125,20 @@ class TenantSettler:
 def cells_of_row(index: BudgetIndex, row: LedgerRow) -> Sequence[Cell]:
     """The counters a row is charged to. A grant moves the one it names."""
     if row.cell is not None:
-        return (parse_cell(row.cell),)
+        return granted_cells(row.cell)
     return index.cells_of_call(row.tenant, row.scopes, row.model, row.time_utc.timestamp())
+
+
+def granted_cells(cell_id: str) -> tuple[Cell, ...]:
+    """The counter that a grant in the ledger names, if there still is one.
+
+    It was checked before it was stored. But a country may change its clocks, and then no period starts where one did.
+    """
+    try:
+        return (parse_cell(cell_id),)
+    except ValueError:
+        log.exception("cell_unreadable", extra={"cell": cell_id})
+        return ()
 
 
 def idle_ms(index: BudgetIndex, tenant: str, cell: Cell) -> int:

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
-from tests.support.engine import MICRO_USD, budget, config, flushed, usd
+from shared.ledger.row import Position
+from shared.ledger.settlement import Entry
+from tests.support.engine import MICRO_USD, budget, config, flushed, row, usd
 from tests.support.stack import Stack, delivery, usage_bytes
 
 TEAM = budget("team:*", usd(100))
@@ -94,6 +96,18 @@ async def test_a_redis_that_may_evict_is_reported_once(stack):
     for _ in range(2):
         await stack.repair.run()
     assert [item.payload for item in await stack.outbox.waiting()] == [{"policy": "allkeys-lru"}]
+
+
+async def test_a_country_that_changes_its_clocks_blocks_nobody(stack):
+    """A counter whose period no longer starts where it did, in the index and in a grant, is skipped and logged."""
+    gone = "team:search|hour|UTC|1"
+    await stack.client.zadd("tk:{acme}:index", {f"tk:{{acme}}:c:{gone}": "+inf"})
+    grant = row(5, Position("ns/usage/0", 1_790_000_000_000, 0), id="g", kind="grant", cell=gone, cost_nano_usd=0)
+    await stack.ledger.insert([grant])
+    await stack.ingest.run([delivery(usage_bytes("a", 100), 1)])
+    await stack.repair.reconcile("acme")
+    assert await stack.spent_and_held() == (100 * MICRO_USD, 0)
+    await stack.settler.settle(stack.snapshot.index, "acme", [Entry(grant.position, grant, True, True, None)])
 
 
 async def _cells_of_search(stack: Stack) -> list[str]:
