@@ -63,27 +63,31 @@ class Burst:
 
     async def _caller(self, number: int) -> int:
         """Ask, wait as told, ask again; returns the last status."""
-        answer = await self._ask()
+        answer = await self.ask()
         for _ in range(MOST_TRIES):
             if answer.status != 429:
                 break
             await asyncio.sleep(float(answer.headers["Retry-After"]))
-            answer = await self._ask()
+            answer = await self.ask()
         if answer.status == 200:
             self.admitted += 1
             await asyncio.sleep(CALL_SECONDS)
-            event = usage_bytes(
-                f"call-{number}",
-                INPUT_TOKENS,
-                OUTPUT_TOKENS,
-                time_utc=answer.admitted_at_utc,
-                scopes=self.scopes,
-                reservation=answer.reservation,
-            )
-            self._waiting[number % PARTITIONS].append(event)
+            self._waiting[number % PARTITIONS].append(self.event(f"call-{number}", answer))
         return int(answer.status)
 
-    async def _ask(self) -> Any:
+    def event(self, name: str, answer: Any) -> bytes:
+        """What a call that was admitted so reports in the end."""
+        return usage_bytes(
+            name,
+            INPUT_TOKENS,
+            OUTPUT_TOKENS,
+            time_utc=answer.admitted_at_utc,
+            scopes=self.scopes,
+            reservation=answer.reservation,
+        )
+
+    async def ask(self) -> Any:
+        """One budget check."""
         return await self.stack.check(
             scopes=self.scopes, input_tokens=INPUT_TOKENS, max_output_tokens=self.max_output_tokens
         )
@@ -179,4 +183,30 @@ async def test_estimates_three_times_too_low_overspend_no_more_than_what_was_hel
     assert spent - FITS_44 <= outcome.held_at_first_settlement_nano_usd
     assert spent >= FITS_44 * 95 // 100
     assert set(outcome.statuses) == {200, 402}
+    await stack.close()
+
+
+async def test_a_first_true_cost_that_arrives_alone_stops_the_next_calls_at_once(client, azurite, scopes):
+    """The worst order: one of the calls in flight is settled long before the others, and 200 callers come right then.
+
+    What is spent beyond the budget is at most what the calls in flight cost more than they hold; every later call is
+    held at its true cost.
+    """
+    stack = await burst_stack(client, azurite.connection_string, scopes, FITS_44, default=OUTPUT_TOKENS // 4)
+    burst = Burst(stack, scopes, None)
+    early = [answer for answer in [await burst.ask() for _ in range(CALLERS)] if answer.status == 200]
+    held = (await stack.spent_and_held())[1]
+    events = [burst.event(f"early-{i}", answer) for i, answer in enumerate(early)]
+    await stack.ingest.run([delivery(events[0], 0, partition=PARTITIONS)])
+    error_in_flight = (len(early) - 1) * TRUE_COST - (held - held // len(early))
+    late = asyncio.create_task(burst.run())
+    await asyncio.sleep(CALL_SECONDS * 2)
+    await stack.ingest.run([delivery(body, 1 + i, partition=PARTITIONS) for i, body in enumerate(events[1:])])
+    outcome = await late
+    spent = await settled_to_the_last(stack, scopes, outcome.admitted + len(early))
+    report(outcome, spent, FITS_44)
+    print(f"{len(early)} calls were in flight and held {held / FITS_44:.1%}")
+    assert spent - FITS_44 <= error_in_flight
+    assert spent >= FITS_44 * 95 // 100
+    assert set(outcome.statuses) <= {200, 402}
     await stack.close()

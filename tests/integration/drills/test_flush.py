@@ -241,6 +241,24 @@ async def test_a_failover_that_lost_the_last_seconds_is_noticed_and_made_good(st
     await assert_exact(stack, 600)
 
 
+async def test_a_failover_is_noticed_even_when_no_event_follows(stack):
+    """A tenant that went quiet after the loss would keep its short counters, and its calls a budget that is spent.
+
+    The repair timer remembers the marks it saw; ten seconds later it finds them lower.
+    """
+    batches = batches_of(800, 50)
+    for batch in batches[:8]:
+        await stack.ingest.run(batch)
+    replica = await _dump(stack.client)
+    for batch in batches[8:]:
+        await stack.ingest.run(batch)
+    assert await stack.repair.run() == []
+    await _restore(stack.client, replica)
+    assert {report.tenant for report in await stack.repair.run()} == set(TENANTS)
+    await assert_exact(stack, 400)
+    assert await stack.repair.run() == []
+
+
 async def test_reconciliations_at_once_with_each_other_and_with_ingest_change_nothing_twice(stack):
     """Two workers that both add what is missing would double it; one that reads while events settle would undo them."""
     batches = batches_of(1_600, 40)

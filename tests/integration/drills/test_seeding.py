@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.budgets.periods import period_at, previous_period
@@ -134,6 +135,33 @@ async def test_a_budget_added_later_starts_with_what_was_spent_before_it(stack):
     for key in ("search", "ads"):
         assert cells["team", "week", key] == spending.spent(later[-2], key)
     assert cells["user", "quarter", "u-1"] == spending.spent(later[-1], "u-1")
+    assert await stack.repair.run() == []
+
+
+async def test_a_budget_seeded_before_every_worker_knew_it_is_seeded_again(stack):
+    """A worker on the old configuration does not charge the new counter; a rebuild in that minute must not be the last.
+
+    The new budget is 30 s old when the counters are rebuilt for another reason; then the old worker settles more.
+    """
+    spending = Spending(random.Random(11))
+    await ingest(stack, spending.events(100))
+    weekly = budget("team:*", usd(1_000), period="week")
+    now = datetime.now(UTC)
+
+    def configure(*budgets: Budget, age_seconds: int) -> None:
+        known = config(*budgets, version=str(len(budgets)))
+        loaded_at = now - timedelta(seconds=age_seconds)
+        stack.configure(msgspec.structs.replace(known, loaded_at_utc=loaded_at))
+
+    configure(*BUDGETS, weekly, age_seconds=30)
+    await stack.store.mark_dirty("acme")
+    await stack.repair.run()
+    await stack.repair.run()
+    configure(*BUDGETS, age_seconds=3600)  # the worker that has not heard yet
+    await ingest(stack, spending.events(100), start=100)
+    configure(*BUDGETS, weekly, age_seconds=61)
+    await stack.repair.run()
+    await assert_counters(stack, spending, (*BUDGETS, weekly))
     assert await stack.repair.run() == []
 
 
