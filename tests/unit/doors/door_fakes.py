@@ -139,7 +139,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         dead_letters=SimpleNamespace(list=Recorder([])),
         replay=SimpleNamespace(run=Recorder(SimpleNamespace(replayed=1, unknown=[]))),
         health=SimpleNamespace(check=Recorder(Health({"redis": "ok", "ledger": "ok", "hub": "ok"}, "v1"))),
-        repair=SimpleNamespace(run=Recorder([])),
+        repair=SimpleNamespace(run=Recorder([]), reconcile_all=Recorder([])),
         rollups=SimpleNamespace(run=Recorder()),
         retention=SimpleNamespace(run=Recorder()),
         ingest=SimpleNamespace(run=Recorder()),

@@ -138,7 +138,7 @@ async def test_release_says_whether_the_token_was_ours(doors: Doors, services: S
     assert services.budget.release.calls == [(("forged",), {})]
 
 
-@pytest.mark.parametrize("body", [{}, {"reservation": ""}, {"reservation": 1}, {"reservation": "x" * 5000}])
+@pytest.mark.parametrize("body", [{}, {"reservation": ""}, {"reservation": 1}])
 async def test_release_needs_a_token(doors: Doors, services: SimpleNamespace, body: Any) -> None:
     """400 naming `reservation`."""
     reply = await doors.call("budget_release", body=body)

@@ -73,7 +73,12 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
 
 @pytest.mark.parametrize(
     ("name", "service"),
-    [("repair", "repair.run"), ("rollup", "rollups.run"), ("retention", "retention.run")],
+    [
+        ("repair", "repair.run"),
+        ("reconcile", "repair.reconcile_all"),
+        ("rollup", "rollups.run"),
+        ("retention", "retention.run"),
+    ],
 )
 async def test_timer_runs_its_job_and_raises_its_failure(
     doors: Doors, services: SimpleNamespace, name: str, service: str
@@ -96,12 +101,13 @@ async def test_nightly_timer_writes_statements(doors: Doors, services: SimpleNam
 
 
 def test_schedules_are_six_field_cron(doors: Doors) -> None:
-    """Repair every ten seconds from the start, rollups every five minutes, statements and retention at night."""
+    """Repair every ten seconds from the start, reconciling hourly, rollups every five minutes, statements and retention at night."""
     timers = {
         name: each.get_trigger() for name, each in doors.functions.items() if each.get_trigger().type == "timerTrigger"
     }
     assert {name: each.schedule for name, each in timers.items()} == {
         "repair": "*/10 * * * * *",
+        "reconcile": "0 20 * * * *",
         "rollup": "0 */5 * * * *",
         "statements": "0 10 2 * * *",
         "retention": "0 40 3 * * *",
