@@ -14,7 +14,7 @@ from shared.config.model import PeriodKind
 from shared.scopes import parse_scope_id, scope_id
 
 
-class CellFamily(msgspec.Struct, frozen=True):
+class CellFamily(msgspec.Struct, frozen=True, gc=False):
     """All cells of one scope type, period kind and zone."""
 
     scope_type: str
@@ -22,7 +22,7 @@ class CellFamily(msgspec.Struct, frozen=True):
     zone: str
 
 
-class Cell(msgspec.Struct, frozen=True):
+class Cell(msgspec.Struct, frozen=True, gc=False):  # tens of thousands are kept; none is in a cycle
     """One counter. `id` is unique inside a tenant and can be parsed back."""
 
     family: CellFamily

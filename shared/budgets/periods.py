@@ -17,7 +17,7 @@ QUARTER_HOUR_SECONDS = 900  # every zone's offset since 1980 is a multiple, so n
 NEVER_S = 253_402_300_800  # 10000-01-01: the end of a `total` budget
 
 
-class Period(msgspec.Struct, frozen=True):
+class Period(msgspec.Struct, frozen=True, gc=False):
     """A half-open span [start_s, end_s) in Unix seconds. `label` is for people: `2026-11`, `2026-W47`, `total`."""
 
     kind: PeriodKind

@@ -33,14 +33,14 @@ CHEAPEST = "cheapest"
 FLAG_NOT_APPLICABLE, FLAG_PLAIN, FLAG_PASSED_OVER, FLAG_TARGET = "x", "0", "1", "2"
 
 
-class PlannedBudget(msgspec.Struct, frozen=True):
+class PlannedBudget(msgspec.Struct, frozen=True, gc=False):
     """A budget and the number of the cell it reads."""
 
     budget: Budget
     cell: int
 
 
-class CheckPlan(msgspec.Struct, frozen=True):
+class CheckPlan(msgspec.Struct, frozen=True, gc=False):
     """Cells, budgets and candidate models of a kind of call; `flags` and `holds` have one string per candidate."""
 
     tenant: str
@@ -51,7 +51,7 @@ class CheckPlan(msgspec.Struct, frozen=True):
     holds: tuple[str, ...]  # per cell: '1' = a call served by this candidate holds there
 
 
-class DatedPlan(msgspec.Struct, frozen=True):
+class DatedPlan(msgspec.Struct, frozen=True, gc=False):
     """A plan in the periods of one instant. Valid until the first of them ends."""
 
     plan: CheckPlan

@@ -57,7 +57,7 @@ for _, charge in ipairs(charges) do
     local clock = redis.call('TIME')
     redis.call('ZADD', asserted, tonumber(clock[1]) * 1000 + idle, cell)
     redis.call('PEXPIRE', cell, idle)
-  elseif redis.call('HLEN', cell) == 1 then -- only `spent`: the cell may be new; one of long ago is gone at once
+  elseif spent == tonumber(amount) and redis.call('HLEN', cell) == 1 then -- only `spent`: the cell may be new; one of long ago is gone at once
     redis.call('ZADD', index, expire_at == 0 and '+inf' or expire_at, cell)
     if expire_at ~= 0 then redis.call('PEXPIREAT', cell, expire_at) end
   end
