@@ -63,8 +63,8 @@ class StateStore(Protocol):
     """What repair needs of the processing state."""
 
     async def progress(self) -> dict[str, Position]: ...
-    async def dirty_tenants(self) -> set[str]: ...
-    async def clear_dirty(self, tenant: str) -> None: ...
+    async def dirty_tenants(self) -> dict[str, str]: ...
+    async def clear_dirty(self, tenant: str, version: str) -> None: ...
 
 
 class OutboxStore(Protocol):
@@ -148,7 +148,7 @@ class RepairService:
             failed.append(error)
         for tenant in snapshot.config.tenants:
             try:
-                reports += await self._look_after(snapshot, tenant, tenant in durable, watermark_ms)
+                reports += await self._look_after(snapshot, tenant, durable.get(tenant), watermark_ms)
             except Exception as error:
                 log.exception("repair_failed", extra={"tenant": tenant})
                 failed.append(error)
@@ -159,7 +159,7 @@ class RepairService:
         return reports
 
     async def _look_after(
-        self, snapshot: Snapshot, tenant: str, marked: bool, watermark_ms: int | None
+        self, snapshot: Snapshot, tenant: str, marked: str | None, watermark_ms: int | None
     ) -> list[RepairReport]:
         state = await self._store.state(tenant)
         marks = (await self._store.cut(tenant, [])).marks
@@ -167,7 +167,7 @@ class RepairService:
         if reason := "marked dirty" if marked else _why(state, snapshot, tenant) or self._marks_lost(tenant, marks):
             reports.append(await self.reconcile(tenant, reason))
             if marked:
-                await self._state.clear_dirty(tenant)
+                await self._state.clear_dirty(tenant, marked)
         self._marks_seen[tenant] = marks
         # Nothing is charged for a family whose last budget is gone. Should one come back, it must be seeded again.
         gone = state.families - {family.id for family in snapshot.index.families(tenant)}
@@ -283,14 +283,23 @@ class RepairService:
         end = datetime.now(UTC) + timedelta(hours=2)
         amounts: dict[str, int] = defaultdict(int)
         cells: dict[str, Cell] = {}
+        last_used_s: dict[str, float] = {}
         async for charge in self._ledger.charges(tenant, start, end, cut.marks):
             if not charge.charge_nano_usd:
                 continue
+            at_s = charge.time_utc.timestamp()
             for cell in _cells_of_charge(index, tenant, charge):
                 if cell.id in wanted or _is_alive(index, tenant, cell, now_s):
                     cells[cell.id] = cell
                     amounts[cell.id] += charge.charge_nano_usd
-        return {cell_id: (cell, amounts[cell_id]) for cell_id, cell in cells.items()}
+                    last_used_s[cell.id] = max(at_s, last_used_s.get(cell.id, at_s))
+
+        def is_kept(cell: Cell) -> bool:
+            """Not a client-asserted counter forgotten for its silence: invented keys would come back for ever."""
+            silence_ms = idle_ms(index, tenant, cell)
+            return cell.id in wanted or not silence_ms or (now_s - last_used_s[cell.id]) * 1000 < silence_ms
+
+        return {cell_id: (cell, amounts[cell_id]) for cell_id, cell in cells.items() if is_kept(cell)}
 
     async def _scan_start(
         self, index: BudgetIndex, tenant: str, cells: Iterable[Cell], now_s: float
