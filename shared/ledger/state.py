@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
@@ -41,10 +42,16 @@ class ProcessingState:
         """Remember that a tenant's counters missed something, when Redis could not be told."""
         await self._table.upsert_entity({"PartitionKey": _DIRTY, "RowKey": tenant, "why": why})
 
-    async def dirty_tenants(self) -> set[str]:
-        """Tenants marked dirty and not reconciled since."""
-        return {row["RowKey"] async for row in self._table.query_entities(f"PartitionKey eq '{_DIRTY}'")}
+    async def dirty_tenants(self) -> dict[str, str]:
+        """Tenants marked dirty and not reconciled since, each with the version of its mark."""
+        query = self._table.query_entities(f"PartitionKey eq '{_DIRTY}'")
+        return {row["RowKey"]: row.metadata["etag"] async for row in query}
 
-    async def clear_dirty(self, tenant: str) -> None:
-        """The tenant was reconciled."""
-        await self._table.delete_entity(_DIRTY, tenant)
+    async def clear_dirty(self, tenant: str, version: str) -> None:
+        """The tenant was reconciled after it was marked; a mark made meanwhile has another version and stays."""
+        from azure.core import MatchConditions
+        from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+
+        entity = {"PartitionKey": _DIRTY, "RowKey": tenant}
+        with contextlib.suppress(ResourceModifiedError, ResourceNotFoundError):
+            await self._table.delete_entity(entity, etag=version, match_condition=MatchConditions.IfNotModified)

@@ -259,6 +259,24 @@ async def test_a_failover_is_noticed_even_when_no_event_follows(stack):
     assert await stack.repair.run() == []
 
 
+async def test_a_tenant_marked_dirty_during_its_reconciliation_stays_dirty(stack):
+    """It may have read its counters already; clearing the newer mark would leave them short for ever."""
+    await stack.state.mark_dirty("acme", "first")
+    reconcile = stack.repair.reconcile
+
+    async def marked_meanwhile(*args: Any) -> Any:
+        report = await reconcile(*args)
+        await stack.state.mark_dirty("acme", "second")
+        return report
+
+    stack.repair.reconcile = marked_meanwhile
+    await stack.repair.run()
+    assert set(await stack.state.dirty_tenants()) == {"acme"}
+    stack.repair.reconcile = reconcile
+    await stack.repair.run()
+    assert set(await stack.state.dirty_tenants()) == set()
+
+
 async def test_reconciliations_at_once_with_each_other_and_with_ingest_change_nothing_twice(stack):
     """Two workers that both add what is missing would double it; one that reads while events settle would undo them."""
     batches = batches_of(1_600, 40)
