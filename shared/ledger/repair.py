@@ -211,7 +211,9 @@ class RepairService:
         wanted: dict[str, Cell] = {}
         for _ in range(_ATTEMPTS):
             now_s = time.time()
-            wanted |= {cell.id: cell for cell in await self._store.cells(tenant, int(now_s * 1000))}
+            living = await self._store.cells(tenant, int(now_s * 1000))
+            # A counter whose budgets are gone is not charged any more; that is no drift.
+            wanted |= {cell.id: cell for cell in living if snapshot.index.of_cell(tenant, cell)}
             outcome = await self._adjust_all(snapshot, tenant, wanted, now_s)
             if outcome is None:
                 continue

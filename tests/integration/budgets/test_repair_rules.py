@@ -119,6 +119,16 @@ async def test_sessions_forgotten_for_their_silence_stay_forgotten(stack):
     assert await stack.spent_and_held("session:busy") == (200 * MICRO_USD, 0)
 
 
+async def test_a_counter_without_a_budget_is_no_drift(stack):
+    """After a budget went its counter stands still while the ledger moves on; an alert would cry wolf."""
+    await stack.ingest.run([delivery(usage_bytes("a", 100), 0)])
+    stack.configure(config(budget("team:other", usd(1)), version="v2"))
+    await stack.ingest.run([delivery(usage_bytes("b", 200), 1)])
+    report = await stack.repair.reconcile("acme")
+    assert (report.off, report.drift_nano_usd) == (0, 0)
+    assert await stack.outbox.waiting() == []
+
+
 async def test_a_country_that_changes_its_clocks_blocks_nobody(stack):
     """A counter whose period no longer starts where it did, in the index and in a grant, is skipped and logged."""
     gone = "team:search|hour|UTC|1"
