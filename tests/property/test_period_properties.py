@@ -15,8 +15,8 @@ from shared.config.model import PeriodKind
 
 KINDS = [kind for kind in get_args(PeriodKind) if kind != "total"]
 ZONES = sorted(name for name in available_timezones() if not name.startswith(("posix/", "right/", "local")))
-# Before 1980 some zones were off by minutes (Kiritimati until 1979), which the quarter-hour grid cannot hold.
-FROM_S = int(datetime(1980, 1, 1, tzinfo=UTC).timestamp())
+# Until 1979 some zones were off by minutes (Kiritimati last), beyond the quarter-hour grid; a year to be clear of it.
+FROM_S = int(datetime(1981, 1, 1, tzinfo=UTC).timestamp())
 UNTIL_S = int(datetime(2120, 1, 1, tzinfo=UTC).timestamp())
 LORD_HOWE_SPRING_S = int(datetime(2026, 10, 3, 15, 30, tzinfo=UTC).timestamp())
 ST_JOHNS_AUTUMN_S = int(datetime(2010, 11, 7, 2, 31, tzinfo=UTC).timestamp())
