@@ -26,6 +26,7 @@ STORES = {
     "shared.ledger.insert": "100-row transactions in Table Storage",
     "shared.ledger.outbox": "notifications to send, in Table Storage",
     "shared.ledger.periods": "frozen periods in Table Storage",
+    "shared.ledger.state": "processing progress and dirty tenants in Table Storage",
     "shared.ledger.tables": "opens Table and Blob Storage",
     "shared.reports.files": "statement files in Blob Storage",
     "shared.usage.first_heard": "remembers in Table Storage when an event was first heard",
