@@ -101,7 +101,7 @@ async def test_nightly_timer_writes_statements(doors: Doors, services: SimpleNam
 
 
 def test_schedules_are_six_field_cron(doors: Doors) -> None:
-    """Repair every ten seconds from the start, reconciling hourly, rollups every five minutes, statements and retention at night."""
+    """Repair every ten seconds from the start, rollups every five minutes, reconciling hourly, the rest at night."""
     timers = {
         name: each.get_trigger() for name, each in doors.functions.items() if each.get_trigger().type == "timerTrigger"
     }
