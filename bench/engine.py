@@ -45,7 +45,9 @@ async def _compare(server: RedisServer) -> None:
     title(
         "Budget cycle: check + settle on 4 scopes",
         f"{server.engine} on loopback; {ROUNDS} rounds of {CYCLES} cycles, contenders in turn",
-        "" if litellm else "LiteLLM is not installed: `make bench-litellm` puts it into a virtualenv of its own",
+        "with LiteLLM beside, in a process of its own"
+        if litellm
+        else "LiteLLM is not installed: `make bench-litellm` puts it into a virtualenv of its own",
     )
     numbers = itertools.count(1, CYCLES)
     for callers in CALLERS:
