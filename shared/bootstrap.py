@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from shared.pricing.pricer import Pricer
     from shared.reports.service import Reports
     from shared.routing.router import Router
+    from shared.usage.first_heard import FirstHeard
     from shared.usage.helicone import HeliconeWebhook
     from shared.usage.hub import UsagePublisher
 
@@ -142,7 +143,7 @@ class Services:
     def reset(self) -> ResetService:
         from shared.budgets.reset import ResetService
 
-        return ResetService(self.spend, self.publisher.publish)
+        return ResetService(self.spend, self.publisher.publish, self.first_heard.time)
 
     @cached_property
     def tables(self) -> Tables:
@@ -245,10 +246,15 @@ class Services:
 
     @cached_property
     def helicone(self) -> HeliconeWebhook:
-        from shared.usage.first_heard import FirstHeard
         from shared.usage.helicone import HeliconeWebhook
 
-        return HeliconeWebhook(self.publisher, FirstHeard(self.tables.state), self.settings.helicone_secret)
+        return HeliconeWebhook(self.publisher, self.first_heard, self.settings.helicone_secret)
+
+    @cached_property
+    def first_heard(self) -> FirstHeard:
+        from shared.usage.first_heard import FirstHeard
+
+        return FirstHeard(self.tables.state)
 
     @cached_property
     def health(self) -> HealthService:

@@ -17,14 +17,17 @@ from shared.scopes import validate_scope_key
 from shared.usage.build import grant_event_bytes, partition_key
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
+FirstHeard = Callable[[str, str, datetime], Awaitable[datetime]]
 
 
 class ResetService:
     """Sets what a scope has spent in its open periods, by a row that says who and why."""
 
-    def __init__(self, spend: SpendService, publish: Publish) -> None:
+    def __init__(self, spend: SpendService, publish: Publish, first_heard: FirstHeard) -> None:
+        """`first_heard(source, key, now)` gives the instant a key was first used, for a retry to repeat."""
         self._spend = spend
         self._publish = publish
+        self._first_heard = first_heard
 
     async def reset(
         self, tenant: str, scope: str, who: str, why: str, *, spent: str = "0.00", period: str | None = None, key: str
@@ -32,7 +35,8 @@ class ResetService:
         """Publish one grant per counter of `scope` (`type:key`), of one period kind when `period` names it.
 
         `spent` is the USD the counter shall show; an opening balance is a reset to what was spent before. `key` makes
-        the request idempotent: the same key is the same event. Raises InvalidRequest, Forbidden, NotFound.
+        the request idempotent: it is granted once, however often it is sent. Raises InvalidRequest, Forbidden and
+        NotFound.
         """
         scope_type, separator, scope_key = scope.partition(":")
         if not separator:
@@ -50,13 +54,15 @@ class ResetService:
         if not counters:
             raise NotFound(f"scope: no budget of tenant {tenant!r} counts {scope!r}", param="scope")
         grants, events = [], []
-        source, now_utc = f"tollkeeper/reset/{tenant}", datetime.now(UTC)
+        source = f"tollkeeper/reset/{tenant}"
+        # A retry stamped anew would land in another ledger hour and be granted twice.
+        time_utc = await self._first_heard(source, key, datetime.now(UTC))
         for cell_id, row in sorted(counters.items()):
             amount = target_nano_usd - nano_from_decimal(row["spent"])
             grants.append({"cell": cell_id, "period": row["period"], "amount": decimal_from_nano(amount)})
             event_id = f"{key}/{cell_id}"
             body = grant_event_bytes(
-                source, event_id, now_utc, tenant=tenant, cell=cell_id, amount_nano_usd=amount, who=who, why=why
+                source, event_id, time_utc, tenant=tenant, cell=cell_id, amount_nano_usd=amount, who=who, why=why
             )
             events.append((partition_key(source, event_id), body))
         await self._publish(events)

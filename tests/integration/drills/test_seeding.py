@@ -17,6 +17,7 @@ from shared.budgets.spend import SpendService
 from shared.config.model import Budget
 from shared.ledger.hours import HourIndex
 from shared.ledger.rollup_job import RollupJob
+from shared.usage.first_heard import FirstHeard
 from tests.support.engine import MICRO_USD, budget, config, flushed, usd
 from tests.support.stack import Stack, delivery, usage_bytes
 
@@ -208,7 +209,9 @@ async def test_an_opening_balance_moves_one_counter_survives_a_flush_and_never_t
     async def publish(bodies: Any) -> None:
         published.extend(body for _, body in bodies)
 
-    resets = ResetService(SpendService(lambda: stack.snapshot, stack.store), publish)
+    resets = ResetService(
+        SpendService(lambda: stack.snapshot, stack.store), publish, FirstHeard(stack.tables.state).time
+    )
     who = {"who": "finance@contoso", "key": "k1"}
     await resets.reset("acme", "team:search", why="opening balance", spent="0.5", period="month", **who)
     for _ in range(2):  # the hub may deliver it again

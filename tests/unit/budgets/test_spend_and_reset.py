@@ -45,7 +45,11 @@ class Fixture:
         self.index = BudgetIndex(self.config)
         snapshot: Any = msgspec.defstruct("Snapshot", ["config", "index"])(self.config, self.index)
         self.spend = SpendService(lambda: snapshot, self.counters)  # type: ignore[arg-type]
-        self.reset = ResetService(self.spend, self.publish)
+        self.reset = ResetService(self.spend, self.publish, self.first_heard)
+        self.heard: dict[tuple[str, str], Any] = {}
+
+    async def first_heard(self, source, key, now):
+        return self.heard.setdefault((source, key), now)
 
     async def publish(self, events) -> None:
         self.published += [msgspec.json.decode(body) for _, body in events]
@@ -188,3 +192,13 @@ async def test_a_scope_without_a_budget_cannot_be_reset(engine):
         await engine.reset.reset("acme", "task:t-1", "ada", "x", key="k")
     with pytest.raises(NotFound):
         await engine.reset.reset("acme", "team:search", "ada", "x", period="year", key="k")
+
+
+async def test_a_reset_sent_again_keeps_its_first_time():
+    """A retry stamped anew would land in another ledger hour, where nothing knows it, and be granted twice."""
+    engine = Fixture(budget("team:search", usd(100)))
+    engine.set({"team": "search"}, 10)
+    await engine.reset.reset("acme", "team:search", "ada", "wrong loop", key="k1")
+    await engine.reset.reset("acme", "team:search", "ada", "wrong loop", key="k1")
+    first, second = engine.published
+    assert (first["id"], first["time"]) == (second["id"], second["time"])
