@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 READY := .venv/.ready
-PYTEST_ARGS ?= -q
+PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
 # TOUR, ONCE, GATEWAY, FUNCTIONS_PORT and GATEWAY_PORT reach `make run` from the environment or the command line as they are.
 

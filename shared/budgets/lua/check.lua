@@ -15,6 +15,7 @@
 --      or {'ok'|'reserved'|'exhausted', now ms, candidate, budget, estimate, output tokens, mean tokens, bucket, ordinal, generation,
 --          watermark ms, spent and held (before this call) per cell, carry per budget}
 local floor, sub = math.floor, string.sub
+local PROVEN_SAMPLES = 32 -- settle.lua keeps as many: until then calls whose holds were guessed may be in flight
 local meta, bits, index, asserted = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local ttl, width, observe, asserted_cap = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', tonumber(ARGV[4])
 local plan = cmsgpack.unpack(ARGV[5])
@@ -150,8 +151,8 @@ local function verdict(limit, flag, est_d, est_n, known)
       or excess(spent_d[c] + est_d, spent_n[c] + est_n, limit.stop_d, limit.stop_n) > 0 then return 3 end
   if excess(used_d, used_n, limit.stop_d, limit.stop_n) >= 0
       or excess(used_d + est_d, used_n + est_n, limit.stop_d, limit.stop_n) > 0 then return 2 end
-  -- An estimate nobody has learned yet may be several times too low: such calls together hold at most a quarter of
-  -- what is left, and one alone may always try.
+  -- An estimate that few calls have taught may be several times too low, and so may the holds of those in flight:
+  -- such calls together hold at most a quarter of what is left, and one alone may always try.
   if not known and (held_d[c] > 0 or held_n[c] > 0) then
     local four_d, four_n = (held_d[c] + est_d) * 4, (held_n[c] + est_n) * 4
     if excess(spent_d[c] + four_d, spent_n[c] + four_n, limit.stop_d, limit.stop_n) > 0 then return 2 end
@@ -164,14 +165,19 @@ local function estimate(m)
   local cap, tokens = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local mean, known = tokens, tokens == 0
   local learned = redis.call('MGET', KEYS[learned_at + 1], KEYS[learned_at + 2], KEYS[learned_at + 3])
+  local default, hinted = tokens, false
   for i = 1, 3 do
     if learned[i] then
-      local q, average = string.match(learned[i], '^(%d+) (%d+)')
-      mean = tonumber(average)
+      local q, average, samples = string.match(learned[i], '^(%d+) (%d+) (%d+) ')
       -- What only the rest of the tenant taught is a hint: another team's short answers say little of this one's.
-      known = i == 1 or KEYS[learned_at + i] ~= KEYS[learned_at + 3]
-      tokens = known and tonumber(q) or math.max(tokens, tonumber(q))
-      break
+      local own = i == 1 or KEYS[learned_at + i] ~= KEYS[learned_at + 3]
+      if own and tonumber(samples) >= PROVEN_SAMPLES then
+        tokens, mean, known = tonumber(q), tonumber(average), true
+        break
+      end
+      if not hinted then
+        tokens, mean, hinted = own and tonumber(q) or math.max(default, tonumber(q)), tonumber(average), true
+      end
     end
   end
   if cap >= 0 and cap <= tokens then tokens, known = cap, true end

@@ -86,7 +86,7 @@ for _, lesson in ipairs(learned) do
   local key, samples = KEYS[lesson[1]], lesson[2]
   local known, previous, ring = redis.call('GET', key), nil, {}
   if known then
-    local q, _, packed = string.match(known, '^(%d+) (%d+) (.*)$')
+    local q, packed = string.match(known, '^(%d+) %d+ %d+ (.*)$')
     previous, ring = tonumber(q), cmsgpack.unpack(packed)
   end
   local kept, sum, largest, second = {}, 0, 0, 0 -- the newest RING of all
@@ -103,7 +103,7 @@ for _, lesson in ipairs(learned) do
   local q = math.max(#kept < 20 and largest or second, FLOOR_TOKENS)
   -- Up at once, down slowly: tiny calls must not train the estimate down just before a burst.
   if previous and q < previous then q = math.max(q, floor(previous * SLOWEST_DECAY ^ #samples)) end
-  local text = string.format('%d %d ', q, math.ceil(sum / #kept))
+  local text = string.format('%d %d %d ', q, math.ceil(sum / #kept), #kept)
   redis.call('SET', key, text .. cmsgpack.pack(kept), 'PX', ARGV[10])
 end
 return answer

@@ -189,8 +189,8 @@ async def test_estimates_three_times_too_low_overspend_no_more_than_what_was_hel
 async def test_a_first_true_cost_that_arrives_alone_stops_the_next_calls_at_once(client, azurite, scopes):
     """The worst order: one of the calls in flight is settled long before the others, and 200 callers come right then.
 
-    What is spent beyond the budget is at most what the calls in flight cost more than they hold; every later call is
-    held at its true cost.
+    The others hold a third of what they cost. Until 32 samples prove an estimate, calls together hold a quarter of what
+    is left at most, so nothing is let in beside them that would not fit; trusting the first sample overspent by 48 %.
     """
     stack = await burst_stack(client, azurite.connection_string, scopes, FITS_44, default=OUTPUT_TOKENS // 4)
     burst = Burst(stack, scopes, None)
@@ -198,7 +198,6 @@ async def test_a_first_true_cost_that_arrives_alone_stops_the_next_calls_at_once
     held = (await stack.spent_and_held())[1]
     events = [burst.event(f"early-{i}", answer) for i, answer in enumerate(early)]
     await stack.ingest.run([delivery(events[0], 0, partition=PARTITIONS)])
-    error_in_flight = (len(early) - 1) * TRUE_COST - (held - held // len(early))
     late = asyncio.create_task(burst.run())
     await asyncio.sleep(CALL_SECONDS * 2)
     await stack.ingest.run([delivery(body, 1 + i, partition=PARTITIONS) for i, body in enumerate(events[1:])])
@@ -206,7 +205,7 @@ async def test_a_first_true_cost_that_arrives_alone_stops_the_next_calls_at_once
     spent = await settled_to_the_last(stack, scopes, outcome.admitted + len(early))
     report(outcome, spent, FITS_44)
     print(f"{len(early)} calls were in flight and held {held / FITS_44:.1%}")
-    assert spent - FITS_44 <= error_in_flight
+    assert spent <= FITS_44
     assert spent >= FITS_44 * 95 // 100
     assert set(outcome.statuses) <= {200, 402}
     await stack.close()
