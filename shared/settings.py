@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     redis_url: str = "redis://127.0.0.1:6379"
     redis_cluster: bool = False
-    redis_timeout_seconds: float = 0.25
+    redis_timeout_seconds: float = 1.0  # counts from the question, so a busy worker must have room in it
 
     eventhub_connection: str | None = None
     eventhub_namespace: str | None = None  # used with managed identity when there is no connection string
@@ -166,7 +166,7 @@ def _build(read: _Reader) -> Settings:
         config_poll_seconds=read.integer("CONFIG_POLL_SECONDS", 15, 1, 25),
         redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")) or "redis://127.0.0.1:6379",
         redis_cluster=read.flag("REDIS_CLUSTER"),
-        redis_timeout_seconds=read.seconds("REDIS_TIMEOUT_SECONDS", 0.25, 0.01, 30),
+        redis_timeout_seconds=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0, 0.01, 30),
         eventhub_connection=read.text("EventHubs"),
         eventhub_namespace=read.text("EventHubs__fullyQualifiedNamespace"),
         usage_hub=_hub_name(read, "USAGE_HUB", "usage"),
