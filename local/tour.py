@@ -18,6 +18,7 @@ from shared.money import decimal_from_nano, nano_from_decimal
 STATE_STYLES = {"active": "green", "warned": "yellow", "degraded": "dark_orange", "stopped": "bold red"}
 DECISION_STYLES = {"allow": "green", "downgrade": "dark_orange", "refuse": "bold red"}
 DECISION_WORDS = {"allow": "allowed", "downgrade": "downgraded", "refuse": "refused"}
+TITLE = "Every call went through the gateway with the OpenAI SDK; amounts in USD"
 MOST_CALLS_WITH_AZURE = 12  # real calls cost real money: enough to see the headers, not enough to notice
 
 
@@ -73,12 +74,34 @@ class Tour:
             self._progress.output_pico_usd = self._callers.output_pico_usd(step.team, outcome.served_model)
 
     def _table(self, outcomes: list[Outcome]) -> Table:
-        title = "Every call went through the gateway with the OpenAI SDK; amounts in USD"
-        table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+        """The wide table, or the narrow one where that would not fit."""
+        wide = self._wide_table(outcomes)
+        needed = self._console.measure(wide, options=self._console.options.update(max_width=1000)).maximum
+        return wide if needed <= self._console.width else self._narrow_table(outcomes)
+
+    def _narrow_table(self, outcomes: list[Outcome]) -> Table:
+        """Fits 80 columns: no column for the decision, because an arrow, a missing cost and the state show it."""
+        table = Table(
+            title=TITLE, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+        )
         table.add_column("#", justify="right", no_wrap=True)
         table.add_column("team", no_wrap=True)
         table.add_column("call", no_wrap=True)
-        table.add_column("model", overflow="fold")  # the one column that may wrap on a narrow terminal
+        table.add_column("model", overflow="fold")
+        table.add_column("cost", justify="right", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("remaining", justify="right", no_wrap=True)
+        for outcome in outcomes:
+            *before, decision, cost, state, remaining = _cells(outcome)
+            table.add_row(*before, decision if outcome.decision == "refuse" else cost, state, remaining)
+        return table
+
+    def _wide_table(self, outcomes: list[Outcome]) -> Table:
+        table = Table(title=TITLE, title_justify="left", box=SIMPLE, pad_edge=False, show_edge=False)
+        table.add_column("#", justify="right", no_wrap=True)
+        table.add_column("team", no_wrap=True)
+        table.add_column("call", no_wrap=True)
+        table.add_column("model", overflow="fold")
         table.add_column("decision", no_wrap=True)
         table.add_column("cost", justify="right", no_wrap=True)
         table.add_column("state", no_wrap=True)
@@ -89,6 +112,7 @@ class Tour:
 
     def _explain(self, outcomes: list[Outcome]) -> None:
         """One line per thing worth noticing in the table."""
+        self._console.print()
         spender = self._script.spender
         own = [outcome for outcome in outcomes if outcome.step.team == spender]
         for state in ("warned", "degraded"):
@@ -100,7 +124,7 @@ class Tour:
                 f"  call {refused.number:>2}: {spender} is [bold red]stopped[/]: the SDK raised "
                 f"[bold]openai.APIStatusError[/] {refused.error} and sent the call "
                 f"{'once' if refused.tries == 1 else f'{refused.tries} times'}",
-                soft_wrap=True,
+                soft_wrap=not self._console.is_terminal,
             )
         elif self._script.budget is not None:
             limit = decimal_from_nano(self._script.budget.limit_nano)
@@ -115,7 +139,7 @@ class Tour:
         return costs
 
     def _print_sums(self, sums: list[TeamSums]) -> None:
-        table = Table(title="The books, in USD", title_justify="left", show_footer=True, box=SIMPLE)
+        table = Table(title="The books, in USD", title_justify="left", show_footer=True, box=SIMPLE, pad_edge=False)
         ledger = sum(each.ledger_nano_usd for each in sums)
         counters = sum(each.counter_nano_usd or 0 for each in sums)
         agree = all(each.agree for each in sums)
@@ -134,13 +158,14 @@ class Tour:
                 _amount(each.counter_nano_usd),
                 _verdict(each),
             )
+        self._console.print()
         self._console.print(table)
         line = f"Ledger total {decimal_from_nano(ledger)} USD, counters {decimal_from_nano(counters)} USD: "
         if unpriced := sum(each.unpriced for each in sums):
             line += f"{unpriced} calls have no known price; budgets count them at the guard price, the bill waits."
         else:
             line += "[bold green]equal[/], to the nano-dollar." if agree else "[bold red]not equal[/]."
-        self._console.print(line, soft_wrap=True)
+        self._console.print(line, soft_wrap=not self._console.is_terminal)
 
     def _print_where_next(self) -> None:
         tenant = self._config.teams[self._script.spender or ""].tenant
