@@ -142,7 +142,7 @@ class _Recorder(MemoryLedger):
 
 
 def _service(product: Product, ledger: Ledger) -> IngestService:
-    none = _NoStores()
+    none: Any = _NoStores()
     return IngestService(
         lambda: product.snapshot, ledger, product.settler, product.signer, none, none, none, default_output_tokens=500
     )

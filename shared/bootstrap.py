@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from shared.health import HealthService
     from shared.ledger.deadletters import DeadLetters
     from shared.ledger.ingest import IngestService
-    from shared.ledger.outbox import Outbox
     from shared.ledger.repair import RepairService
     from shared.ledger.replay import ReplayService
     from shared.ledger.retention import RetentionJob
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from shared.ledger.store import LedgerStore
     from shared.ledger.summary import Summaries
     from shared.ledger.tables import Tables
+    from shared.notify.outbox import Outbox
     from shared.pricing.book import PriceBook
     from shared.pricing.pricer import Pricer
     from shared.reports.service import Reports
@@ -177,7 +177,7 @@ class Services:
 
     @cached_property
     def outbox(self) -> Outbox:
-        from shared.ledger.outbox import Outbox
+        from shared.notify.outbox import Outbox
 
         return Outbox(self.tables.outbox)
 

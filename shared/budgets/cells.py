@@ -6,6 +6,7 @@ So two budgets on the same scope and period share a counter, and editing a limit
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,6 +35,14 @@ class Cell(msgspec.Struct, frozen=True, gc=False):  # tens of thousands are kept
     def scope(self) -> str:
         """`type:key` as people write it."""
         return f"{self.family.scope_type}:{self.scope_key}"
+
+
+class Applied(NamedTuple):
+    """What a settlement or a reconciliation did to a counter: spent before and after, nano-USD."""
+
+    cell: Cell
+    before_nano_usd: int
+    after_nano_usd: int
 
 
 @lru_cache(maxsize=65_536)

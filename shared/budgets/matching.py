@@ -13,7 +13,7 @@ from shared.budgets.periods import QUARTER_HOUR_SECONDS, period_at
 from shared.config.model import Budget, Config, PeriodKind
 from shared.scopes import scope_id
 
-ASSERTED_IDLE_MS = 24 * 3_600_000  # a session or task nobody used for a day is forgotten, or invented keys fill memory
+_ASSERTED_IDLE_MS = 24 * 3_600_000  # a session nobody used for a day is forgotten, or invented keys fill memory
 _KEEP_AFTER_END_MS = 2 * 24 * 3_600_000
 _LONGEST_KEEP_MS = 366 * 24 * 3_600_000
 
@@ -44,7 +44,7 @@ class BudgetIndex:
         self._exact: dict[tuple[str | None, str, str], list[Budget]] = defaultdict(list)
         for budget in config.budgets:
             self._exact[budget.tenant, budget.scope_type, budget.scope_key].append(budget)
-        self.charge_cells = lru_cache(maxsize=65_536)(self._charge_cells)
+        self._cached_cells = lru_cache(maxsize=65_536)(self._charge_cells)
 
     def matching(self, tenant: str, scope_type: str, scope_key: str) -> Iterator[Budget]:
         """Budgets on this scope: of the tenant and of every tenant, for this key and for any key."""
@@ -67,16 +67,24 @@ class BudgetIndex:
 
     def families(self, tenant: str) -> set[BudgetFamily]:
         """Every family that some budget of the tenant needs."""
-        return {budget_family(budget) for budget in self.config.budgets if budget.tenant in (None, tenant)}
+        return {budget_family(budget) for budget in self.of_tenant(tenant)}
+
+    def of_tenant(self, tenant: str) -> list[Budget]:
+        """The tenant's own budgets and those of every tenant."""
+        return [budget for budget in self.config.budgets if budget.tenant in (None, tenant)]
 
     def is_asserted(self, tenant: str, scope_type: str) -> bool:
         """Whether clients may invent keys of this scope type."""
         known = self.config.tenants.get(tenant)
         return known is not None and scope_type in known.client_asserted_scopes
 
+    def idle_ms(self, tenant: str, cell: Cell) -> int:
+        """After how much silence a counter of a client-asserted scope is forgotten; 0 for all others."""
+        return _ASSERTED_IDLE_MS if self.is_asserted(tenant, cell.family.scope_type) else 0
+
     def cells_of_call(self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float) -> tuple[Cell, ...]:
         """The counters that a call with these scopes, served by this model at this instant, is charged to."""
-        return self.charge_cells(
+        return self._cached_cells(
             tenant, tuple(sorted(scopes.items())), model, int(instant_s // QUARTER_HOUR_SECONDS) * QUARTER_HOUR_SECONDS
         )
 
@@ -86,7 +94,7 @@ class BudgetIndex:
         cells: dict[str, Cell] = {}
         for scope_type, scope_key in with_implicit_scopes(tenant, dict(scopes), model).items():
             for budget in self.matching(tenant, scope_type, scope_key):
-                cell = cell_at(family_of(budget), scope_key, period_at(budget.period, budget.timezone, instant_s))
+                cell = cell_of(budget, scope_key, instant_s)
                 cells[cell.id] = cell
         return tuple(cells.values())
 
@@ -94,6 +102,11 @@ class BudgetIndex:
 def family_of(budget: Budget) -> CellFamily:
     """The family of counters a budget reads."""
     return CellFamily(budget.scope_type, budget.period, budget.timezone)
+
+
+def cell_of(budget: Budget, scope_key: str, instant_s: float) -> Cell:
+    """The counter that a budget reads for a scope key at a Unix instant."""
+    return cell_at(family_of(budget), scope_key, period_at(budget.period, budget.timezone, instant_s))
 
 
 def budget_family(budget: Budget) -> BudgetFamily:

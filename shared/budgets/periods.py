@@ -31,6 +31,10 @@ class Period(msgspec.Struct, frozen=True, gc=False):
         """When the next period starts; None for a `total` budget, which never resets."""
         return None if self.kind == "total" else datetime.fromtimestamp(self.end_s, UTC)
 
+    def contains(self, instant_s: float) -> bool:
+        """Whether a Unix instant lies in the span."""
+        return self.start_s <= instant_s < self.end_s
+
 
 def period_at(kind: PeriodKind, zone: str, instant_s: float) -> Period:
     """The period of `kind` in `zone` that contains a Unix instant. Raises ZoneInfoNotFoundError for an unknown zone."""

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from shared.budgets.cells import Cell, CellFamily, cell_at
 from shared.budgets.matching import (
-    ASSERTED_IDLE_MS,
     IMPLICIT_TYPES,
     BudgetIndex,
     budget_family,
@@ -113,10 +112,7 @@ def date_plan(plan: CheckPlan, index: BudgetIndex, instant_s: float) -> DatedPla
     )
     valid_from_s = max((cell.period.start_s for cell in cells), default=0)
     valid_until_s = min((cell.period.end_s for cell in cells), default=2**40)
-    cell_args = []
-    for cell in cells:
-        idle_ms = ASSERTED_IDLE_MS if index.is_asserted(plan.tenant, cell.family.scope_type) else 0
-        cell_args.append((expire_at_ms(cell), idle_ms))
+    cell_args = [(expire_at_ms(cell), index.idle_ms(plan.tenant, cell)) for cell in cells]
     budget_args = [_budget_args(planned, limit) for planned, limit in zip(plan.budgets, limits, strict=True)]
     candidate_args = list(zip(plan.flags, plan.holds, strict=True))
     script_plan = msgspec.msgpack.encode(

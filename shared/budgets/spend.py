@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from shared.budgets.answer import budget_view
-from shared.budgets.cells import Cell, cell_at
-from shared.budgets.matching import family_of, limit_nano_usd
-from shared.budgets.periods import period_at
+from shared.budgets.cells import Cell
+from shared.budgets.matching import cell_of, limit_nano_usd
 from shared.budgets.plan import carry_field
 from shared.budgets.request import known_tenant
 from shared.budgets.rules import BudgetFigures
@@ -43,9 +42,7 @@ class SpendService:
         now_s = time.time()
         cells = {cell.id: cell for cell in self._named_cells(snapshot, tenant, now_s)}
         cells |= {
-            cell.id: cell
-            for cell in await self._store.cells(tenant, int(now_s * 1000))
-            if cell.period.start_s <= now_s < cell.period.end_s
+            cell.id: cell for cell in await self._store.cells(tenant, int(now_s * 1000)) if cell.period.contains(now_s)
         }
         wanted = (cell for cell in cells.values() if scope_type in (None, cell.family.scope_type))
         rows = await self._rows(snapshot, tenant, sorted(wanted, key=lambda cell: cell.id))
@@ -59,14 +56,14 @@ class SpendService:
         cells = {
             cell.id: cell
             for budget in snapshot.index.matching(tenant, scope_type, scope_key)
-            for cell in [cell_at(family_of(budget), scope_key, period_at(budget.period, budget.timezone, now_s))]
+            for cell in [cell_of(budget, scope_key, now_s)]
         }
         return await self._rows(snapshot, tenant, cells.values())
 
     def _named_cells(self, snapshot: Snapshot, tenant: str, now_s: float) -> Iterable[Cell]:
-        for budget in snapshot.config.budgets:
-            if budget.tenant in (None, tenant) and budget.scope_key != "*":
-                yield cell_at(family_of(budget), budget.scope_key, period_at(budget.period, budget.timezone, now_s))
+        for budget in snapshot.index.of_tenant(tenant):
+            if budget.scope_key != "*":
+                yield cell_of(budget, budget.scope_key, now_s)
 
     async def _rows(self, snapshot: Snapshot, tenant: str, cells: Iterable[Cell]) -> Rows:
         if not (await self._store.state(tenant)).ready:

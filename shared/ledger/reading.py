@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 Marks = Mapping[str, Position]
 
 
-class Charge(NamedTuple):
+class LedgerCharge(NamedTuple):
     """What budgets count: one row, or the sum of a quarter hour's rows with the same scopes."""
 
     scopes: dict[str, str]
@@ -54,21 +54,21 @@ class HourReader:
 
     async def charges(
         self, tenant: str, start_utc: datetime, end_utc: datetime, marks: Marks | None
-    ) -> AsyncIterator[Charge]:
+    ) -> AsyncIterator[LedgerCharge]:
         """See LedgerStore.charges."""
         # The index is read before the reaches: a generation that this index names can then only be missing among the
         # reaches when a newer one replaced it, which shows.
         hours = await self._range(start_utc, end_utc)
         reaches = await self._reaches(tenant, start_utc, end_utc)
 
-        async def read(hour: Hour) -> list[Charge]:
+        async def read(hour: Hour) -> list[LedgerCharge]:
             cells = None
             if _on_quarters(hour.key, start_utc, end_utc):
                 cells = await self._tenant_cells(hour, tenant, reaches.get(hour.key, {}), marks)
             if cells is None:
                 return await self._row_charges(hour.key, tenant, start_utc, end_utc, marks)
             return [
-                Charge(cell.scopes, cell.quarter_utc, cell.charge_nano_usd, cell.cell, None, cell.model)
+                LedgerCharge(cell.scopes, cell.quarter_utc, cell.charge_nano_usd, cell.cell, None, cell.model)
                 for cell in cells
                 if start_utc <= cell.quarter_utc < end_utc
             ]
@@ -180,7 +180,7 @@ class HourReader:
 
     async def _row_charges(
         self, hour: str, tenant: str, start_utc: datetime, end_utc: datetime, marks: Marks | None
-    ) -> list[Charge]:
+    ) -> list[LedgerCharge]:
         charges = []
         for row in await self._query_hour(hour, tenant, CHARGE_COLUMNS):
             position, time_utc = decode_position(row), datetime.fromisoformat(row["time"])
@@ -190,7 +190,7 @@ class HourReader:
             if start_utc <= time_utc < end_utc:
                 amount_nano_usd = integer(row["charge_nano_usd"])
                 scopes, model = scopes_of(row["scopes"]), row.get("model", "")
-                charges.append(Charge(scopes, time_utc, amount_nano_usd, row.get("cell"), position, model))
+                charges.append(LedgerCharge(scopes, time_utc, amount_nano_usd, row.get("cell"), position, model))
         return charges
 
     async def _hour_rows(

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shared.budgets.cells import Cell, parse_cell
+from shared.budgets.cells import Applied, Cell, parse_cell
 from shared.budgets.estimates import learning_levels
-from shared.budgets.matching import ASSERTED_IDLE_MS, BudgetIndex
+from shared.budgets.matching import BudgetIndex
 from shared.budgets.reservation import Reservation
 from shared.budgets.store import BudgetStore, Charge, SettleBatch, Settled
 from shared.ledger.rating import output_tokens_sample
+from shared.ledger.reading import LedgerCharge
 from shared.ledger.row import LedgerRow, Position
 
 log = logging.getLogger("tollkeeper.ingest")
@@ -27,14 +28,6 @@ class Entry(NamedTuple):
     fresh: bool  # newly inserted by this very run
     held: Reservation | None
     unsure: bool = False  # beyond what is known to be settled: whoever stored the row may have died before settling
-
-
-class Applied(NamedTuple):
-    """What one settlement did to a counter: spent before and after, nano-USD."""
-
-    cell: Cell
-    before_nano_usd: int
-    after_nano_usd: int
 
 
 class TenantSettler:
@@ -83,7 +76,7 @@ class TenantSettler:
 
         A notice that a crash kept from the outbox is added then; all others are there already under the same key.
         """
-        cells = {cell.id: cell for entry in entries if entry.counts for cell in cells_of_row(index, entry.row)}
+        cells = {cell.id: cell for entry in entries if entry.counts for cell in charged_cells(index, tenant, entry.row)}
         return [Applied(cell, 0, (await self._store.figures(tenant, cell))[0]) for cell in cells.values()]
 
     def _batch(
@@ -101,7 +94,7 @@ class TenantSettler:
         for entry in entries:
             row = entry.row
             if entry.counts and row.charge_nano_usd:
-                for cell in cells_of_row(index, row):
+                for cell in charged_cells(index, tenant, row):
                     cells[cell.id] = cell
                     sums[cell.id] += row.charge_nano_usd
             if entry.fresh and entry.counts and (sample := output_tokens_sample(row)) is not None:
@@ -114,7 +107,7 @@ class TenantSettler:
             last_seen=self._last_seen.get((tenant, entries[0].position.stream)),
             row_below_mark=below_mark,
             charges=[
-                Charge(cells[cell_id], amount, idle_ms(index, tenant, cells[cell_id]))
+                Charge(cells[cell_id], amount, index.idle_ms(tenant, cells[cell_id]))
                 for cell_id, amount in sums.items()
             ],
             releases=releases,
@@ -122,14 +115,14 @@ class TenantSettler:
         )
 
 
-def cells_of_row(index: BudgetIndex, row: LedgerRow) -> Sequence[Cell]:
-    """The counters a row is charged to. A grant moves the one it names."""
+def charged_cells(index: BudgetIndex, tenant: str, row: LedgerRow | LedgerCharge) -> Sequence[Cell]:
+    """The counters that a row, or a sum of rows, is charged to. A grant moves the one it names."""
     if row.cell is not None:
-        return granted_cells(row.cell)
-    return index.cells_of_call(row.tenant, row.scopes, row.model, row.time_utc.timestamp())
+        return _granted_cells(row.cell)
+    return index.cells_of_call(tenant, row.scopes, row.model, row.time_utc.timestamp())
 
 
-def granted_cells(cell_id: str) -> tuple[Cell, ...]:
+def _granted_cells(cell_id: str) -> tuple[Cell, ...]:
     """The counter that a grant in the ledger names, if there still is one.
 
     It was checked before it was stored. But a country may change its clocks, and then no period starts where one did.
@@ -139,11 +132,6 @@ def granted_cells(cell_id: str) -> tuple[Cell, ...]:
     except ValueError:
         log.exception("cell_unreadable", extra={"cell": cell_id})
         return ()
-
-
-def idle_ms(index: BudgetIndex, tenant: str, cell: Cell) -> int:
-    """After how much silence a counter of a client-asserted scope is forgotten; 0 for all others."""
-    return ASSERTED_IDLE_MS if index.is_asserted(tenant, cell.family.scope_type) else 0
 
 
 def _applied(batch: SettleBatch, settled: Settled) -> list[Applied]:

@@ -20,7 +20,7 @@ from shared.ledger.hours import HourIndex
 from shared.ledger.insert import PartitionWriter
 from shared.ledger.keys import hour_start
 from shared.ledger.periods import Periods
-from shared.ledger.reading import Charge, HourReader
+from shared.ledger.reading import HourReader, LedgerCharge
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.tables import TRANSACTION_ROWS, Tables
 
@@ -73,7 +73,7 @@ class LedgerStore:
 
     async def charges(
         self, tenant: str, start_utc: datetime, end_utc: datetime, marks: Mapping[str, Position] | None
-    ) -> AsyncIterator[Charge]:
+    ) -> AsyncIterator[LedgerCharge]:
         """What budgets count in [start, end), exactly the rows at or before their stream's mark.
 
         Rows of a stream without a mark are left out; `marks` None takes every row. Clean hours whose rows are all at

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from shared.budgets.cells import Applied
 from shared.budgets.matching import BudgetIndex, limit_nano_usd
 from shared.config.model import PPM
-from shared.ledger.settlement import Applied
 from shared.money import decimal_from_nano
 
 

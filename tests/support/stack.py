@@ -12,13 +12,13 @@ import msgspec
 from shared.ledger.deadletters import DeadLetters
 from shared.ledger.hours import HourIndex
 from shared.ledger.ingest import Delivery, IngestService
-from shared.ledger.outbox import Outbox
 from shared.ledger.repair import RepairService
 from shared.ledger.row import Position
 from shared.ledger.settlement import TenantSettler
 from shared.ledger.state import ProcessingState
 from shared.ledger.store import LedgerStore
 from shared.ledger.tables import open_tables
+from shared.notify.outbox import Outbox
 from shared.settings import Settings
 from shared.usage.build import usage_event_bytes
 from shared.usage.hub import PartitionState

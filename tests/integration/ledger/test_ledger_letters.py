@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from shared.ledger.deadletters import MAX_INLINE_BYTES, DeadLetters
-from shared.ledger.outbox import Outbox
 from shared.ledger.tables import Tables
+from shared.notify.outbox import Outbox
 from tests.ledger_rows import position
 
 

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from shared.budgets.cells import CellFamily, cell_at
+from shared.budgets.cells import Applied, CellFamily, cell_at
 from shared.budgets.matching import BudgetIndex
 from shared.budgets.periods import period_at
-from shared.ledger.settlement import Applied
 from shared.notify.thresholds import crossed_thresholds
 from tests.support.engine import budget, config
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
 
 from shared.ledger.row import Position
+from shared.notify.outbox import Outbox
 
 log = logging.getLogger("tollkeeper.hub")
 
 
-class OutboxStore(Protocol):
-    """What a notice needs of the outbox."""
-
-    async def add_once(self, key: str, kind: str, payload: dict[str, Any]) -> bool: ...
-
-
-async def notice_recreated_hub(outbox: OutboxStore, known: Position | None, seen: Position) -> None:
+async def notice_recreated_hub(outbox: Outbox, known: Position | None, seen: Position) -> None:
     """Alert, once, when `seen` on a stream has a lower number than `known` although it was enqueued later.
 
     Nothing is lost by it here, because positions are ordered by time first; but the trigger's checkpoints point into
