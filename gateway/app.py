@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.auth import asserted_scopes, authenticate
-from gateway.call import Operation, deployment_for, dropped_tools, read_call, upstream_body
+from gateway.call import UNREADABLE_JSON, Operation, deployment_for, dropped_tools, read_call, upstream_body
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
 from gateway.relay import StreamRelay
@@ -239,7 +239,7 @@ def _is_event_stream(response: httpx.Response) -> bool:
 def _usage_in(content: bytes) -> dict[str, Any] | None:
     try:
         answer = msgspec.json.decode(content)
-    except msgspec.DecodeError:
+    except UNREADABLE_JSON:
         return None
     usage = answer.get("usage") if isinstance(answer, dict) else None
     return usage if isinstance(usage, dict) else None

@@ -13,10 +13,14 @@ from shared.errors import InvalidRequest
 
 Operation = Literal["chat", "embeddings"]
 
+# What msgspec raises on hostile bytes: broken UTF-8 and deep nesting are no DecodeError.
+UNREADABLE_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 _FUNCTION_FIELDS = ("functions", "function_call")
 _WEB_SEARCH = "web_search"
 _MOST_OUTPUT_TOKENS = 10**9
+_MOST_CHOICES = 128
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ def read_call(operation: Operation, raw: bytes, path_deployment: str | None, con
     """Decode a request body. Raises InvalidRequest naming the field; nothing of the prompt is ever quoted."""
     try:
         body = msgspec.json.decode(raw)
-    except msgspec.DecodeError:
-        raise InvalidRequest("the body is not valid JSON") from None
+    except UNREADABLE_JSON:
+        raise InvalidRequest("the body is not valid JSON, or nested too deep") from None
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     named = path_deployment or body.get("model")
@@ -107,17 +111,25 @@ def _stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _max_output_tokens(body: Mapping[str, Any]) -> int | None:
     """What the answer can cost at most: the cap of one choice times the number of choices."""
+    choices = _choices(body)
     for name in ("max_completion_tokens", "max_tokens"):
         cap = body.get(name)
         if cap is None:
             continue
         if not isinstance(cap, int) or isinstance(cap, bool) or not 0 < cap <= _MOST_OUTPUT_TOKENS:
             raise InvalidRequest(f"{name}: expected a positive whole number", param=name)
-        choices = body.get("n") or 1
-        if not isinstance(choices, int) or not 0 < choices <= 128:
-            raise InvalidRequest("n: expected a whole number from 1 to 128", param="n")
         return min(cap * choices, _MOST_OUTPUT_TOKENS)
     return None
+
+
+def _choices(body: Mapping[str, Any]) -> int:
+    """How many answers are asked for. Checked on every call: each of them is billed."""
+    choices = body.get("n")
+    if choices is None:
+        return 1
+    if not isinstance(choices, int) or isinstance(choices, bool) or not 0 < choices <= _MOST_CHOICES:
+        raise InvalidRequest(f"n: expected a whole number from 1 to {_MOST_CHOICES}", param="n")
+    return choices
 
 
 def _tool_name(tool: Any) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from gateway.call import UNREADABLE_JSON
+
 # A blank line ends an event; the standard allows three line endings and some backends mix them.
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _MOST_HELD_BYTES = 1024 * 1024
@@ -69,6 +71,6 @@ def _data(event: bytes) -> dict[str, Any] | None:
     lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
     try:
         chunk = msgspec.json.decode(b"\n".join(lines))
-    except msgspec.DecodeError:
+    except UNREADABLE_JSON:
         return None  # not ours to judge: it is passed on as it came
     return chunk if isinstance(chunk, dict) else None

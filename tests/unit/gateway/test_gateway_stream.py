@@ -28,6 +28,15 @@ def test_the_usage_chunk_is_read_and_hidden_however_the_stream_is_cut(size):
     assert watch.finished
 
 
+@pytest.mark.parametrize("usage", [b'"\xff"', b"[" * 5000 + b"]" * 5000])
+def test_a_chunk_that_cannot_be_read_passes_as_it_came(usage):
+    """Bytes of the backend that are no UTF-8, or nested too deep, must not end the stream or lose its usage."""
+    odd = b'data: {"usage": ' + usage + b"}\n\n"
+    watch = UsageWatch(hide_usage_chunk=True)
+    assert relay(watch, odd + LAST + DONE, 4096) == odd + DONE
+    assert watch.usage == USAGE
+
+
 def test_a_client_that_asked_for_usage_gets_every_byte():
     """With include_usage in the request the stream passes unchanged."""
     watch = UsageWatch(hide_usage_chunk=False)
