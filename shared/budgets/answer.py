@@ -83,10 +83,18 @@ class CheckAnswer(msgspec.Struct, kw_only=True):
 
 
 def header_text(value: str) -> str:
-    """A value that is safe in an HTTP header: what is not printable ASCII is percent-encoded."""
+    """A value that is safe in an HTTP header: percent-encoded where it is no printable ASCII, and a space at its ends.
+
+    HTTP forbids a header value to begin or end with a space; a server that finds one drops the whole answer.
+    """
     from urllib.parse import quote
 
-    return quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    text = quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    inner = text.strip(" ")
+    if inner == text:
+        return text
+    before = len(text) - len(text.lstrip(" "))
+    return "%20" * before + inner + "%20" * (len(text) - before - len(inner))
 
 
 def rfc3339(instant: datetime) -> str:
