@@ -14,6 +14,7 @@ SCOPE_TYPE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_SCOPE_KEY_BYTES = 256
 MAX_SCOPES = 16
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def validate_tenant(tenant: object, param: str = "tenant") -> str:

@@ -10,7 +10,7 @@ import msgspec
 
 from shared.config.model import Config, Tenant
 from shared.errors import Forbidden, InvalidRequest
-from shared.scopes import validate_scopes, validate_tenant
+from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -43,6 +43,7 @@ def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[
     otherwise a header could put one team's spend on another team's budget.
     """
     asserted = validate_scopes(request.scopes)
+    _require_billable_names(request)
     if request.identity is None:
         if request.tenant is None:
             raise InvalidRequest("tenant: required unless `identity` is given", param="tenant")
@@ -62,6 +63,13 @@ def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[
                 param=f"scopes.{scope_type}",
             )
     return tenant, validate_scopes({**asserted, **scopes})
+
+
+def _require_billable_names(request: CheckRequest) -> None:
+    """Raise InvalidRequest for a name that no usage event may carry: such a call would be served and never billed."""
+    for param in ("model", "operation", "provider", "deployment", "region"):
+        if CONTROL_CHARACTER.search(getattr(request, param)):
+            raise InvalidRequest(f"{param}: control characters are not allowed", param=param)
 
 
 def require_allowed_model(config: Config, tenant: Tenant, scopes: Mapping[str, str], model: str) -> None:

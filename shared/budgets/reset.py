@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 from shared.budgets.spend import SpendService
 from shared.errors import InvalidRequest, NotFound
 from shared.money import decimal_from_nano, nano_from_decimal
-from shared.scopes import validate_scope_key
+from shared.scopes import CONTROL_CHARACTER, validate_scope_key
 from shared.usage.build import grant_event_bytes, partition_key
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
@@ -43,6 +44,9 @@ class ResetService:
             raise InvalidRequest("scope: expected type:key, such as team:search", param="scope")
         if not why.strip():
             raise InvalidRequest("why: say the reason; it stands in the ledger", param="why")
+        if CONTROL_CHARACTER.search(why):
+            # As an event it would be a dead letter after this answer had said that it was granted.
+            raise InvalidRequest("why: control characters are not allowed", param="why")
         try:
             target_nano_usd = nano_from_decimal(spent)
         except ValueError as error:
@@ -60,7 +64,8 @@ class ResetService:
         for cell_id, row in sorted(counters.items()):
             amount = target_nano_usd - nano_from_decimal(row["spent"])
             grants.append({"cell": cell_id, "period": row["period"], "amount": decimal_from_nano(amount)})
-            event_id = f"{key}/{cell_id}"
+            # A digest, because an encoded cell may be longer than an event's id can be.
+            event_id = f"{key}/{blake2b(cell_id.encode(), digest_size=16).hexdigest()}"
             body = grant_event_bytes(
                 source, event_id, time_utc, tenant=tenant, cell=cell_id, amount_nano_usd=amount, who=who, why=why
             )

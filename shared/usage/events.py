@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from shared.errors import InvalidRequest
 from shared.money import nano_from_decimal
-from shared.scopes import validate_scopes, validate_tenant
+from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import MAX_TOKENS, count_tokens
 
@@ -126,7 +126,6 @@ _DECODER: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 _BATCH_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT_TYPE = "application/cloudevents+json"
 _BATCH_TYPE = "application/cloudevents-batch+json"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
@@ -235,7 +234,7 @@ def _refuse_control_characters(envelope: _Envelope) -> None:
     """Names end up in logs, CSV files and store columns, where a line break or NUL would forge or break a line."""
     for path, struct in (("", envelope), ("data.", envelope.data)):
         for name, value in msgspec.structs.asdict(struct).items():
-            if isinstance(value, str) and _CONTROL.search(value):
+            if isinstance(value, str) and CONTROL_CHARACTER.search(value):
                 raise EventRejected(f"{path}{name}: control characters are not allowed", param=f"{path}{name}")
 
 

@@ -72,6 +72,14 @@ def test_what_is_missing_or_malformed_is_named(fields, param):
     assert raised.value.param == param
 
 
+@pytest.mark.parametrize("param", ["model", "operation", "provider", "deployment", "region"])
+def test_names_that_no_event_may_carry_are_refused(param):
+    """Such a call would be served, and its event a dead letter: never billed, its hold kept to the end of its time."""
+    with pytest.raises(InvalidRequest) as raised:
+        resolve_caller(CheckRequest(**{"model": "big", "identity": IDENTITY, param: "a\r\nb"}), CONFIG)
+    assert raised.value.param == param
+
+
 def test_an_unknown_tenant_is_refused():
     """A tenant that is not listed has no budgets: letting it pass would be free."""
     with pytest.raises(Forbidden) as raised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from shared.budgets.reset import ResetService
 from shared.budgets.spend import SpendService
 from shared.budgets.store import TenantState
 from shared.errors import Forbidden, InvalidRequest, NotFound, StateUnavailable
+from shared.usage.events import decode_event
 from tests.support.engine import budget, config, usd
 
 TEAM, DAY, USER = budget("team:search", usd(10)), budget("team:*", usd(5), period="day"), budget("user:*", usd(2))
@@ -144,6 +146,13 @@ async def test_a_reset_publishes_what_is_missing_to_zero(engine):
     assert {event["type"] for event in engine.published} == {"tollkeeper.grant.v1"}
 
 
+async def test_a_reset_of_the_longest_key_is_an_event_that_the_hub_can_take(engine):
+    """256 bytes of a key become 768 characters in a counter's name, more than an event's id may have."""
+    await engine.reset.reset("acme", "user:" + "😀" * 64, "ada", "x", key="k" * 100)
+    for event in engine.published:
+        decode_event(msgspec.json.encode(event), datetime.now(UTC))
+
+
 async def test_an_opening_balance_is_a_reset_to_it(engine):
     """What was spent before Tollkeeper came."""
     await engine.reset.reset("acme", "team:search", "ada", "before", spent="7.25", period="month", key="k1")
@@ -171,6 +180,7 @@ async def test_the_same_key_is_the_same_event(engine):
         ({"scope": "search"}, "scope"),
         ({"scope": "team:"}, "scope"),
         ({"why": "  "}, "why"),
+        ({"why": "a\r\nb"}, "why"),
         ({"spent": "a lot"}, "spent"),
         ({"spent": "-1"}, "spent"),
         ({"spent": "0.0000000001"}, "spent"),
