@@ -42,20 +42,6 @@ def open_redis(settings: Settings) -> Redis | RedisCluster:
     return Redis.from_pool(pool)
 
 
-def is_outage(error: Exception) -> bool:
-    """Whether an exception is the client's, the server's or the network's; any other is a fault of ours."""
-    from redis.exceptions import RedisClusterException, RedisError
-
-    return isinstance(error, RedisError | RedisClusterException | OSError | TimeoutError)
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether the server answered, but with an error."""
-    from redis.exceptions import ResponseError
-
-    return isinstance(error, ResponseError)
-
-
 def _packing_in_c(connection_class: Any) -> Any:
     """The connection class with commands packed by hiredis, as redis-py's blocking client does it.
 

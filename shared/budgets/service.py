@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
-from shared.budgets.connect import is_outage, is_refusal
 from shared.budgets.plan import CheckPlan, DatedPlan
+from shared.budgets.redis_errors import is_outage, is_refusal
 from shared.budgets.request import CheckRequest, require_allowed_model, resolve_caller
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state

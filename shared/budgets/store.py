@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from shared.budgets.cells import Cell, parse_cell
-from shared.budgets.connect import MAX_CONNECTIONS, is_refusal
+from shared.budgets.connect import MAX_CONNECTIONS
 from shared.budgets.matching import expire_at_ms
+from shared.budgets.redis_errors import is_refusal, is_unknown_script
 from shared.budgets.reservation import Reservation
 from shared.budgets.trips import RedisClient, SharedTrips
 from shared.ledger.row import POSITION_SLACK_MS, Position
@@ -36,7 +37,7 @@ class _Script:
         try:
             return await redis.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
         except Exception as error:
-            if "NOSCRIPT" not in f"{type(error).__name__} {error}".upper():
+            if not is_unknown_script(error):
                 raise
         return await redis.execute_command("EVAL", self.text, len(keys), *keys, *args)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
+from shared.budgets.redis_errors import is_passing, is_refusal
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
 from shared.ledger.deadletters import DeadLetters
@@ -28,12 +29,6 @@ from shared.usage.events import GrantEvent, decode_event
 from shared.usage.rejected import EventRejected
 
 log = logging.getLogger("tollkeeper.ingest")
-
-# Words of Redis's errors. redis-py takes some out of the text and names a class after them; old servers wrap them.
-_PASSING = (
-    *("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASKERROR", "READONLY"),
-    *("OOM", "OUTOFMEMORY", "NOREPLICAS", "BUSY", "MISCONF"),
-)
 
 
 class Delivery(NamedTuple):
@@ -153,12 +148,10 @@ class IngestService:
         return decoded, rejected
 
     async def _settle(self, snapshot: Snapshot, tenant: str, entries: Sequence[Entry]) -> None:
-        from redis.exceptions import ResponseError
-
         try:
             applied = await self._settler.settle(snapshot.index, tenant, entries)
-        except ResponseError as error:
-            if _is_passing(error):
+        except Exception as error:
+            if not is_refusal(error) or is_passing(error):
                 raise
             # The script refused this tenant's data and always will; retrying would block everyone on the partition.
             log.exception("settle_failed", extra={"tenant": tenant})
@@ -195,9 +188,3 @@ class IngestService:
         await self._state.record_progress([last])
         if self._progress is not None:
             self._progress[last.stream] = last
-
-
-def _is_passing(error: Exception) -> bool:
-    """Whether a server's error will go away by itself: starting up, failing over, full, read-only for now."""
-    text = f"{type(error).__name__} {error}".upper()
-    return any(word in text for word in _PASSING)

@@ -19,7 +19,7 @@ PARTS = ("shared", "functions", "gateway", "local", "bench", "scripts", "tests")
 # The only modules that may touch an SDK beyond their framework, and why. They import it inside the function that needs
 # it, so that a cold budget check never pays for it. Rules import none; a new store is added here on purpose.
 STORES = {
-    "shared.budgets.connect": "opens the connection to Redis, single server or cluster; tells an outage from a bug",
+    "shared.budgets.connect": "opens the connection to Redis, single server or cluster",
     "shared.config.source": "reads and publishes configuration in Blob Storage",
     "shared.ledger.deadletters": "events that could not be billed, in Table and Blob Storage",
     "shared.ledger.hours": "hour index in Table Storage",
@@ -33,9 +33,9 @@ STORES = {
     "shared.usage.hub": "sends to Event Hubs and reads its partitions' state",
 }
 OTHER_SDK_USERS = {
+    "shared.budgets.redis_errors": "tells an outage from a bug",
     "shared.budgets.trips": "tells a cluster's client from a single server's",
     "shared.config.yaml_lines": "composes YAML nodes; touches no disk and no network",
-    "shared.ledger.ingest": "tells a Redis outage from a bug, after the ledger is written",
     "shared.telemetry": "starts the Azure Monitor exporter when it is configured",
     "gateway.upstream": "a managed identity's token for the model endpoint",
 }
