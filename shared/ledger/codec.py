@@ -48,10 +48,8 @@ def encode(row: LedgerRow) -> Entity:
         "id": row.id,
         "kind": row.kind,
         "time": row.time_utc.astimezone(UTC).isoformat(timespec="microseconds"),
-        "scopes": _to_json(row.scopes).decode(),
-        "stream": row.position.stream,
-        "enqueued_ms": (row.position.enqueued_ms, INT64),
-        "sequence": (row.position.sequence, INT64),
+        "scopes": json_column(row.scopes),
+        **position_columns(row.position),
         "content_digest": row.content_digest,
         "charge_nano_usd": (row.charge_nano_usd, INT64),
         "pricing_status": row.pricing_status,
@@ -61,9 +59,9 @@ def encode(row: LedgerRow) -> Entity:
     if row.cost_nano_usd is not None:
         entity["cost_nano_usd"] = (row.cost_nano_usd, INT64)
     if row.tokens:
-        entity["tokens"] = _to_json(row.tokens).decode()
+        entity["tokens"] = json_column(row.tokens)
     if row.lines_nano_usd:
-        entity["lines_nano_usd"] = _to_json(row.lines_nano_usd).decode()
+        entity["lines_nano_usd"] = json_column(row.lines_nano_usd)
     for name in _TEXTS + _REMARKS:
         if text := getattr(row, name):
             entity[name] = text
@@ -90,7 +88,7 @@ def decode(entity: Mapping[str, Any]) -> LedgerRow:
         id=entity["id"],
         kind=entity["kind"],
         time_utc=datetime.fromisoformat(entity["time"]),
-        scopes=_decode_scopes(entity["scopes"]),
+        scopes=scopes_of(entity["scopes"]),
         position=decode_position(entity),
         content_digest=entity["content_digest"],
         charge_nano_usd=integer(entity["charge_nano_usd"]),
@@ -116,6 +114,15 @@ def decode(entity: Mapping[str, Any]) -> LedgerRow:
         who=get("who"),
         why=get("why"),
     )
+
+
+def position_columns(position: Position) -> Entity:
+    """The columns of a hub position."""
+    return {
+        "stream": position.stream,
+        "enqueued_ms": (position.enqueued_ms, INT64),
+        "sequence": (position.sequence, INT64),
+    }
 
 
 def decode_position(entity: Mapping[str, Any]) -> Position:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.ledger.codec import INT64, integer, literal
+from shared.ledger.codec import INT64, decode_position, integer, literal, position_columns
 from shared.ledger.row import Position
 from shared.scopes import TENANT_ID
 
@@ -65,11 +65,7 @@ class DeadLetters:
             **_peek(body),
         }
         if position is not None:
-            entity |= {
-                "stream": position.stream,
-                "enqueued_ms": (position.enqueued_ms, INT64),
-                "sequence": (position.sequence, INT64),
-            }
+            entity |= position_columns(position)
         if len(body) <= MAX_INLINE_BYTES:
             entity["body"] = body
         else:
@@ -161,9 +157,7 @@ def _peek(body: bytes) -> dict[str, str]:
 
 
 def _position(entity: Mapping[str, Any]) -> Position | None:
-    if entity.get("stream") is None:
-        return None
-    return Position(entity["stream"], integer(entity["enqueued_ms"]), integer(entity["sequence"]))
+    return None if entity.get("stream") is None else decode_position(entity)
 
 
 def _listing(entity: Mapping[str, Any]) -> dict[str, Any]:

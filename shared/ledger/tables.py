@@ -69,8 +69,18 @@ async def create_missing(tables: Tables, settings: Settings) -> None:
     """Create the tables and the container that do not exist yet."""
     await asyncio.gather(
         *(tables.service.create_table_if_not_exists(_name(settings, table)) for table in TABLES),
-        _create_container(tables.bodies),
+        create_container(tables.bodies),
     )
+
+
+async def create_container(container: ContainerClient) -> None:
+    """Create a blob container unless it is there."""
+    from azure.core.exceptions import ResourceExistsError
+
+    try:
+        await container.create_container()
+    except ResourceExistsError:
+        return
 
 
 async def delete_rows(table: TableClient, keys: Iterable[tuple[str, str]]) -> None:
@@ -126,12 +136,3 @@ def _credential(settings: Settings) -> AsyncTokenCredential:
     if settings.managed_identity_client_id:
         return ManagedIdentityCredential(client_id=settings.managed_identity_client_id)
     return DefaultAzureCredential()
-
-
-async def _create_container(container: ContainerClient) -> None:
-    from azure.core.exceptions import ResourceExistsError
-
-    try:
-        await container.create_container()
-    except ResourceExistsError:
-        return

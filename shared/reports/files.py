@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.ledger.tables import create_container
+
 
 class BlobFiles:
     """Files in one container. `container` is an azure.storage.blob.aio.ContainerClient."""
@@ -23,13 +25,5 @@ class BlobFiles:
         try:
             await self._container.upload_blob(name, body, overwrite=True, content_settings=settings)
         except ResourceNotFoundError:
-            await self._create_container()
+            await create_container(self._container)
             await self._container.upload_blob(name, body, overwrite=True, content_settings=settings)
-
-    async def _create_container(self) -> None:
-        from azure.core.exceptions import ResourceExistsError
-
-        try:
-            await self._container.create_container()
-        except ResourceExistsError:
-            return
