@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functions.auth import CHARGEBACK_ADMIN, CHARGEBACK_READ
 from functions.blueprints import new_blueprint
 from functions.http import Answer, Call, door
-from shared.reports.chargeback import month, month_of
+from shared.months import month_of, month_span
 from shared.reports.render import render, require_format
 
 bp = new_blueprint()
@@ -22,7 +22,7 @@ async def get_chargeback_report(call: Call) -> Answer:
     now = datetime.now(UTC)
     wanted = require_format(call.query("format") or "json")
     period = call.query("period") or month_of(now)
-    month(period)
+    month_span(period)
     teams = None if reach.tenant_wide else sorted(reach.teams)
     rendering = render(await call.services.reports.statement(reach.tenant, period, teams, now), wanted)
     name = f"statement-{reach.tenant}-{period}.{rendering.extension}"

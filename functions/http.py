@@ -16,6 +16,7 @@ import msgspec
 
 from functions.auth import PRINCIPAL_HEADER, Principal, Role, authenticate, require_role
 from functions.reach import Reach, reach
+from shared.decoding import field_and_problem
 from shared.errors import ConfigInvalid, InvalidRequest, PayloadTooLarge, TollkeeperError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ DEFAULT_TENANT = "default"
 
 _log = logging.getLogger("tollkeeper.http")
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_MISSING_FIELD = re.compile(r"Object missing required field `(.*)`")
 _PLAIN_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _DEPENDENCIES = ("azure.", "redis.", "aiohttp.")
 _RETRY_SECONDS = 2
@@ -184,13 +184,6 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _refuse(error: msgspec.ValidationError) -> NoReturn:
-    """Turn msgspec's ``Expected `int` - at `$.input_tokens` `` into an InvalidRequest that names the field."""
-    detail, _, where = str(error).rpartition(" - at `$")
-    if not detail:
-        detail, where = where, ""
-    field = where.rstrip("`").lstrip(".")
-    if missing := _MISSING_FIELD.fullmatch(detail):
-        field = f"{field}.{missing[1]}".lstrip(".")
-        detail = "required, but missing"
+    field, problem = field_and_problem(error)
     field = field or "body"
-    raise InvalidRequest(f"{field}: {detail}", param=field) from None
+    raise InvalidRequest(f"{field}: {problem}", param=field) from None

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, List  # noqa: UP035 - see ingest()
 
 import azure.functions as func
 
 from functions.blueprints import new_blueprint
+from shared.instants import epoch_ms
 from shared.ledger.row import Position
 
 bp = new_blueprint()
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @bp.function_name("ingest")
@@ -51,4 +50,4 @@ def position_of(event: func.EventHubEvent, stream: str) -> Position:
     sequence: int | None = event.sequence_number
     if enqueued is None or sequence is None:
         raise ValueError(f"an event of {stream} came without enqueued time or sequence number")
-    return Position(stream, (enqueued - _EPOCH) // timedelta(milliseconds=1), sequence)
+    return Position(stream, epoch_ms(enqueued), sequence)

@@ -9,7 +9,7 @@ from functions.blueprints import new_blueprint
 from functions.http import Answer, Call, door
 from functions.reach import Reach
 from shared.errors import InvalidRequest
-from shared.reports.chargeback import month, month_of
+from shared.months import month_of, month_span
 from shared.scopes import SCOPE_TYPE
 
 bp = new_blueprint()
@@ -26,7 +26,7 @@ async def get_usage_summary(call: Call) -> Answer:
     """Requests, tokens, cost and its measured share, per group. Any other parameter filters: `team=search`."""
     reach = call.reach()
     now = datetime.now(UTC)
-    start = parse_instant(call.query("from"), "from", month(month_of(now))[0])
+    start = parse_instant(call.query("from"), "from", month_span(month_of(now))[0])
     end = parse_instant(call.query("to"), "to", now)
     if start >= end or end - start > MAX_SPAN:
         raise InvalidRequest(f"to: expected an instant after `from`, at most {MAX_SPAN.days} days", param="to")

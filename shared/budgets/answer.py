@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from shared.budgets.cells import Cell
 from shared.budgets.periods import Period
 from shared.budgets.rules import BudgetFigures, State
 from shared.errors import BudgetExhausted, BudgetReserved, TollkeeperError
+from shared.instants import rfc3339
 from shared.money import decimal_from_nano
 
 RESERVED_RETRY_SECONDS = 1
@@ -97,12 +98,6 @@ def header_text(value: str) -> str:
     return "%20" * before + inner + "%20" * (len(text) - before - len(inner))
 
 
-def rfc3339(instant: datetime) -> str:
-    """`2026-11-21T10:00:00.123Z`."""
-    text = instant.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
-
-
 def budget_view(cell: Cell, figures: BudgetFigures) -> dict[str, Any]:
     """One budget as the contract shows it; amounts as decimal strings in USD."""
     return {
@@ -121,7 +116,7 @@ def budget_view(cell: Cell, figures: BudgetFigures) -> dict[str, Any]:
 @lru_cache(maxsize=1024)
 def _resets_at(period: Period) -> str | None:
     resets_at = period.resets_at_utc
-    return None if resets_at is None else f"{resets_at:%Y-%m-%dT%H:%M:%SZ}"
+    return None if resets_at is None else rfc3339(resets_at, "seconds")
 
 
 def most_restrictive(rows: Sequence[BudgetFigures]) -> int | None:
@@ -143,7 +138,7 @@ def refusal(
             retry_after_seconds=RESERVED_RETRY_SECONDS,
         )
     resets_at = cell.period.resets_at_utc
-    until = "never resets" if resets_at is None else f"resets at {resets_at:%Y-%m-%dT%H:%M:%SZ}"
+    until = "never resets" if resets_at is None else f"resets at {rfc3339(resets_at, 'seconds')}"
     error = BudgetExhausted(
         f"Budget {scope} ({period}) is spent: {decimal_from_nano(row.spent_nano_usd)} USD of "
         f"{decimal_from_nano(row.limit_nano_usd)}; it {until}."

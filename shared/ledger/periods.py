@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from shared.months import month_after, month_of
+
 if TYPE_CHECKING:
     from azure.data.tables.aio import TableClient
 
@@ -24,7 +26,7 @@ class Periods:
         month = month_of(time_utc)
         this_month = month_of(datetime.now(UTC))
         while month < this_month and await self.is_frozen(tenant, month):
-            month = next_month(month)
+            month = month_after(month)
         return month
 
     async def is_frozen(self, tenant: str, month: str) -> bool:
@@ -45,14 +47,3 @@ class Periods:
         """Close a month: from now on (after `REMEMBER_SECONDS`) its late rows are booked into the next open one."""
         await self._table.upsert_entity({"PartitionKey": tenant, "RowKey": month, "frozen": True})
         self._known.pop((tenant, month), None)
-
-
-def month_of(time_utc: datetime) -> str:
-    """`yyyy-mm` of an instant, in UTC."""
-    return time_utc.astimezone(UTC).strftime("%Y-%m")
-
-
-def next_month(month: str) -> str:
-    """The month after."""
-    year, number = int(month[:4]), int(month[5:])
-    return f"{year + number // 12:04}-{number % 12 + 1:02}"

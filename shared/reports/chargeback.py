@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from shared.config.model import Team
-from shared.errors import InvalidRequest
 from shared.money import decimal_from_nano
+from shared.months import month_span
 
 Status = Literal["draft", "provisional", "final"]
 UNASSIGNED = "(unassigned)"  # a call whose scopes name no team still belongs to the tenant's bill
-
-_PERIOD = re.compile(r"(20[0-9]{2})-(0[1-9]|1[0-2])")
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,32 +81,11 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
         return sum((line.usage for line in self.lines), Usage())
 
 
-def month(period: str, param: str = "period") -> tuple[datetime, datetime]:
-    """First instant of a month such as `2026-11` and of the month after. Raises InvalidRequest."""
-    match = _PERIOD.fullmatch(period)
-    if match is None:
-        raise InvalidRequest(f"{param}: expected a month such as 2026-11, got {period[:40]!r}", param=param)
-    year, number = int(match[1]), int(match[2])
-    start = datetime(year, number, 1, tzinfo=UTC)
-    return start, datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC)
-
-
-def month_of(instant_utc: datetime) -> str:
-    """The month an instant lies in: `2026-11`."""
-    return f"{instant_utc:%Y-%m}"
-
-
-def month_before(period: str) -> str:
-    """The month before: `2025-12` for `2026-01`."""
-    start, _ = month(period)
-    return f"{start.year - 1}-12" if start.month == 1 else f"{start.year}-{start.month - 1:02d}"
-
-
 def status_of(period: str, now_utc: datetime, *, frozen: bool) -> Status:
     """The status of a month's statement. Only closing makes it final: the calendar alone cannot stop a late event."""
     if frozen:
         return "final"
-    return "draft" if now_utc < month(period)[1] else "provisional"
+    return "draft" if now_utc < month_span(period)[1] else "provisional"
 
 
 def make_lines(sums: Mapping[LineKey, Usage], teams: Mapping[str, Team]) -> tuple[Line, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import InvalidRequest
+from shared.instants import rfc3339
 from shared.money import decimal_from_nano
 from shared.reports.chargeback import Line, Statement, Usage
 from shared.usage.tokens import PRICED_KINDS
@@ -51,7 +52,7 @@ def render_json(statement: Statement) -> bytes:
         "tenant": statement.tenant,
         "period": statement.period,
         "status": statement.status,
-        "as_of": f"{statement.as_of_utc:%Y-%m-%dT%H:%M:%SZ}",
+        "as_of": rfc3339(statement.as_of_utc, "seconds"),
         "currency": statement.currency,
         "teams": statement.teams,
         "totals": _figures(statement.totals),

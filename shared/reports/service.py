@@ -12,7 +12,8 @@ from shared.budgets.matching import with_implicit_scopes
 from shared.config.model import Config
 from shared.ledger.rollup import RollupCell
 from shared.money import decimal_from_nano, nano_from_decimal
-from shared.reports.chargeback import LineKey, Statement, Usage, make_lines, month, month_before, month_of, status_of
+from shared.months import month_before, month_of, month_span
+from shared.reports.chargeback import LineKey, Statement, Usage, make_lines, status_of
 from shared.reports.projection import (
     Hourly,
     project,
@@ -65,7 +66,7 @@ class Reports:
 
     async def statement(self, tenant: str, period: str, teams: Sequence[str] | None, now_utc: datetime) -> Statement:
         """A tenant's statement for a month, of some teams or (None) of all. Raises InvalidRequest for a bad month."""
-        end_utc = month(period)[1]
+        end_utc = month_span(period)[1]
         frozen = await self._is_frozen(tenant, period)
         sums: dict[LineKey, Usage] = {}
         async for cell in self._ledger.cells(tenant, await self._first_instant(tenant, period), end_utc):
@@ -121,7 +122,7 @@ class Reports:
             if not await self._is_frozen(tenant, before):
                 break
             first = before
-        return month(first)[0]
+        return month_span(first)[0]
 
 
 def _usage(cell: RollupCell) -> Usage:

@@ -6,7 +6,6 @@ and cost nothing for events that need no second look.
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, NoReturn
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 from msgspec import Meta, Struct
 
+from shared.decoding import field_and_problem
 from shared.errors import InvalidRequest
 from shared.money import nano_from_decimal
 from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
@@ -126,7 +126,6 @@ _DECODER: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 _BATCH_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT_TYPE = "application/cloudevents+json"
 _BATCH_TYPE = "application/cloudevents-batch+json"
-_MISSING = re.compile(r"Object missing required field `(.*)`")
 
 
 def decode_event(body: bytes, now_utc: datetime) -> UsageEvent | GrantEvent:
@@ -183,18 +182,11 @@ def _without_nulls(event: object) -> object:
 
 
 def _reject(error: msgspec.ValidationError) -> NoReturn:
-    """Turn msgspec's `Expected ... - at `$.data.tenant`` into a rejection that names the field."""
-    detail, _, where = str(error).rpartition(" - at `$")
-    if not detail:
-        detail, where = where, ""
-    path = where.rstrip("`").lstrip(".")
-    if missing := _MISSING.fullmatch(detail):
-        path = f"{path}.{missing[1]}".lstrip(".")
-        detail = "required, but missing"
+    path, problem = field_and_problem(error)
     if path == "type":
-        message = f"type: expected {USAGE_TYPE!r} or {GRANT_TYPE!r} ({detail})"
+        message = f"type: expected {USAGE_TYPE!r} or {GRANT_TYPE!r} ({problem})"
         raise EventRejected(message, code="type_unknown", param=path) from None
-    raise EventRejected(f"{path or 'event'}: {detail}", param=path or None) from None
+    raise EventRejected(f"{path or 'event'}: {problem}", param=path or None) from None
 
 
 def _checked_time(time: datetime | None, now_utc: datetime) -> datetime:

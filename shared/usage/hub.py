@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shared.errors import PayloadTooLarge, TollkeeperError
+from shared.instants import epoch_ms
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from azure.identity.aio import DefaultAzureCredential
 
 _BACKOFF_SECONDS = 0.2  # doubled on each of the SDK's retries; its 0.8 keeps an HTTP caller waiting 14 s in an outage
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 log = logging.getLogger("tollkeeper.hub")
 
 
@@ -77,7 +74,7 @@ class UsagePublisher:
             PartitionState(
                 partition=state["id"],
                 last_sequence=state["last_enqueued_sequence_number"],
-                last_enqueued_ms=_epoch_ms(state["last_enqueued_time_utc"]),
+                last_enqueued_ms=epoch_ms(state["last_enqueued_time_utc"]),
                 empty=bool(state["is_empty"]),
             )
             for state in found
@@ -164,7 +161,3 @@ def _fits(batch: EventDataBatch, event: EventData) -> bool:
     except ValueError:  # the SDK's way to say that the batch is full
         return False
     return True
-
-
-def _epoch_ms(time_utc: datetime) -> int:
-    return (time_utc - _EPOCH) // timedelta(milliseconds=1)

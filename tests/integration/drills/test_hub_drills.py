@@ -7,13 +7,13 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from azure.eventhub import EventData
 from azure.eventhub.aio import EventHubConsumerClient, PartitionContext
 
 from local.eventhub.embedded import EmbeddedHub
+from shared.instants import epoch_ms
 from shared.ledger.ingest import Delivery, IngestService
 from shared.ledger.row import POSITION_SLACK_MS, Position
 from shared.settings import Settings
@@ -23,7 +23,6 @@ from tests.support.engine import MICRO_USD, budget, config, flushed, usd
 from tests.support.stack import Stack, usage_bytes
 
 EVENT_COST = (10 * 1 + 5 * 2) * MICRO_USD
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def _delivery(stream: str, event: EventData) -> Delivery:
     assert enqueued is not None
     assert sequence is not None
     body = b"".join(event.body)
-    return Delivery(body, Position(stream, (enqueued - _EPOCH) // timedelta(milliseconds=1), sequence))
+    return Delivery(body, Position(stream, epoch_ms(enqueued), sequence))
 
 
 async def publish(publisher: UsagePublisher, count: int) -> None:

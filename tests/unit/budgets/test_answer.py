@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.budgets.answer import CheckAnswer, budget_view, header_text, most_restrictive, refusal, rfc3339
+from shared.budgets.answer import CheckAnswer, budget_view, header_text, most_restrictive, refusal
 from shared.budgets.cells import CellFamily, cell_at
 from shared.budgets.periods import period_at
 from shared.budgets.rules import BudgetFigures
+from shared.instants import rfc3339
 from tests.support.engine import budget, usd
 
 NOW = datetime(2026, 11, 21, 10, 0, 0, 123_456, tzinfo=UTC)

@@ -12,7 +12,8 @@ from shared.errors import InvalidRequest
 from shared.ledger.deadletters import DeadLetter
 from shared.ledger.replay import ReplayService
 from shared.ledger.rollup import RollupCell
-from shared.reports.chargeback import month, month_before, status_of
+from shared.months import month_before, month_span
+from shared.reports.chargeback import status_of
 from shared.reports.render import render_json
 
 NOW = datetime(2026, 12, 3, 2, 10, tzinfo=UTC)
@@ -34,7 +35,7 @@ def booked(period: str, quarter_utc: datetime, cost: int) -> RollupCell:
 
 def test_month_spans_from_first_instant_to_first_instant() -> None:
     """Ends are exclusive, December runs into the next year."""
-    assert month("2026-12") == (datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+    assert month_span("2026-12") == (datetime(2026, 12, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
     assert (month_before("2026-01"), month_before("2026-12")) == ("2025-12", "2026-11")
 
 
@@ -42,7 +43,7 @@ def test_month_spans_from_first_instant_to_first_instant() -> None:
 def test_what_is_no_month_is_refused(period: str) -> None:
     """InvalidRequest naming the parameter."""
     with pytest.raises(InvalidRequest) as caught:
-        month(period)
+        month_span(period)
     assert caught.value.param == "period"
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from shared.ledger.codec import decode, encode
 from shared.ledger.keys import hour_end_key, hour_key, hours_between, partition_key, quarter_start, row_key
-from shared.ledger.periods import next_month
 from shared.ledger.rollup import Through, extend, roll
 from shared.ledger.row import Position
+from shared.months import month_after
 from tests.ledger_rows import TEN, usage
 
 
@@ -43,7 +43,7 @@ def test_hours_of_a_span():
 
 def test_month_after_december():
     """The year turns."""
-    assert (next_month("2026-12"), next_month("2026-01")) == ("2027-01", "2026-02")
+    assert (month_after("2026-12"), month_after("2026-01")) == ("2027-01", "2026-02")
 
 
 @given(
