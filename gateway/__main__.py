@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import uvicorn
@@ -11,6 +10,7 @@ from gateway.app import build_app
 from shared.bootstrap import app
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
+from shared.telemetry import log_to_stderr
 
 GRACE_SECONDS = 10  # what an open stream gets to end by itself when the gateway is told to stop
 
@@ -21,9 +21,7 @@ def main() -> None:
         settings = Settings.from_env()
     except ConfigInvalid as error:
         sys.exit(str(error))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("azure", "httpx"):  # they would log every request's address
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_to_stderr()
     host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
     gateway = build_app(app, name=settings.gateway_name)
     uvicorn.run(

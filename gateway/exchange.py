@@ -11,6 +11,7 @@ import msgspec
 from gateway.call import ModelCall
 from gateway.events import EventQueue
 from shared.usage.build import usage_event_bytes
+from shared.usage.estimate import estimate_input_tokens
 
 if TYPE_CHECKING:
     from shared.budgets.answer import CheckAnswer
@@ -58,7 +59,7 @@ class Exchange:
             "status": status,
             "usage": usage,
             "reservation": self.answer.reservation,
-            "input_tokens_estimate": -(-self.call.body_bytes // 4),
+            "input_tokens_estimate": estimate_input_tokens(None, self.call.body_bytes),
             "max_output_tokens": self.call.max_output_tokens,
             "latency_ms": round((time.monotonic() - self.started) * 1000),
             "decision": self.answer.decision,

@@ -24,12 +24,12 @@ class KeyValueFormatter(logging.Formatter):
         return " ".join([head, *(f"{name}={value!r}" for name, value in sorted(fields.items()))]) + newline + traceback
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
+def log_to_stderr() -> None:
     """Readable logs for processes that no platform collects from: the laptop and the gateway."""
     handler = logging.StreamHandler()
     handler.setFormatter(KeyValueFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("azure", "httpx", "uamqp"):
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("azure", "httpx"):  # they would log every request, with its address
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
