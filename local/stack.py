@@ -129,7 +129,6 @@ class Stack:
             "LEDGER_STORAGE": self._azurite.connection_string,
             "AzureWebJobsStorage": self._azurite.connection_string,
             "USAGE_HUB": "usage",
-            "LLM_LOGS_HUB": "llm-logs",
             "USAGE_CONSUMER_GROUP": "$Default",
             "RESERVATION_KEYS": secrets.token_hex(32),
             "GATEWAY_KEYS": json.dumps(gateway_keys(self.config)),

@@ -71,12 +71,6 @@ class NotFound(TollkeeperError):
     code, http_status, kind = "not_found", 404, "invalid_request_error"
 
 
-class Conflict(TollkeeperError):
-    """The request collides with the present state, e.g. the same event id with other content (`id_conflict`)."""
-
-    code, http_status, kind = "conflict", 409, "invalid_request_error"
-
-
 class BudgetExhausted(TollkeeperError):
     """The budget is spent. Retrying before the reset cannot help."""
 

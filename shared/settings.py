@@ -48,7 +48,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     eventhub_connection: str | None = None
     eventhub_namespace: str | None = None  # used with managed identity when there is no connection string
     usage_hub: str = "usage"
-    llm_logs_hub: str = "llm-logs"
     consumer_group: str = "$Default"
 
     storage_connection: str | None = None
@@ -169,8 +168,7 @@ def _build(read: _Reader) -> Settings:
         redis_timeout_seconds=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0, 0.01, 30),
         eventhub_connection=read.text("EventHubs"),
         eventhub_namespace=read.text("EventHubs__fullyQualifiedNamespace"),
-        usage_hub=_hub_name(read, "USAGE_HUB", "usage"),
-        llm_logs_hub=_hub_name(read, "LLM_LOGS_HUB", "llm-logs"),
+        usage_hub=read.pattern("USAGE_HUB", "usage", r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}", "the name of an event hub"),
         consumer_group=read.text("USAGE_CONSUMER_GROUP") or "$Default",
         storage_connection=read.text("LEDGER_STORAGE"),
         tables_endpoint=read.url("LEDGER_TABLES_ENDPOINT", ("https", "http")),
@@ -217,10 +215,6 @@ def _config_location(read: _Reader) -> str:
             "CONFIG_DIR: is set together with CONFIG_URL: set one of them, they name different sources"
         )
     return address or directory or "config"
-
-
-def _hub_name(read: _Reader, name: str, default: str) -> str:
-    return read.pattern(name, default, r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}", "the name of an event hub")
 
 
 def _token_keys(read: _Reader, *, development: bool) -> tuple[str, ...]:

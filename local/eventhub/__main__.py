@@ -1,4 +1,4 @@
-"""Run the server as a process: `python -m local.eventhub --hubs usage:4,llm-logs:2 --port 5672`."""
+"""Run the server as a process: `python -m local.eventhub --hubs usage:4,other:2 --port 5672`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local.eventhub.server import Server
 def main() -> None:
     """Serve until SIGINT or SIGTERM. The first line printed is the connection string."""
     parser = argparse.ArgumentParser(prog="python -m local.eventhub", description=__doc__)
-    parser.add_argument("--hubs", type=_hubs, default=_hubs("usage:4,llm-logs:2"), help="name:partitions,...")
+    parser.add_argument("--hubs", type=_hubs, default=_hubs("usage:4"), help="name:partitions,...")
     parser.add_argument("--port", type=int, default=5672, help="0 picks a free port")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
@@ -35,7 +35,7 @@ async def _serve(hubs: dict[str, int], port: int) -> None:
 
 
 def _hubs(text: str) -> dict[str, int]:
-    """`usage:4,llm-logs:2` as partition counts by hub name."""
+    """`usage:4,other:2` as partition counts by hub name."""
     hubs: dict[str, int] = {}
     for part in text.split(","):
         name, separator, count = part.partition(":")

@@ -5,7 +5,6 @@ A function of the event alone, so every retry of the event lands on the same row
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
@@ -37,14 +36,6 @@ def hour_start(hour: str) -> datetime:
 def partitions_of(hour: str) -> list[str]:
     """The partitions that hold an hour's rows; they can be read in parallel."""
     return [f"{hour}-{shard}" for shard in range(SHARDS)]
-
-
-def hours_between(start_utc: datetime, end_utc: datetime) -> Iterator[str]:
-    """The keys of all hours that overlap [start, end)."""
-    at = start_utc.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    while at < end_utc:
-        yield hour_key(at)
-        at += ONE_HOUR
 
 
 def quarter_start(time_utc: datetime) -> datetime:
