@@ -41,6 +41,19 @@ async def test_sums_are_the_same_before_and_after_the_rollup(
     assert first["cost"] == decimal_from_nano(sum(1_000 + n for n in range(0, 60, 6)))
 
 
+async def test_a_grant_is_no_group(ledger: LedgerStore, tables: Tables, hours: HourIndex) -> None:
+    """A reset moves one counter and neither usage nor bill, so the page of usage shows no row without calls for it."""
+    cell = "team:search|month|UTC|1793491200"
+    await ledger.insert([usage(1), usage(2, kind="grant", charge_nano_usd=-500, cost_nano_usd=0, tokens={}, cell=cell)])
+    summaries = Summaries(ledger.reader)
+    before = await summaries.summarize("contoso", START, END, ["team", "model"])
+    assert [(row["team"], row["model"], row["requests"]) for row in before] == [("search", "gpt-4o-mini", 1)]
+    await RollupJob(tables, hours, ledger.reader).run()
+    assert await summaries.summarize("contoso", START, END, ["team", "model"]) == before
+    by_operation = await summaries.summarize("contoso", START, END, ["tenant", "operation"])
+    assert [row["cost"] for row in by_operation] == [decimal_from_nano(1_000 + 1)]
+
+
 async def test_shares_and_unpriced(ledger: LedgerStore) -> None:
     """A quarter of the cost is estimated, one call has no price: both are told, and the unpriced call costs nothing."""
     await ledger.insert(
