@@ -45,7 +45,7 @@ async def budget_check(call: Call) -> Answer:
 @bp.route(route="budget/release", methods=["POST"])
 @door(BUDGET_CHECK)
 async def budget_release(call: Call) -> Answer:
-    """Give a reservation back at once. `released` is false for one that was settled, released or has expired."""
+    """Give a reservation back at once. False `released`: the token is not ours. Giving back twice is harmless."""
     released = await call.services.budget.release(call.json(ReleaseRequest).reservation)
     return Answer({"released": released})
 
