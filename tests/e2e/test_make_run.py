@@ -97,14 +97,14 @@ def test_it_serves_at_once_without_the_tour_and_stops_on_sigterm():
         text=True,
     )
     try:
-        url = f"http://127.0.0.1:{env['GATEWAY_PORT']}"
-        answer = wait_for_answer(url)
+        printed = read_until_it_serves(process)
+        answer = wait_for_answer(f"http://127.0.0.1:{env['GATEWAY_PORT']}")
         assert answer.headers["x-budget-state"] == "active"
         children = children_of(process.pid)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=40)
-        assert process.returncode == 0, output
-        assert "curl" in output
+        assert process.returncode == 0, printed + output
+        assert "curl" in printed
         assert len(children) == 6
         assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     finally:
@@ -120,14 +120,14 @@ def test_a_part_that_dies_is_named_with_its_log_and_everything_stops():
         command, cwd=PROJECT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        wait_for_answer(f"http://127.0.0.1:{env['GATEWAY_PORT']}")
+        printed = read_until_it_serves(process)
         children = children_of(process.pid)
         gateway = next(pid for pid, command in children.items() if "gateway" in command)
         os.kill(int(gateway), signal.SIGKILL)
         output, _ = process.communicate(timeout=40)
     finally:
         process.kill()
-    assert process.returncode == 1, output
+    assert process.returncode == 1, printed + output
     assert "gateway ended with code -9" in output
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
@@ -148,6 +148,17 @@ def children_of(pid: int) -> dict[str, list[str]]:
     """{process id: command} of the children of a process."""
     pids = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return {child: Path(f"/proc/{child}/cmdline").read_text().split("\0") for child in pids}
+
+
+def read_until_it_serves(process: "subprocess.Popen[str]") -> str:
+    """What it prints until it says how to end it; the gateway answers a little earlier."""
+    assert process.stdout is not None
+    printed = ""
+    while "Ctrl-C ends everything" not in printed:
+        line = process.stdout.readline()
+        assert line, f"it ended before it served:\n{printed}"
+        printed += line
+    return printed
 
 
 def wait_for_answer(url: str) -> httpx.Response:
