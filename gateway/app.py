@@ -70,6 +70,7 @@ class Gateway:
             tools=list(call.tools),
             input_bytes=call.body_bytes,
             max_output_tokens=call.max_output_tokens,
+            choices=call.choices,
             request_id=request_id,
             provider=self._provider(call.model),
             deployment=deployment_for(call, call.model, config),

@@ -35,7 +35,8 @@ class ModelCall:
     streamed: bool
     wants_usage_chunk: bool
     tools: tuple[str, ...]
-    max_output_tokens: int | None
+    max_output_tokens: int | None  # of all choices together
+    choices: int
 
 
 def read_call(operation: Operation, raw: bytes, path_deployment: str | None, config: Config) -> ModelCall:
@@ -63,6 +64,7 @@ def read_call(operation: Operation, raw: bytes, path_deployment: str | None, con
         wants_usage_chunk=_stream_options(body).get("include_usage") is True,
         tools=_tools_in(body),
         max_output_tokens=0 if operation == "embeddings" else _max_output_tokens(body),
+        choices=1 if operation == "embeddings" else _choices(body),
     )
 
 
@@ -111,14 +113,13 @@ def _stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _max_output_tokens(body: Mapping[str, Any]) -> int | None:
     """What the answer can cost at most: the cap of one choice times the number of choices."""
-    choices = _choices(body)
     for name in ("max_completion_tokens", "max_tokens"):
         cap = body.get(name)
         if cap is None:
             continue
         if not isinstance(cap, int) or isinstance(cap, bool) or not 0 < cap <= _MOST_OUTPUT_TOKENS:
             raise InvalidRequest(f"{name}: expected a positive whole number", param=name)
-        return min(cap * choices, _MOST_OUTPUT_TOKENS)
+        return min(cap * _choices(body), _MOST_OUTPUT_TOKENS)
     return None
 
 

@@ -29,7 +29,8 @@ class CheckRequest(msgspec.Struct, kw_only=True):
     tools: list[Label] | None = None
     input_tokens: Count | None = None
     input_bytes: Count | None = None
-    max_output_tokens: Count | None = None
+    max_output_tokens: Count | None = None  # of all choices together
+    choices: Annotated[int, msgspec.Meta(ge=1, le=128)] = 1  # answers asked for at once (OpenAI's `n`); each is billed
     request_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     provider: Label = ""
     deployment: Label = ""

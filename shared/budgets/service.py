@@ -148,7 +148,10 @@ class BudgetService:
                 if input_nano_usd > _MOST_INPUT_NANO_USD:
                     raise InvalidRequest("input_tokens: one call cannot cost over a million USD", param="input_tokens")
                 default = self._default_tokens(snapshot, request.operation, model)
-                args += (input_nano_usd, output_pico, cap, default)
+                # What was learned is the length of one answer; each further one is held at its usual length.
+                further = (request.choices - 1) * (default if cap < 0 else min(default, cap // request.choices))
+                fixed_nano_usd = input_nano_usd + line_nano_usd(further, output_pico)
+                args += (fixed_nano_usd, output_pico, cap if cap < 0 else cap - further, default)
             return args
 
         return arguments

@@ -59,6 +59,12 @@ def test_the_cap_on_output_counts_every_choice(fields, expected):
     assert chat(model="gpt-4o", **fields).max_output_tokens == expected
 
 
+@pytest.mark.parametrize(("fields", "choices"), [({}, 1), ({"n": None}, 1), ({"n": 128}, 128)])
+def test_the_number_of_answers_is_told(fields, choices):
+    """Without a cap only this says that a call costs 128 answers."""
+    assert chat(model="gpt-4o", **fields).choices == choices
+
+
 @pytest.mark.parametrize(
     ("raw", "param"),
     [
