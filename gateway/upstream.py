@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from gateway.call import ModelCall
+from shared.credential import open_credential
 from shared.errors import ConfigInvalid, TollkeeperError
 from shared.settings import Settings
 
@@ -54,7 +55,7 @@ class Upstream:
         self.is_simulated = settings.upstream_url is None
         self._base_url = base_url
         self._api_key = settings.upstream_key
-        self._managed_identity_client_id = settings.managed_identity_client_id
+        self._settings = settings
         self._credential: AsyncTokenCredential | None = None
         self._client = httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS, transport=transport)
 
@@ -107,9 +108,7 @@ class Upstream:
         if self._api_key:
             return {"api-key": self._api_key}
         if self._credential is None:
-            from azure.identity.aio import DefaultAzureCredential
-
-            self._credential = DefaultAzureCredential(managed_identity_client_id=self._managed_identity_client_id)
+            self._credential = open_credential(self._settings)
         token = await self._credential.get_token(_ENTRA_SCOPE)
         return {"authorization": f"Bearer {token.token}"}
 

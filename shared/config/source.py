@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from shared.config.loader import config_version, load_config
+from shared.credential import open_credential
 from shared.errors import ConfigInvalid, StateUnavailable
 
 if TYPE_CHECKING:
@@ -158,9 +159,7 @@ def _credential(settings: Settings) -> Any:
         parts = dict(part.split("=", 1) for part in settings.storage_connection.split(";") if "=" in part)
         if "AccountKey" in parts:
             return {"account_name": parts.get("AccountName", ""), "account_key": parts["AccountKey"]}
-    from azure.identity.aio import ManagedIdentityCredential
-
-    return ManagedIdentityCredential(client_id=settings.managed_identity_client_id)
+    return open_credential(settings)
 
 
 async def _download(container: ContainerClient, name: str) -> bytes:

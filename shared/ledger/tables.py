@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shared.credential import open_credential
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def connect_tables(settings: Settings) -> Tables:
         service = TableServiceClient.from_connection_string(settings.storage_connection, **_CLIENT_OPTIONS)
         blobs = BlobServiceClient.from_connection_string(settings.storage_connection)
     elif settings.tables_endpoint and settings.blobs_endpoint:
-        credential = _credential(settings)
+        credential = open_credential(settings)
         service = TableServiceClient(settings.tables_endpoint, credential=credential, **_CLIENT_OPTIONS)
         blobs = BlobServiceClient(settings.blobs_endpoint, credential=credential)
     else:
@@ -128,11 +129,3 @@ def connect_tables(settings: Settings) -> Tables:
         credential=credential,
         **{table: service.get_table_client(_name(settings, table)) for table in TABLES},
     )
-
-
-def _credential(settings: Settings) -> AsyncTokenCredential:
-    from azure.identity.aio import DefaultAzureCredential, ManagedIdentityCredential
-
-    if settings.managed_identity_client_id:
-        return ManagedIdentityCredential(client_id=settings.managed_identity_client_id)
-    return DefaultAzureCredential()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shared.credential import open_credential
 from shared.errors import PayloadTooLarge, TollkeeperError
 from shared.instants import epoch_ms
 from shared.settings import Settings
@@ -141,11 +142,7 @@ class UsagePublisher:
                     self._settings.eventhub_connection, eventhub_name=self._hub, retry_backoff_factor=_BACKOFF_SECONDS
                 )
             else:
-                from azure.identity.aio import DefaultAzureCredential
-
-                self._credential = DefaultAzureCredential(
-                    managed_identity_client_id=self._settings.managed_identity_client_id
-                )
+                self._credential = open_credential(self._settings)
                 self._client = EventHubProducerClient(
                     self._settings.eventhub_namespace or "",
                     self._hub,

@@ -36,8 +36,8 @@ OTHER_SDK_USERS = {
     "shared.budgets.redis_errors": "tells an outage from a bug",
     "shared.budgets.trips": "tells a cluster's client from a single server's",
     "shared.config.yaml_lines": "composes YAML nodes; touches no disk and no network",
+    "shared.credential": "a managed identity, for every service that takes one",
     "shared.telemetry": "starts the Azure Monitor exporter when it is configured",
-    "gateway.upstream": "a managed identity's token for the model endpoint",
 }
 SDK_MODULES = {**STORES, **OTHER_SDK_USERS}
 DOORS = {
