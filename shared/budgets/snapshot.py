@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from shared.budgets.estimates import learning_levels
+from shared.budgets.keys import tenant_keys
 from shared.budgets.matching import BudgetIndex
 from shared.budgets.plan import CheckPlan, DatedPlan, build_plan, date_plan, for_scopes
-from shared.budgets.store import tenant_keys
 from shared.config.model import Config
 from shared.pricing.pricer import Pricer
 from shared.routing.router import Router

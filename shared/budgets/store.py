@@ -4,68 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from hashlib import sha1
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from shared.budgets.cells import Cell, parse_cell
 from shared.budgets.connect import MAX_CONNECTIONS
+from shared.budgets.keys import tenant_keys
 from shared.budgets.matching import expire_at_ms
-from shared.budgets.redis_errors import is_refusal, is_unknown_script
+from shared.budgets.redis_errors import is_refusal
 from shared.budgets.reservation import Reservation
+from shared.budgets.scripts import Script
 from shared.budgets.trips import RedisClient, SharedTrips
 from shared.ledger.row import POSITION_SLACK_MS, Position
 
 log = logging.getLogger("tollkeeper.budgets")
 
-_LUA = Path(__file__).parent / "lua"
 _PATIENCE_SECONDS = 5.0  # settling a large batch takes longer than a check may
 _LEARNED_KEEP_MS = 30 * 24 * 3_600_000
-
-
-class _Script:
-    """A Lua file, called by its digest; loaded again when the server has forgotten it (restart, failover, flush)."""
-
-    def __init__(self, name: str) -> None:
-        self.text = (_LUA / name).read_text()
-        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-    async def call(self, redis: SharedTrips, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
-            return await redis.execute_command("EVALSHA", self.sha, len(keys), *keys, *args)
-        except Exception as error:
-            if not is_unknown_script(error):
-                raise
-        return await redis.execute_command("EVAL", self.text, len(keys), *keys, *args)
-
-
-class TenantKeys:
-    """The Redis keys of one tenant. The braces make `{tenant}` the hash tag: all of them live in one cluster slot."""
-
-    def __init__(self, tenant: str) -> None:
-        self.prefix = f"tk:{{{tenant}}}:"
-        self.meta = f"{self.prefix}meta"
-        self.bits = f"{self.prefix}bits"
-        self.index = f"{self.prefix}index"
-        self.asserted = f"{self.prefix}asserted"
-        self.marks = f"{self.prefix}marks"
-
-    def cell(self, cell_id: str) -> str:
-        """The hash of one counter."""
-        return f"{self.prefix}c:{cell_id}"
-
-    def learned(self, name: str) -> str:
-        """The string of one learned estimate."""
-        return f"{self.prefix}l:{name}"
-
-
-@lru_cache(maxsize=10_000)
-def tenant_keys(tenant: str) -> TenantKeys:
-    """The keys of a tenant."""
-    return TenantKeys(tenant)
 
 
 class CheckReply(NamedTuple):
@@ -148,8 +104,8 @@ class BudgetStore:
         self._bucket_ms = bucket_ms
         self._max_asserted_cells = max_asserted_cells
         self._redis = SharedTrips(client, MAX_CONNECTIONS, _PATIENCE_SECONDS)
-        self._check, self._settle = _Script("check.lua"), _Script("settle.lua")
-        self._begin, self._cut, self._adjust = _Script("begin.lua"), _Script("cut.lua"), _Script("adjust.lua")
+        self._check, self._settle = Script("check.lua"), Script("settle.lua")
+        self._begin, self._cut, self._adjust = Script("begin.lua"), Script("cut.lua"), Script("adjust.lua")
 
     async def check(
         self,

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from shared.budgets.cells import CellFamily
 from shared.budgets.connect import open_redis
+from shared.budgets.keys import tenant_keys
 from shared.budgets.matching import BudgetIndex, budget_family
 from shared.budgets.plan import CheckPlan, PlannedBudget, carry_field, date_plan
 from shared.budgets.rules import BudgetFigures, Candidate, decide
-from shared.budgets.store import BudgetStore, tenant_keys
+from shared.budgets.store import BudgetStore
 from shared.config.model import PPM, Budget
 from shared.ledger.row import Position
 from shared.ledger.settlement import Entry, TenantSettler

@@ -10,8 +10,9 @@ import pytest
 import redis
 
 from shared.budgets.connect import open_redis
+from shared.budgets.keys import tenant_keys
 from shared.budgets.reservation import ReservationSigner
-from shared.budgets.store import Charge, tenant_keys
+from shared.budgets.store import Charge
 from shared.config.model import Config, Tenant
 from shared.ledger.row import Position
 from shared.ledger.settlement import Entry, TenantSettler

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.budgets.store import tenant_keys
+from shared.budgets.keys import tenant_keys
 from shared.config.model import Config, Tenant
 from shared.errors import StateUnavailable
 from shared.ledger.ingest import Delivery
