@@ -17,7 +17,7 @@ from shared.budgets.redis_errors import is_passing, is_refusal
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
 from shared.ledger.deadletters import DeadLetters
-from shared.ledger.rating import grant_row, read_reservation, usage_row
+from shared.ledger.rating import grant_row, is_cut_short, read_reservation, usage_row
 from shared.ledger.recreated_hub import notice_recreated_hub
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.settlement import Entry, TenantSettler
@@ -58,6 +58,7 @@ class _Decoded(NamedTuple):
     row: LedgerRow
     held: Reservation | None
     delivery: Delivery
+    cut_short: bool = False
 
 
 class IngestService:
@@ -116,7 +117,8 @@ class IngestService:
                 counts = result.outcome in ("new", "redelivered")
                 position = item.delivery.position
                 unsure = settled is None or not position.at_or_before(settled)
-                entry = Entry(position, result.row, counts, result.outcome == "new", item.held, unsure)
+                fresh = result.outcome == "new"
+                entry = Entry(position, result.row, counts, fresh, item.held, unsure, item.cut_short)
                 entries[item.row.tenant].append(entry)
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})
@@ -142,7 +144,8 @@ class IngestService:
                     continue
                 held = read_reservation(event, self._signer)
                 row = usage_row(event, delivery.position, snapshot, held, self._default_output_tokens)
-                decoded.append(_Decoded(row, held, delivery))
+                cut_short = is_cut_short(event, row, snapshot, self._default_output_tokens)
+                decoded.append(_Decoded(row, held, delivery, cut_short))
             except EventRejected as error:
                 rejected.append((delivery, error))
         return decoded, rejected

@@ -103,6 +103,21 @@ def output_tokens_sample(row: LedgerRow) -> int | None:
     return row.tokens.get("output", 0) + row.tokens.get("output_audio", 0)
 
 
+def is_cut_short(event: UsageEvent, row: LedgerRow, snapshot: Snapshot, default_output_tokens: int) -> bool:
+    """Whether the call's own `max_output_tokens` ended its answer before the length that its model usually has.
+
+    Such an answer says nothing of calls without that cap: classifying with one token a few dozen times would teach that
+    the next essay costs next to nothing, and a burst of them would pass the budget many times over.
+    """
+    cap = event.data.max_output_tokens
+    if cap is None:
+        return False
+    model = snapshot.config.models.get(row.model)
+    typical = (model and model.typical_output_tokens) or default_output_tokens
+    output = row.tokens.get("output", 0) + row.tokens.get("output_audio", 0)
+    return cap <= output < typical
+
+
 def _require_tenant(snapshot: Snapshot, tenant: str) -> None:
     if tenant not in snapshot.config.tenants:
         raise EventRejected(f"data.tenant: {tenant!r} is not configured", code="tenant_unknown", param="data.tenant")

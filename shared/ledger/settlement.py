@@ -28,6 +28,7 @@ class Entry(NamedTuple):
     fresh: bool  # newly inserted by this very run
     held: Reservation | None
     unsure: bool = False  # beyond what is known to be settled: whoever stored the row may have died before settling
+    cut_short: bool = False  # its own cap ended the answer early, so its length must not teach the estimates
 
 
 class TenantSettler:
@@ -97,7 +98,8 @@ class TenantSettler:
                 for cell in charged_cells(index, tenant, row):
                     cells[cell.id] = cell
                     sums[cell.id] += row.charge_nano_usd
-            if entry.fresh and entry.counts and (sample := output_tokens_sample(row)) is not None:
+            teaches = entry.fresh and entry.counts and not entry.cut_short
+            if teaches and (sample := output_tokens_sample(row)) is not None:
                 for level in learning_levels(tenant, row.scopes, asserted, row.model):
                     samples[level].append(sample)
         return SettleBatch(
