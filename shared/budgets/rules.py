@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -12,7 +12,7 @@ from shared.config.model import PPM, Budget
 
 State = Literal["active", "warned", "degraded", "stopped"]
 Outcome = Literal["ok", "reserved", "exhausted"]
-_SEVERITY: dict[State, int] = {"active": 0, "warned": 1, "degraded": 2, "stopped": 3}
+STATES: tuple[State, ...] = get_args(State)  # the more severe, the later
 
 
 class BudgetFigures(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def worst_state(states: Sequence[State]) -> State:
     """The most severe of the states; active when there is none."""
-    return max(states, key=_SEVERITY.__getitem__, default="active")
+    return max(states, key=STATES.index, default="active")
 
 
 def decide(figures: Sequence[BudgetFigures], candidates: Sequence[Candidate]) -> Verdict:

@@ -11,15 +11,13 @@ from shared.budgets.cells import Cell
 from shared.budgets.matching import cell_of, limit_nano_usd
 from shared.budgets.plan import carry_field
 from shared.budgets.request import known_tenant
-from shared.budgets.rules import BudgetFigures
+from shared.budgets.rules import STATES, BudgetFigures
 from shared.budgets.snapshot import Snapshot
 from shared.budgets.store import BudgetStore
 from shared.errors import InvalidRequest, StateUnavailable
 
 Rows = list[dict[str, Any]]
 """Budgets as `budget_view` shows them, with `state`, `tenant` and the counter's `cell` id."""
-
-STATES = ("active", "warned", "degraded", "stopped")
 
 
 class SpendService:
@@ -35,8 +33,8 @@ class SpendService:
         A budget on a named scope is listed even before it was used. Raises InvalidRequest for an unknown state and
         Forbidden for an unknown tenant.
         """
-        if state is not None and state not in STATES:
-            raise InvalidRequest(f"state: expected one of {', '.join(STATES)}, got {state!r}", param="state")
+        if state is not None:
+            require_state(state)
         snapshot = self._snapshot()
         known_tenant(snapshot.config, tenant)
         now_s = time.time()
@@ -76,3 +74,9 @@ class SpendService:
                 figures = BudgetFigures(budget, limit, spent, held, carries.get(carry_field(budget), 0))
                 rows.append({**budget_view(cell, figures), "state": figures.state, "tenant": tenant, "cell": cell.id})
         return rows
+
+
+def require_state(state: str) -> None:
+    """Raise InvalidRequest for what is no state of a budget."""
+    if state not in STATES:
+        raise InvalidRequest(f"state: expected one of {', '.join(STATES)}, got {state[:20]!r}", param="state")

@@ -12,6 +12,7 @@ from typing import Any
 import azure.functions as func
 
 from shared.budgets.answer import CheckAnswer
+from shared.budgets.spend import require_state
 from shared.config.model import Budget, Config, Model, PriceOverride, Team, Tenant
 from shared.errors import BudgetExhausted
 from shared.health import Health
@@ -90,6 +91,8 @@ class FakeSpend:
         self.rows = list(rows)
 
     async def list(self, tenant: str, scope_type: str | None = None, state: str | None = None) -> list[dict[str, Any]]:
+        if state is not None:
+            require_state(state)
         return [
             row
             for row in self.rows
