@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
+from shared.budgets.last_seen import LastSeen
 from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.redis_errors import is_outage, is_refusal
 from shared.budgets.request import CheckRequest, require_allowed_model, resolve_caller
@@ -26,8 +26,6 @@ from shared.usage.estimate import estimate_input_tokens
 log = logging.getLogger("tollkeeper.budgets")
 
 _UNAVAILABLE_RETRY_SECONDS = 2
-_CACHED_FOR_SECONDS = 300  # `cached` fail mode: how long the last seen figures may stand in
-_CACHED_CELLS = 100_000
 _MOST_INPUT_NANO_USD = 10**15  # a million dollars for one call is a mistake, and past 2^53 Lua would round it
 _ASSUMED_CALLS_PER_SECOND = 50  # of one scope, when judging whether a cached answer could cross a threshold
 
@@ -54,7 +52,7 @@ class BudgetService:
         self._stalled_ingest_ms = stalled_ingest_ms
         self._breaker = breaker or CircuitBreaker()
         self._clock_offset_ms = 0  # Redis time minus ours
-        self._last_seen: OrderedDict[tuple[str, str], tuple[int, int, float]] = OrderedDict()
+        self._last_seen = LastSeen()
 
     async def check(self, request: CheckRequest) -> CheckAnswer:
         """Decide one call.
@@ -167,7 +165,7 @@ class BudgetService:
         self, request: CheckRequest, tenant: Tenant, scopes: dict[str, str], dated: DatedPlan, reply: CheckReply
     ) -> CheckAnswer:
         plan = dated.plan
-        self._remember(plan.tenant, dated, reply)
+        self._last_seen.remember(dated, reply.figures)
         refused = reply.outcome != "ok"
         observing = tenant.enforcement == "observe"
         held = not refused or observing
@@ -231,14 +229,6 @@ class BudgetService:
             )
         )
 
-    def _remember(self, tenant: str, dated: DatedPlan, reply: CheckReply) -> None:
-        """Keep what was seen for the `cached` fail mode."""
-        now = time.monotonic()
-        for i, cell in enumerate(dated.cells):
-            self._last_seen[tenant, cell.id] = (reply.figures[2 * i], reply.figures[2 * i + 1], now)
-        while len(self._last_seen) > _CACHED_CELLS:
-            self._last_seen.popitem(last=False)
-
     def _without_state(
         self,
         request: CheckRequest,
@@ -264,12 +254,9 @@ class BudgetService:
     ) -> CheckAnswer | None:
         """Decide on the last figures this process saw; None when one is missing, too old, or the call does not fit."""
         dated, plan = prepared.dated, prepared.dated.plan
-        figures: list[int] = []
-        for cell in dated.cells:
-            spent, held, seen_at = self._last_seen.get((plan.tenant, cell.id), (0, 0, 0.0))
-            if seen_at == 0.0 or time.monotonic() - seen_at > _CACHED_FOR_SECONDS:
-                return None
-            figures += (spent, held)
+        figures = self._last_seen.figures(dated)
+        if figures is None:
+            return None
         rows = _figures(dated, (*figures, *([0] * len(plan.budgets))))
         models = []
         for i, model in enumerate(plan.candidates):
