@@ -134,15 +134,19 @@ def refusal(
     if outcome == "reserved":
         return BudgetReserved(
             f"Budget {scope} ({period}) is held by calls in flight: {decimal_from_nano(row.remaining_nano_usd)} USD of "
-            f"{decimal_from_nano(row.limit_nano_usd)} is free. Retry shortly.",
+            f"{decimal_from_nano(row.limit_nano_usd + row.carry_nano_usd)} is free. Retry shortly.",
             retry_after_seconds=RESERVED_RETRY_SECONDS,
         )
     resets_at = cell.period.resets_at_utc
     until = "never resets" if resets_at is None else f"resets at {rfc3339(resets_at, 'seconds')}"
-    error = BudgetExhausted(
-        f"Budget {scope} ({period}) is spent: {decimal_from_nano(row.spent_nano_usd)} USD of "
-        f"{decimal_from_nano(row.limit_nano_usd)}; it {until}."
-    )
+    limit = decimal_from_nano(row.limit_nano_usd + row.carry_nano_usd)
+    left_nano_usd = row.threshold_nano_usd(row.budget.stop_ppm) - row.spent_nano_usd
+    if left_nano_usd > 0:  # "is spent" would send people looking for spend that is not there
+        left = decimal_from_nano(left_nano_usd)
+        why = f"has {left} USD of {limit} left, less than this call is estimated to cost"
+    else:
+        why = f"is spent: {decimal_from_nano(row.spent_nano_usd)} USD of {limit}"
+    error = BudgetExhausted(f"Budget {scope} ({period}) {why}; it {until}.")
     if exhausted_status == 429:
         wait = _LONGEST_RETRY_SECONDS if resets_at is None else (resets_at - now_utc).total_seconds()
         error.http_status = 429

@@ -89,6 +89,16 @@ def test_a_spent_budget_is_402_and_not_to_be_retried():
     assert "resets at 2026-12-01T00:00:00Z" in given.body["error"]["message"]
 
 
+def test_a_refusal_says_whether_the_budget_is_spent_or_the_call_too_large():
+    """A fresh budget that one call would pass is not spent; what a period carried over counts as limit here too."""
+    spent = refusal("exhausted", figures(limit=100, spent=120, carry=20), cell(), 402, NOW)
+    assert "is spent: 120.00 USD of 120.00" in str(spent)
+    too_large = refusal("exhausted", figures(limit=100, spent=30, held=0, carry=20), cell(), 402, NOW)
+    assert "has 90.00 USD of 120.00 left, less than this call is estimated to cost" in str(too_large)
+    held = refusal("reserved", figures(limit=100, spent=30, held=85, carry=20), cell(), 402, NOW)
+    assert "5.00 USD of 120.00 is free" in str(held)
+
+
 def test_402_as_429_waits_for_the_reset():
     """Nine days and fourteen hours until December, rounded up to whole seconds; still no retry by itself."""
     error = refusal("exhausted", figures(spent=100), cell(), 429, NOW)
