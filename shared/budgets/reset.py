@@ -6,7 +6,7 @@ a rebuild. The bill is untouched.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -15,9 +15,8 @@ from shared.budgets.spend import SpendService
 from shared.errors import InvalidRequest, NotFound
 from shared.money import decimal_from_nano, nano_from_decimal
 from shared.scopes import CONTROL_CHARACTER, validate_scope_key
-from shared.usage.build import grant_event_bytes, partition_key
+from shared.usage.build import Publish, grant_event_bytes, partition_key
 
-Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
 FirstHeard = Callable[[str, str, datetime], Awaitable[datetime]]
 
 

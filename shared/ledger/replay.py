@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from shared.ledger.deadletters import DeadLetter
-from shared.usage.build import partition_key_of
-
-Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
+from shared.usage.build import Publish, partition_key_of
 
 
 class DeadLetterStore(Protocol):

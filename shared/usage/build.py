@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -10,6 +11,9 @@ import msgspec
 
 from shared.money import decimal_from_nano
 from shared.usage.events import GRANT_TYPE, USAGE_TYPE
+
+Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
+"""Puts (partition key, event) pairs onto the hub; sending all again after an error is safe."""
 
 _ENCODER = msgspec.json.Encoder()
 
