@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.engine import MICRO_USD, budget, config, flushed, usd
-from tests.support.stack import Stack, changed, delivery, usage_bytes
+from tests.support.engine import MICRO_USD, budget, config, usd
+from tests.support.stack import Stack, changed, delivery, open_stack, usage_bytes
 
 TEAM = budget("team:*", usd(100))
 
@@ -17,12 +17,8 @@ TEAM = budget("team:*", usd(100))
 @pytest.fixture
 async def stack(redis_server, azurite) -> AsyncIterator[Stack]:
     """Tenant acme with one team budget, ready, on empty stores."""
-    client = await flushed(redis_server.url)
-    stack = await Stack.start(client, azurite.connection_string, config(TEAM))
-    await stack.open()
-    yield stack
-    await stack.close()
-    await client.aclose()
+    async with open_stack(redis_server.url, azurite.connection_string, config(TEAM)) as stack:
+        yield stack
 
 
 async def test_one_event_is_billed_once_however_often_it_comes(stack):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ from shared.notify.outbox import Outbox
 from shared.settings import Settings
 from shared.usage.build import usage_event_bytes
 from shared.usage.hub import PartitionState
-from tests.support.engine import Engine
+from tests.support.engine import Engine, flushed
 
 
 class Stack(Engine):
@@ -75,6 +76,20 @@ class Stack(Engine):
     async def close(self) -> None:
         """Close the storage clients."""
         await self.tables.close()
+
+
+@asynccontextmanager
+async def open_stack(
+    redis_url: str, storage: str, configuration: Any, *, tenants: Sequence[str] = ("acme",), **options: Any
+) -> AsyncIterator[Stack]:
+    """A stack on emptied stores with its tenants ready; closed at the end."""
+    client = await flushed(redis_url)
+    stack = await Stack.start(client, storage, configuration, **options)
+    for tenant in tenants:
+        await stack.open(tenant)
+    yield stack
+    await stack.close()
+    await client.aclose()
 
 
 def usage_bytes(

@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from shared.ledger.row import Position
 from shared.ledger.settlement import Entry
-from tests.support.engine import MICRO_USD, budget, config, flushed, row, usd
-from tests.support.stack import Stack, delivery, usage_bytes
+from tests.support.engine import MICRO_USD, budget, config, row, usd
+from tests.support.stack import Stack, delivery, open_stack, usage_bytes
 
 TEAM = budget("team:*", usd(100))
 
@@ -19,14 +19,10 @@ TEAM = budget("team:*", usd(100))
 @pytest.fixture
 async def stack(redis_server, azurite) -> AsyncIterator[Stack]:
     """Tenant acme with one team budget, ready, on empty stores."""
-    client = await flushed(redis_server.url)
-    stack = await Stack.start(client, azurite.connection_string, config(TEAM))
-    await stack.open()
-    yield stack
-    await client.config_set("maxmemory", "0")
-    await client.config_set("maxmemory-policy", "noeviction")
-    await stack.close()
-    await client.aclose()
+    async with open_stack(redis_server.url, azurite.connection_string, config(TEAM)) as stack:
+        yield stack
+        await stack.client.config_set("maxmemory", "0")
+        await stack.client.config_set("maxmemory-policy", "noeviction")
 
 
 async def test_a_full_redis_is_waited_for(stack):

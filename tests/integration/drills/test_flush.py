@@ -16,8 +16,8 @@ from shared.config.model import Config, Tenant
 from shared.errors import StateUnavailable
 from shared.ledger.ingest import Delivery
 from shared.ledger.repair import RepairService
-from tests.support.engine import MICRO_USD, budget, config, flushed, usd
-from tests.support.stack import Stack, delivery, usage_bytes
+from tests.support.engine import MICRO_USD, budget, config, usd
+from tests.support.stack import Stack, delivery, open_stack, usage_bytes
 
 TENANTS = ("acme", "open")  # acme fails closed, open fails open
 PARTITIONS = 2
@@ -35,13 +35,8 @@ def two_tenants() -> Config:
 @pytest.fixture
 async def stack(redis_server, azurite) -> AsyncIterator[Stack]:
     """Both tenants ready on empty stores."""
-    client = await flushed(redis_server.url)
-    stack = await Stack.start(client, azurite.connection_string, two_tenants())
-    for tenant in TENANTS:
-        await stack.open(tenant)
-    yield stack
-    await stack.close()
-    await client.aclose()
+    async with open_stack(redis_server.url, azurite.connection_string, two_tenants(), tenants=TENANTS) as stack:
+        yield stack
 
 
 def batches_of(count: int, size: int, *, start: int = 0) -> list[list[Delivery]]:

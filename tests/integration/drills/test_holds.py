@@ -12,8 +12,8 @@ from shared.budgets.request import CheckRequest
 from shared.budgets.service import BudgetService
 from shared.errors import StateUnavailable
 from shared.usage.hub import PartitionState
-from tests.support.engine import MICRO_USD, budget, config, flushed
-from tests.support.stack import Stack, delivery, usage_bytes
+from tests.support.engine import MICRO_USD, budget, config
+from tests.support.stack import Stack, delivery, open_stack, usage_bytes
 
 CALL = (100 * 1 + 100 * 2) * MICRO_USD
 TTL_SECONDS = 0.4
@@ -22,14 +22,10 @@ TTL_SECONDS = 0.4
 @pytest.fixture
 async def stack(redis_server, azurite) -> AsyncIterator[Stack]:
     """Holds live 0.4 s; the budget fits four calls. Estimates are known: the cap is below what a call would write."""
-    client = await flushed(redis_server.url)
-    stack = await Stack.start(
-        client, azurite.connection_string, config(budget("team:*", 4 * CALL)), hold_ttl_ms=400, bucket_ms=50
-    )
-    await stack.open()
-    yield stack
-    await stack.close()
-    await client.aclose()
+    four_calls = config(budget("team:*", 4 * CALL))
+    storage = azurite.connection_string
+    async with open_stack(redis_server.url, storage, four_calls, hold_ttl_ms=400, bucket_ms=50) as stack:
+        yield stack
 
 
 def hub_end(sequence: int, enqueued_ms: int) -> tuple[PartitionState, ...]:

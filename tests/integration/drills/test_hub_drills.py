@@ -19,8 +19,8 @@ from shared.ledger.row import POSITION_SLACK_MS, Position
 from shared.settings import Settings
 from shared.usage.build import partition_key_of
 from shared.usage.hub import UsagePublisher
-from tests.support.engine import MICRO_USD, budget, config, flushed, usd
-from tests.support.stack import Stack, usage_bytes
+from tests.support.engine import MICRO_USD, budget, config, usd
+from tests.support.stack import Stack, open_stack, usage_bytes
 
 EVENT_COST = (10 * 1 + 5 * 2) * MICRO_USD
 
@@ -28,12 +28,8 @@ EVENT_COST = (10 * 1 + 5 * 2) * MICRO_USD
 @pytest.fixture
 async def stack(redis_server, azurite) -> AsyncIterator[Stack]:
     """Tenant acme, ready, on empty stores."""
-    client = await flushed(redis_server.url)
-    stack = await Stack.start(client, azurite.connection_string, config(budget("team:*", usd(1_000))))
-    await stack.open()
-    yield stack
-    await stack.close()
-    await client.aclose()
+    async with open_stack(redis_server.url, azurite.connection_string, config(budget("team:*", usd(1_000)))) as stack:
+        yield stack
 
 
 @pytest.fixture

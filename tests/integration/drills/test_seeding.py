@@ -18,8 +18,8 @@ from shared.config.model import Budget
 from shared.ledger.hours import HourIndex
 from shared.ledger.rollup_job import RollupJob
 from shared.usage.first_heard import FirstHeard
-from tests.support.engine import MICRO_USD, budget, config, flushed, usd
-from tests.support.stack import Stack, delivery, usage_bytes
+from tests.support.engine import MICRO_USD, budget, config, usd
+from tests.support.stack import Stack, delivery, open_stack, usage_bytes
 
 BUDGETS = (
     budget("team:*", usd(1_000)),
@@ -33,14 +33,10 @@ BUDGETS = (
 @pytest.fixture
 async def stack(redis_server, azurite) -> AsyncIterator[Stack]:
     """Tenant acme on empty stores; hours may be rolled up at once."""
-    client = await flushed(redis_server.url)
-    stack = await Stack.start(client, azurite.connection_string, config(*BUDGETS))
-    stack.hours = HourIndex(stack.tables.hours, cover_seconds=10, grace_seconds=-10)
-    stack.wire()
-    await stack.open()
-    yield stack
-    await stack.close()
-    await client.aclose()
+    async with open_stack(redis_server.url, azurite.connection_string, config(*BUDGETS)) as stack:
+        stack.hours = HourIndex(stack.tables.hours, cover_seconds=10, grace_seconds=-10)
+        stack.wire()
+        yield stack
 
 
 class Spending:
