@@ -40,7 +40,6 @@ class DeadLetter(msgspec.Struct, frozen=True):
     body: bytes
     tenant: str | None = None
     position: Position | None = None
-    replayed_at: str | None = None
 
 
 class DeadLetters:
@@ -109,7 +108,6 @@ class DeadLetters:
             body=bytes(body),
             tenant=entity.get("tenant"),
             position=_position(entity),
-            replayed_at=entity.get("replayed_at"),
         )
 
     async def list(self, tenant: str | None = None, code: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
