@@ -14,7 +14,7 @@ def read_alerts(document: Value | None, draft: Draft) -> None:
     for section in draft.entries(document, "routes", ALERT_FIELDS):
         kinds, scope = section.texts("kinds"), section.text("scope")
         if not kinds:
-            section.problem("kinds", "is required, such as [budget_warned, budget_stopped]")
+            section.problem("kinds", "is required, such as [threshold, unpriced_model]")
         if scope is not None:
             draft.read_scope(section, scope)
         channel, target = section.text("channel", required=True), section.text("target", required=True)
