@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from shared.budgets.answer import budget_view
@@ -18,6 +19,9 @@ from shared.errors import InvalidRequest, StateUnavailable
 
 Rows = list[dict[str, Any]]
 """Budgets as `budget_view` shows them, with `state`, `tenant` and the counter's `cell` id."""
+
+Figures = tuple[int, int, dict[str, int]]  # spent and held in nano-USD, carries by field
+_ASKED_AT_ONCE = 256
 
 
 class SpendService:
@@ -67,13 +71,21 @@ class SpendService:
         if not (await self._store.state(tenant)).ready:
             raise StateUnavailable("The budget counters are being rebuilt. Retry shortly.", retry_after_seconds=2)
         rows = []
-        for cell in cells:
-            spent, held, carries = await self._store.figures(tenant, cell)
+        async for cell, (spent, held, carries) in self._figures(tenant, list(cells)):
             for budget in snapshot.index.of_cell(tenant, cell):
                 limit = limit_nano_usd(budget, cell.period.start_s, snapshot.config)
                 figures = BudgetFigures(budget, limit, spent, held, carries.get(carry_field(budget), 0))
                 rows.append({**budget_view(cell, figures), "state": figures.state, "tenant": tenant, "cell": cell.id})
         return rows
+
+    async def _figures(self, tenant: str, cells: Sequence[Cell]) -> AsyncIterator[tuple[Cell, Figures]]:
+        """Every counter with what it shows, many asked for at once: one at a time a thousand users take a second."""
+        for start in range(0, len(cells), _ASKED_AT_ONCE):
+            some = cells[start : start + _ASKED_AT_ONCE]
+            for found in zip(
+                some, await asyncio.gather(*(self._store.figures(tenant, cell) for cell in some)), strict=True
+            ):
+                yield found
 
 
 def require_state(state: str) -> None:
