@@ -145,7 +145,9 @@ class BudgetService:
                 input_nano_usd = line_nano_usd(input_tokens, input_pico)
                 if input_nano_usd > _MOST_INPUT_NANO_USD:
                     raise InvalidRequest("input_tokens: one call cannot cost over a million USD", param="input_tokens")
-                default = self._default_tokens(snapshot, request.operation, model)
+                default = 0  # embeddings write nothing
+                if request.operation != "embeddings":
+                    default = snapshot.typical_output_tokens(model, self._default_output_tokens)
                 # What was learned is the length of one answer; each further one is held at its usual length.
                 further = (request.choices - 1) * (default if cap < 0 else min(default, cap // request.choices))
                 fixed_nano_usd = input_nano_usd + line_nano_usd(further, output_pico)
@@ -153,13 +155,6 @@ class BudgetService:
             return args
 
         return arguments
-
-    def _default_tokens(self, snapshot: Snapshot, operation: str, model: str) -> int:
-        """Output tokens to expect before anything was learned; embeddings have none."""
-        if operation == "embeddings":
-            return 0
-        known = snapshot.config.models.get(model)
-        return (known and known.typical_output_tokens) or self._default_output_tokens
 
     def _answer(
         self, request: CheckRequest, tenant: Tenant, scopes: dict[str, str], dated: DatedPlan, reply: CheckReply

@@ -68,6 +68,11 @@ class Snapshot:
             dated = self._patterns[pattern] = date_plan(self._build_plan(*pattern), self.index, instant_s)
         return dated
 
+    def typical_output_tokens(self, model: str, default: int) -> int:
+        """What a model usually writes before anything was learned: as configured, else the default."""
+        known = self.config.models.get(model)
+        return (known and known.typical_output_tokens) or default
+
     def _build_plan(self, tenant: str, scopes: tuple[tuple[str, str], ...], model: str) -> CheckPlan:
         now_utc = datetime.now(UTC)  # of prices, for `to: cheapest`
 

@@ -100,7 +100,7 @@ def output_tokens_sample(row: LedgerRow) -> int | None:
     """The output tokens that teach the estimates, or None when the row teaches nothing."""
     if row.kind != "usage" or not row.measured or row.status >= 400 or row.operation == "embeddings":
         return None
-    return row.tokens.get("output", 0) + row.tokens.get("output_audio", 0)
+    return _output_tokens(row)
 
 
 def is_cut_short(event: UsageEvent, row: LedgerRow, snapshot: Snapshot, default_output_tokens: int) -> bool:
@@ -112,10 +112,11 @@ def is_cut_short(event: UsageEvent, row: LedgerRow, snapshot: Snapshot, default_
     cap = event.data.max_output_tokens
     if cap is None:
         return False
-    model = snapshot.config.models.get(row.model)
-    typical = (model and model.typical_output_tokens) or default_output_tokens
-    output = row.tokens.get("output", 0) + row.tokens.get("output_audio", 0)
-    return cap <= output < typical
+    return cap <= _output_tokens(row) < snapshot.typical_output_tokens(row.model, default_output_tokens)
+
+
+def _output_tokens(row: LedgerRow) -> int:
+    return row.tokens.get("output", 0) + row.tokens.get("output_audio", 0)
 
 
 def _require_tenant(snapshot: Snapshot, tenant: str) -> None:
