@@ -204,13 +204,13 @@ class Services:
 
     @cached_property
     def repair(self) -> RepairService:
+        from shared.ledger.reconcile import Reconciler
         from shared.ledger.repair import RepairService
 
         return RepairService(
             self.snapshot,
             self.counters,
-            self.ledger,
-            self.settler,
+            Reconciler(self.snapshot, self.counters, self.ledger, self.settler, self.outbox),
             self.state,
             self.outbox,
             self.publisher.partition_state,

@@ -10,9 +10,7 @@ from shared.budgets.snapshot import Snapshot
 from shared.budgets.store import BudgetStore, TenantState
 from shared.ledger.reconcile import MARKS_LOST, SCHEDULED, Reconciler, RepairReport, why_reconcile
 from shared.ledger.row import Position
-from shared.ledger.settlement import TenantSettler
 from shared.ledger.state import ProcessingState
-from shared.ledger.store import LedgerStore
 from shared.ledger.watermark import find_watermark_ms
 from shared.notify.outbox import Outbox
 from shared.usage.hub import PartitionState
@@ -27,8 +25,7 @@ class RepairService:
         self,
         snapshot: Callable[[], Snapshot],
         store: BudgetStore,
-        ledger: LedgerStore,
-        settler: TenantSettler,
+        reconciler: Reconciler,
         state: ProcessingState,
         outbox: Outbox,
         partitions: Callable[[], Awaitable[Sequence[PartitionState]]],
@@ -40,7 +37,7 @@ class RepairService:
         self._outbox = outbox
         self._partitions = partitions
         self._hub = hub
-        self._reconciler = Reconciler(snapshot, store, ledger, settler, outbox)
+        self._reconciler = reconciler
         self._expired_seen: dict[str, int] = {}
         self._marks_seen: dict[str, dict[str, Position]] = {}
         self._policy_known = False

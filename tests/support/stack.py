@@ -13,6 +13,7 @@ import msgspec
 from shared.ledger.deadletters import DeadLetters
 from shared.ledger.hours import HourIndex
 from shared.ledger.ingest import Delivery, IngestService
+from shared.ledger.reconcile import Reconciler
 from shared.ledger.repair import RepairService
 from shared.ledger.row import Position
 from shared.ledger.settlement import TenantSettler
@@ -61,8 +62,9 @@ class Stack(Engine):
             self.state,
             default_output_tokens=self.default_output_tokens,
         )
+        reconciler = Reconciler(lambda: self.snapshot, self.store, self.ledger, self.settler, self.outbox)
         self.repair = RepairService(
-            lambda: self.snapshot, self.store, self.ledger, self.settler, self.state, self.outbox, self._ends, "usage"
+            lambda: self.snapshot, self.store, reconciler, self.state, self.outbox, self._ends, "usage"
         )
 
     async def _ends(self) -> Sequence[PartitionState]:
