@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -88,8 +89,6 @@ def header_text(value: str) -> str:
 
     HTTP forbids a header value to begin or end with a space; a server that finds one drops the whole answer.
     """
-    from urllib.parse import quote
-
     text = quote(value, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
     inner = text.strip(" ")
     if inner == text:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from shared.config.identity import resolve_identity
 from shared.config.model import Config, Tenant
 from shared.errors import Forbidden, InvalidRequest
 from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
@@ -51,8 +52,6 @@ def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[
         if not asserted:
             raise InvalidRequest("scopes: at least one is required unless `identity` is given", param="scopes")
         return known_tenant(config, request.tenant), asserted
-    from shared.config.identity import resolve_identity
-
     tenant_id, scopes = resolve_identity(config, request.identity)
     tenant = known_tenant(config, tenant_id)
     for scope_type in asserted:
