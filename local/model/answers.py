@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 CHARS_PER_TOKEN = 4
+IMAGE_TOKENS = 85  # what an image of low detail costs at OpenAI, however many bytes it has
 SMALLEST_CACHED_PROMPT_TOKENS = 1024  # as OpenAI documents prompt caching: from 1024 tokens on, in steps of 128
 CACHE_STEP_TOKENS = 128
 DEFAULT_OUTPUT_TOKENS = (20, 180)  # lowest, and how far the prompt's checksum may add to it
 EMBEDDING_DIMENSIONS = 16
+MOST_PIECES = 60  # of one stream: longer answers carry more words per piece, so that they stay quick to relay
 REASONING_PREFIXES = ("o1", "o3", "o4", "gpt-5")
+SERVICE_TIERS = ("default", "flex", "priority", "scale")
 SENTENCE = (
     "the budget holds and each call is counted once while tokens flow through a gate that keeps the promise of a "
     "price at its moment so every team can see what it spent and what is left before the month ends"
@@ -22,76 +25,107 @@ WORDS = tuple(SENTENCE.split())
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What a request asks, whichever API it came by."""
+
+    text: str  # every text in order, the tools' schemas included, as they too are billed as input
+    last_words: tuple[str, ...]  # of the last message
+    images: int
+    tool_names: tuple[str, ...]  # functions the answer may call
+    chosen_tool: str | None  # the one the caller insists on
+    tool_required: bool
+    output_cap_tokens: int | None
+    choices: int = 1
+    service_tier: str = "default"
+
+    @property
+    def tokens(self) -> int:
+        """What the prompt counts."""
+        return count_tokens(self.text) + self.images * IMAGE_TOKENS
+
+
+@dataclass(frozen=True)
 class Answer:
-    """One chat answer: its words (one per token), the calls of tools it makes instead, and what it counts as usage."""
+    """One answer: its words (one per token), the tool it calls instead, and what it counts as usage."""
 
     words: tuple[str, ...]
     choices: int
     tool_name: str | None
-    finish_reason: str
+    cut_short: bool  # by the caller's cap on output tokens
     prompt_tokens: int
     cached_tokens: int
-    completion_tokens: int
+    completion_tokens: int  # of all choices, reasoning included
     reasoning_tokens: int
+    service_tier: str = "default"
 
     @property
-    def usage(self) -> dict[str, Any]:
-        """OpenAI's usage object with its details."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
-            "completion_tokens_details": {
-                "reasoning_tokens": self.reasoning_tokens,
-                "audio_tokens": 0,
-                "accepted_prediction_tokens": 0,
-                "rejected_prediction_tokens": 0,
-            },
-        }
+    def text(self) -> str:
+        """The answer as text."""
+        return " ".join(self.words)
+
+    @property
+    def tool_arguments(self) -> str:
+        """The arguments of the tool call, as JSON."""
+        return json.dumps({"query": self.text})
+
+    def pieces(self) -> Iterator[tuple[str, int]]:
+        """The text in the pieces of a stream, each with the tokens it carries."""
+        size = -(-len(self.words) // MOST_PIECES) or 1
+        for start in range(0, len(self.words), size):
+            words = self.words[start : start + size]
+            yield (" " if start else "") + " ".join(words), len(words)
 
 
-def prompt_text(body: Mapping[str, Any]) -> str:
-    """Every text of the prompt in order, the tools' schemas included, as they too are billed as input."""
-    texts = [_content_text(message.get("content")) for message in body.get("messages", [])]
-    if body.get("tools"):
-        texts.append(json.dumps(body["tools"], sort_keys=True))
-    return "\n".join(texts)
+def chat_prompt(body: Mapping[str, Any]) -> Prompt:
+    """The prompt of a chat completion request."""
+    contents = [message.get("content") for message in body.get("messages", []) if isinstance(message, dict)]
+    functions = [tool["function"]["name"] for tool in body.get("tools") or [] if tool.get("type") == "function"]
+    choice = body.get("tool_choice", "auto")
+    cap = body.get("max_completion_tokens") or body.get("max_tokens")
+    named = str(choice["function"]["name"]) if isinstance(choice, dict) else None
+    return _prompt(contents, body, functions, named, cap, choices=int(body.get("n") or 1))
 
 
-def _content_text(content: Any) -> str:
-    if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+def responses_prompt(body: Mapping[str, Any]) -> Prompt:
+    """The prompt of a Responses request: its instructions, then its input, one text or a list of items."""
+    asked = body.get("input")
+    items = asked if isinstance(asked, list) else [{"content": asked}]
+    contents = [body.get("instructions") or ""]
+    contents += [_item_content(item) for item in items if isinstance(item, dict)]
+    functions = [tool["name"] for tool in body.get("tools") or [] if tool.get("type") == "function"]
+    choice = body.get("tool_choice", "auto")
+    named = str(choice.get("name")) if isinstance(choice, dict) else None
+    return _prompt(contents, body, functions, named, body.get("max_output_tokens"))
+
+
+def answer_to(
+    model: str, prompt: Prompt, wanted_output_tokens: int | None, *, seen_before: bool, echo: bool = False
+) -> Answer:
+    """The answer to a prompt; `seen_before`: it was served already (prompt caching); `echo`: begin with its words."""
+    lowest, spread = DEFAULT_OUTPUT_TOKENS
+    start = zlib.crc32(prompt.text.encode())
+    wanted = wanted_output_tokens or lowest + start % spread
+    cap = prompt.output_cap_tokens
+    output_tokens = min(wanted, cap) if cap else wanted
+    reasoning = output_tokens // 2 if model.startswith(REASONING_PREFIXES) else 0
+    said = prompt.last_words if echo else ()
+    filler = (WORDS[(start + i) % len(WORDS)] for i in range(output_tokens - reasoning))
+    return Answer(
+        words=(*said, *filler)[: output_tokens - reasoning],
+        choices=prompt.choices,
+        tool_name=_called_tool(prompt),
+        cut_short=output_tokens < wanted,
+        prompt_tokens=prompt.tokens,
+        cached_tokens=_cached_tokens(prompt.tokens) if seen_before else 0,
+        completion_tokens=output_tokens * prompt.choices,
+        reasoning_tokens=reasoning * prompt.choices,
+        service_tier=prompt.service_tier,
+    )
 
 
 def count_tokens(text: str) -> int:
     """Tokens of a text: its characters by four, rounded up, at least one."""
     return max(1, -(-len(text) // CHARS_PER_TOKEN))
-
-
-def answer_chat(model: str, body: Mapping[str, Any], wanted_output_tokens: int | None, seen_before: bool) -> Answer:
-    """The answer to one chat request; `seen_before` says that this very prompt was served already (prompt caching)."""
-    prompt = prompt_text(body)
-    prompt_tokens = count_tokens(prompt)
-    cap = body.get("max_completion_tokens") or body.get("max_tokens")
-    lowest, spread = DEFAULT_OUTPUT_TOKENS
-    wanted = wanted_output_tokens or lowest + zlib.crc32(prompt.encode()) % spread
-    output_tokens = min(wanted, cap) if cap else wanted
-    choices = int(body.get("n") or 1)
-    tool_name = _called_tool(body)
-    reasoning = output_tokens // 2 if model.startswith(REASONING_PREFIXES) else 0
-    finish_reason = "tool_calls" if tool_name else "length" if output_tokens < wanted else "stop"
-    return Answer(
-        words=_words(prompt, output_tokens - reasoning),
-        choices=choices,
-        tool_name=tool_name,
-        finish_reason=finish_reason,
-        prompt_tokens=prompt_tokens,
-        cached_tokens=_cached_tokens(prompt_tokens) if seen_before else 0,
-        completion_tokens=output_tokens * choices,
-        reasoning_tokens=reasoning * choices,
-    )
 
 
 def embed(text: str) -> list[float]:
@@ -100,27 +134,60 @@ def embed(text: str) -> list[float]:
     return [((seed >> (i % 24)) & 0xFF) / 255 - 0.5 for i in range(EMBEDDING_DIMENSIONS)]
 
 
+def _prompt(
+    contents: list[Any], body: Mapping[str, Any], functions: list[Any], named: str | None, cap: Any, choices: int = 1
+) -> Prompt:
+    texts = [_text_in(content) for content in contents]
+    last_words = tuple(texts[-1].split()) if texts else ()
+    if body.get("tools"):
+        texts.append(json.dumps(body["tools"], sort_keys=True))
+    tier = body.get("service_tier")
+    unwanted = body.get("tool_choice") == "none"
+    return Prompt(
+        text="\n".join(texts),
+        last_words=last_words,
+        images=sum(_images_in(content) for content in contents),
+        tool_names=() if unwanted else tuple(str(name) for name in functions),
+        chosen_tool=named,
+        tool_required=body.get("tool_choice") == "required",
+        output_cap_tokens=cap if isinstance(cap, int) and cap > 0 else None,
+        choices=choices,
+        service_tier=tier if tier in SERVICE_TIERS else "default",
+    )
+
+
+def _item_content(item: Mapping[str, Any]) -> Any:
+    """What is said in an input item: a message's content, what a tool answered, or what it was called with."""
+    for name in ("content", "output", "arguments"):
+        if item.get(name) is not None:
+            return item[name]
+    return ""
+
+
+def _text_in(content: Any) -> str:
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _images_in(content: Any) -> int:
+    parts = content if isinstance(content, list) else []
+    return sum(isinstance(part, dict) and part.get("type") in ("image_url", "input_image") for part in parts)
+
+
 def _cached_tokens(prompt_tokens: int) -> int:
     if prompt_tokens < SMALLEST_CACHED_PROMPT_TOKENS:
         return 0
     return prompt_tokens // CACHE_STEP_TOKENS * CACHE_STEP_TOKENS
 
 
-def _words(prompt: str, count: int) -> tuple[str, ...]:
-    start = zlib.crc32(prompt.encode()) % len(WORDS)
-    return tuple(WORDS[(start + i) % len(WORDS)] for i in range(count))
-
-
-def _called_tool(body: Mapping[str, Any]) -> str | None:
-    """The function this answer calls: the one tool_choice names, or any when one is required, or one the user names."""
-    names = [tool["function"]["name"] for tool in body.get("tools") or [] if tool.get("type") == "function"]
-    choice = body.get("tool_choice", "auto")
-    if not names or choice == "none":
+def _called_tool(prompt: Prompt) -> str | None:
+    """The function this answer calls: the one insisted on, any when one is required, or one that the user names."""
+    if not prompt.tool_names:
         return None
-    if isinstance(choice, dict):
-        return str(choice["function"]["name"])
-    if choice == "required":
-        return str(names[0])
-    messages = body.get("messages") or [{}]
-    asked = _content_text(messages[-1].get("content"))
-    return next((str(name) for name in names if name in asked), None)
+    if prompt.chosen_tool is not None:
+        return prompt.chosen_tool
+    if prompt.tool_required:
+        return prompt.tool_names[0]
+    asked = " ".join(prompt.last_words)
+    return next((name for name in prompt.tool_names if name in asked), None)

@@ -1,8 +1,10 @@
 """The simulated model as an ASGI app: OpenAI's and Azure OpenAI's paths, stream and not.
 
-Request headers turn its knobs: `x-sim-output-tokens` (what the answer would be long, before max_tokens cuts it),
-`x-sim-latency-ms` (before the first byte), `x-sim-chunk-ms` (between the chunks of a stream), `x-sim-status` (answer
-with this error), `x-sim-break-after` (cut the connection after so many chunks of a stream).
+Request headers turn its knobs (`local.model.knobs`). Beside the model's own paths:
+
+* `GET /sim/usage`: what was really served, by model; with `?by=call` by the `x-sim-call-id` that requests carried;
+* `GET /sim/requests?call=<id>&containing=<text>`: the requests as they arrived, headers by name;
+* `POST /sim/release/<call id>`: let a stream that `x-sim-hold-after` holds go on.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,12 +22,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from local.model.answers import Answer, answer_chat, count_tokens, embed, prompt_text
-from local.model.served import ModelUsage, Served
+from local.model import chat, responses
+from local.model.answers import Answer, Prompt, answer_to, chat_prompt, count_tokens, embed, responses_prompt
+from local.model.knobs import Knobs, failing_status, read_knobs
+from local.model.pieces import Piece
+from local.model.served import Served, Usage
 
 MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini", "o4-mini", "text-embedding-3-small")
-MOST_CHUNKS = 60  # of one stream: longer answers carry more words per chunk, so that they stay quick to relay
 REGION = "westeurope"
+LONGEST_HOLD_SECONDS = 30  # a client that never releases its stream sees it broken, not hanging
+FILLER = " and so on"
 
 
 class SimulatedModel:
@@ -33,43 +40,57 @@ class SimulatedModel:
     def __init__(self) -> None:
         self.served = Served()
         self._ids = itertools.count(1)
+        self._released: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def chat(self, request: Request) -> Response:
         """POST .../chat/completions."""
-        body = await _json_object(request)
+        body, knobs = await self._receive(request)
         if body is None or not isinstance(body.get("messages"), list) or not body["messages"]:
             return error(400, "invalid_request", "messages: expected a list that is not empty", "messages")
-        model = request.path_params.get("deployment") or body.get("model")
-        if not isinstance(model, str):
-            return error(400, "invalid_request", "model: expected the name of a model", "model")
-        usage = self.served.of(model)
-        if (failure := await self._simulated_failure(request, usage)) is not None:
-            return failure
-        seen = self.served.seen_before(model, prompt_text(body))
-        answer = answer_chat(model, body, _number(request.headers, "x-sim-output-tokens"), seen)
-        head = {"id": f"chatcmpl-sim-{next(self._ids)}", "created": int(time.time()), "model": model}
+        begun = await self._begin(request, body, knobs, chat_prompt)
+        if isinstance(begun, Response):
+            return begun
+        model, answer, usages = begun
+        answer_id, created = f"chatcmpl-sim-{next(self._ids)}", int(time.time())
         if body.get("stream"):
-            chunks = self._stream(request, head, answer, usage, bool(_stream_options(body).get("include_usage")))
-            return StreamingResponse(chunks, media_type="text/event-stream", headers={"x-ms-region": REGION})
-        _count(usage, answer)
-        choices = [_choice(answer, index) for index in range(answer.choices)]
-        content = {**head, "object": "chat.completion", "choices": choices, "usage": answer.usage}
-        return JSONResponse(content, headers={"x-ms-region": REGION})
+            wanted = bool(_object(body, "stream_options").get("include_usage")) and not knobs.without_usage_chunk
+            pieces = chat.chunks(answer_id, created, model, answer, include_usage=wanted)
+            return self._stream(pieces, knobs, answer, usages)
+        return _whole(knobs, answer, usages, lambda filler: chat.completion(answer_id, created, model, answer, filler))
+
+    async def responses(self, request: Request) -> Response:
+        """POST .../responses."""
+        body, knobs = await self._receive(request)
+        if body is None or not isinstance(body.get("input"), str | list) or not body["input"]:
+            return error(400, "invalid_request", "input: expected text or a list of items", "input")
+        begun = await self._begin(request, body, knobs, responses_prompt)
+        if isinstance(begun, Response):
+            return begun
+        model, answer, usages = begun
+        answer_id, created = f"resp_sim_{next(self._ids)}", int(time.time())
+        if body.get("stream"):
+            wanted = not knobs.without_usage_chunk
+            pieces = responses.events(answer_id, created, model, body, answer, include_usage=wanted)
+            return self._stream(pieces, knobs, answer, usages)
+        return _whole(
+            knobs, answer, usages, lambda filler: responses.response(answer_id, created, model, body, answer, filler)
+        )
 
     async def embeddings(self, request: Request) -> Response:
         """POST .../embeddings."""
-        body = await _json_object(request)
+        body, knobs = await self._receive(request)
         texts = body.get("input") if body else None
         texts = [texts] if isinstance(texts, str) else texts
         model = request.path_params.get("deployment") or (body or {}).get("model")
         if not isinstance(texts, list) or not isinstance(model, str):
             return error(400, "invalid_request", "input: expected text or a list of texts; model: a name", "input")
-        usage = self.served.of(model)
-        if (failure := await self._simulated_failure(request, usage)) is not None:
+        attempt, usages = self.served.attempt(knobs.call_id, model)
+        if (failure := await _simulated_failure(knobs, attempt, usages)) is not None:
             return failure
         tokens = sum(count_tokens(str(text)) for text in texts)
-        usage.calls += 1
-        usage.prompt_tokens += tokens
+        for usage in usages:
+            usage.calls += 1
+            usage.prompt_tokens += tokens
         data = [{"object": "embedding", "index": i, "embedding": embed(str(text))} for i, text in enumerate(texts)]
         content = {"object": "list", "data": data, "model": model}
         return JSONResponse({**content, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
@@ -80,123 +101,130 @@ class SimulatedModel:
         return JSONResponse({"object": "list", "data": data})
 
     async def usage(self, request: Request) -> Response:
-        """GET /sim/usage: what was really served, by model."""
-        return JSONResponse(self.served.as_dict())
+        """GET /sim/usage: what was really served, by model or by call."""
+        return JSONResponse(self.served.as_dict(by_call=request.query_params.get("by") == "call"))
 
-    async def _simulated_failure(self, request: Request, usage: ModelUsage) -> Response | None:
-        if (latency_ms := _number(request.headers, "x-sim-latency-ms")) is not None:
-            await asyncio.sleep(latency_ms / 1000)
-        status = _number(request.headers, "x-sim-status")
-        if status is None or status < 400:
-            return None
-        usage.errors += 1
-        return error(status, "simulated_error", f"x-sim-status asked for {status}", None)
+    async def requests(self, request: Request) -> Response:
+        """GET /sim/requests: what arrived."""
+        query = request.query_params
+        return JSONResponse(self.served.received(query.get("call"), query.get("containing")))
 
-    async def _stream(
-        self, request: Request, head: dict[str, Any], answer: Answer, usage: ModelUsage, include_usage: bool
+    async def release(self, request: Request) -> Response:
+        """POST /sim/release/{call}: the stream of this call goes on."""
+        self._released[request.path_params["call"]].set()
+        return JSONResponse({})
+
+    async def _receive(self, request: Request) -> tuple[dict[str, Any] | None, Knobs]:
+        raw, knobs = await request.body(), read_knobs(request.headers)
+        self.served.receive(knobs.call_id, request.url.path, request.url.query, request.headers, raw)
+        try:
+            body = json.loads(raw)
+        except ValueError:
+            return None, knobs
+        return body if isinstance(body, dict) else None, knobs
+
+    async def _begin(
+        self, request: Request, body: dict[str, Any], knobs: Knobs, read: Callable[[Mapping[str, Any]], Prompt]
+    ) -> tuple[str, Answer, tuple[Usage, ...]] | Response:
+        """(the model, its answer, the counters it counts in), or the error that a knob asked for."""
+        model = request.path_params.get("deployment") or body.get("model")
+        if not isinstance(model, str):
+            return error(400, "invalid_request", "model: expected the name of a model", "model")
+        attempt, usages = self.served.attempt(knobs.call_id, model)
+        if (failure := await _simulated_failure(knobs, attempt, usages)) is not None:
+            return failure
+        prompt = read(body)
+        seen = self.served.seen_before(model, prompt.text)
+        answer = answer_to(model, prompt, knobs.output_tokens, seen_before=seen, echo=knobs.echo)
+        return model, answer, usages
+
+    def _stream(
+        self, pieces: Iterable[Piece], knobs: Knobs, answer: Answer, usages: tuple[Usage, ...]
+    ) -> StreamingResponse:
+        content = self._paced(pieces, knobs, answer, usages)
+        return StreamingResponse(content, media_type="text/event-stream", headers={"x-ms-region": REGION})
+
+    async def _paced(
+        self, pieces: Iterable[Piece], knobs: Knobs, answer: Answer, usages: tuple[Usage, ...]
     ) -> AsyncIterator[bytes]:
-        head = {**head, "object": "chat.completion.chunk"}
-        if include_usage:
-            head["usage"] = None  # as OpenAI does: every chunk but the last carries a null
-        pause_seconds = (_number(request.headers, "x-sim-chunk-ms") or 0) / 1000
-        break_after = _number(request.headers, "x-sim-break-after")
         produced_tokens, finished = 0, False
         try:
-            for sent, (delta, tokens, finish_reason) in enumerate(_deltas(answer)):
-                if break_after is not None and sent >= break_after:
+            for sent, piece in enumerate(pieces):
+                if knobs.break_after is not None and sent >= knobs.break_after:
                     raise ConnectionResetError("x-sim-break-after asked to cut the stream")
-                choices = [_delta(index, delta, finish_reason) for index in range(answer.choices)]
-                yield _sse({**head, "choices": choices})
-                produced_tokens += tokens * answer.choices
-                await asyncio.sleep(pause_seconds)
-            if include_usage:
-                yield _sse({**head, "choices": [], "usage": answer.usage})
-            yield b"data: [DONE]\n\n"
+                if knobs.hold_after is not None and sent == knobs.hold_after:
+                    await asyncio.wait_for(self._released[knobs.call_id or ""].wait(), LONGEST_HOLD_SECONDS)
+                yield piece.content
+                produced_tokens += piece.tokens
+                await asyncio.sleep(knobs.chunk_ms / 1000)
             finished = True
         finally:
-            if finished:
-                _count(usage, answer)
-            else:
-                usage.aborted += 1
-                usage.aborted_completion_tokens += produced_tokens
+            for usage in usages:
+                if finished:
+                    usage.add(answer)
+                else:
+                    usage.add_aborted(produced_tokens)
 
 
 def build_app() -> Starlette:
     """A fresh simulated model."""
     model = SimulatedModel()
-    routes = [Route("/sim/usage", model.usage), Route("/health", model.models)]
+    routes = [
+        Route("/health", model.models),
+        Route("/sim/usage", model.usage),
+        Route("/sim/requests", model.requests),
+        Route("/sim/release/{call}", model.release, methods=["POST"]),
+    ]
     for prefix in ("/v1", "/openai/v1", "/openai/deployments/{deployment}"):
         routes += [
             Route(f"{prefix}/chat/completions", model.chat, methods=["POST"]),
             Route(f"{prefix}/embeddings", model.embeddings, methods=["POST"]),
             Route(f"{prefix}/models", model.models),
         ]
+    # Azure OpenAI serves the Responses API on v1 paths alone; there is none per deployment.
+    routes += [Route(f"{prefix}/responses", model.responses, methods=["POST"]) for prefix in ("/v1", "/openai/v1")]
     return Starlette(routes=routes)
 
 
-def error(status: int, code: str, message: str, param: str | None) -> JSONResponse:
-    """An OpenAI-shaped error; 429 and 503 ask to come back in a second."""
+def error(status: int, code: str, message: str, param: str | None, retry_after: str | None = None) -> JSONResponse:
+    """An OpenAI-shaped error; 429 and 503 ask to come back in a second unless told otherwise."""
     kind = "invalid_request_error" if status < 500 else "server_error"
-    headers = {"Retry-After": "1"} if status in (429, 503) else {}
+    if retry_after is None and status in (429, 503):
+        retry_after = "1"
+    headers = {"Retry-After": retry_after} if retry_after else {}
     content = {"error": {"code": code, "message": message, "type": kind, "param": param}}
     return JSONResponse(content, status_code=status, headers=headers)
 
 
-async def _json_object(request: Request) -> dict[str, Any] | None:
-    try:
-        body = await request.json()
-    except ValueError:
+async def _simulated_failure(knobs: Knobs, attempt: int, usages: tuple[Usage, ...]) -> Response | None:
+    if knobs.latency_ms:
+        await asyncio.sleep(knobs.latency_ms / 1000)
+    status = failing_status(knobs, attempt)
+    if status is None:
         return None
-    return body if isinstance(body, dict) else None
+    for usage in usages:
+        usage.errors += 1
+    return error(status, "simulated_error", f"x-sim-status asked for {status}", None, knobs.retry_after)
 
 
-def _number(headers: Mapping[str, str], name: str) -> int | None:
-    text = headers.get(name, "")
-    return int(text) if text.isdigit() else None
+def _whole(
+    knobs: Knobs, answer: Answer, usages: tuple[Usage, ...], content: Callable[[str], dict[str, Any]]
+) -> Response:
+    """A whole answer in JSON; `content` takes the filler that makes it as large as the knob asks."""
+    for usage in usages:
+        usage.add(answer)
+    filler = FILLER * (knobs.answer_bytes // len(FILLER) + 1) if knobs.answer_bytes else ""
+    headers = {"x-ms-region": REGION}
+    whole = JSONResponse(content(filler), headers=headers)
+    if not knobs.chunked:
+        return whole
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield bytes(whole.body)
+
+    return StreamingResponse(pieces(), media_type="application/json", headers=headers)
 
 
-def _stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    options = body.get("stream_options")
-    return options if isinstance(options, dict) else {}
-
-
-def _count(usage: ModelUsage, answer: Answer) -> None:
-    usage.calls += 1
-    usage.prompt_tokens += answer.prompt_tokens
-    usage.cached_tokens += answer.cached_tokens
-    usage.completion_tokens += answer.completion_tokens
-
-
-def _tool_calls(answer: Answer) -> list[dict[str, Any]]:
-    arguments = json.dumps({"query": " ".join(answer.words)})
-    return [{"id": "call_sim_1", "type": "function", "function": {"name": answer.tool_name, "arguments": arguments}}]
-
-
-def _choice(answer: Answer, index: int) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": " ".join(answer.words)}
-    if answer.tool_name:
-        message = {"role": "assistant", "content": None, "tool_calls": _tool_calls(answer)}
-    return {"index": index, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
-
-
-def _delta(index: int, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "finish_reason": finish_reason}
-
-
-def _deltas(answer: Answer) -> list[tuple[dict[str, Any], int, str | None]]:
-    """The stream's pieces: (delta, tokens it carries, finish reason on the last)."""
-    pieces: list[tuple[dict[str, Any], int, str | None]] = [({"role": "assistant", "content": ""}, 0, None)]
-    if answer.tool_name:
-        calls = [{"index": 0, **call} for call in _tool_calls(answer)]
-        pieces.append(({"tool_calls": calls}, len(answer.words), None))
-    else:
-        size = -(-len(answer.words) // MOST_CHUNKS) or 1
-        for start in range(0, len(answer.words), size):
-            words = answer.words[start : start + size]
-            pieces.append(({"content": (" " if start else "") + " ".join(words)}, len(words), None))
-    pieces.append(({}, 0, answer.finish_reason))
-    return pieces
-
-
-def _sse(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = body.get(name)
+    return found if isinstance(found, dict) else {}

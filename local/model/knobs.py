@@ -1,0 +1,58 @@
+"""What a request tells the simulated model to do beside answering: its `x-sim-*` headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+FAILING_STATUS = 503  # of the attempts that x-sim-fail-first lets fail, unless x-sim-status names another
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """The knobs of one request, read once."""
+
+    call_id: str | None  # names the call whose attempts these are, and under which it is counted
+    output_tokens: int | None  # how long the answer would be, before the request's cap cuts it
+    latency_ms: int  # before the first byte
+    chunk_ms: int  # between the pieces of a stream
+    status: int | None  # answer with this error
+    fail_first: int  # only so many attempts of this call fail, the next is served
+    retry_after: str | None  # the Retry-After of an error; 429 and 503 say 1 without being asked
+    break_after: int | None  # cut the connection after so many pieces of a stream
+    hold_after: int | None  # wait after so many pieces until POST /sim/release/{call id}
+    without_usage_chunk: bool  # leave usage out of a stream although it was asked for
+    answer_bytes: int  # make a whole answer at least so large; what it counts stays the same
+    chunked: bool  # send a whole answer without Content-Length
+    echo: bool  # begin the answer with the words of the last message
+
+
+def read_knobs(headers: Mapping[str, str]) -> Knobs:
+    """Knobs from a request's headers; what is no number is as if it were not there."""
+    return Knobs(
+        call_id=headers.get("x-sim-call-id") or None,
+        output_tokens=_number(headers, "x-sim-output-tokens"),
+        latency_ms=_number(headers, "x-sim-latency-ms") or 0,
+        chunk_ms=_number(headers, "x-sim-chunk-ms") or 0,
+        status=_number(headers, "x-sim-status"),
+        fail_first=_number(headers, "x-sim-fail-first") or 0,
+        retry_after=headers.get("x-sim-retry-after"),
+        break_after=_number(headers, "x-sim-break-after"),
+        hold_after=_number(headers, "x-sim-hold-after"),
+        without_usage_chunk=_number(headers, "x-sim-no-usage-chunk") == 1,
+        answer_bytes=_number(headers, "x-sim-answer-bytes") or 0,
+        chunked=_number(headers, "x-sim-chunked") == 1,
+        echo=_number(headers, "x-sim-echo") == 1,
+    )
+
+
+def failing_status(knobs: Knobs, attempt: int) -> int | None:
+    """The error that this attempt (1 is the first) of a call gets; None when it is to be served."""
+    if knobs.fail_first:
+        return (knobs.status or FAILING_STATUS) if attempt <= knobs.fail_first else None
+    return knobs.status if knobs.status is not None and knobs.status >= 400 else None
+
+
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() else None
