@@ -46,7 +46,8 @@ async def post_route(call: Call) -> Answer:
     tenant = known_tenant(config, wanted.tenant)
     capabilities = set(wanted.capabilities)
     if wanted.model is not None:
-        requested = config.models.get(wanted.model)
+        served = call.services.router.deployments.named(wanted.model)
+        requested = None if served is None else config.models[served.model]
         if requested is None:
             raise NotFound(f"model: {wanted.model!r} is not configured", code="model_unknown", param="model")
         capabilities |= requested.capabilities

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.auth import asserted_scopes, authenticate
-from gateway.call import UNREADABLE_JSON, Operation, deployment_for, dropped_tools, read_call, upstream_body
+from gateway.call import UNREADABLE_JSON, Operation, dropped_tools, read_call, upstream_body
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
 from gateway.relay import StreamRelay
@@ -59,9 +59,8 @@ class Gateway:
         """One model call, whatever its route."""
         request_id = uuid.uuid4().hex  # our own: a client that chose it could pre-empt another call's identity
         request.state.request_id = request_id
-        settings, config = self._services.settings, self._services.config.current
-        subscription = authenticate(request.headers, settings.gateway_keys)
-        call = read_call(operation, await _body(request), request.path_params.get("deployment"), config)
+        subscription = authenticate(request.headers, self._services.settings.gateway_keys)
+        call = read_call(operation, await _body(request), request.path_params.get("deployment"))
         check = CheckRequest(
             model=call.model,
             identity={"subscription": subscription},
@@ -72,8 +71,6 @@ class Gateway:
             max_output_tokens=call.max_output_tokens,
             choices=call.choices,
             request_id=request_id,
-            provider=self._provider(call.model),
-            deployment=deployment_for(call, call.model, config),
         )
         self._events.reserve()
         try:
@@ -84,14 +81,7 @@ class Gateway:
         if answer.decision == "refuse":
             self._events.give_back()
             return JSONResponse(answer.body, answer.status, {**answer.headers, "x-request-id": request_id})
-        exchange = Exchange(
-            source=self._source,
-            request_id=request_id,
-            call=call,
-            answer=answer,
-            provider=self._provider(answer.model),
-            deployment=deployment_for(call, answer.model, config),
-        )
+        exchange = Exchange(source=self._source, request_id=request_id, call=call, answer=answer)
         return await self._forward(request, exchange)
 
     async def models(self, request: Request) -> Response:
@@ -107,12 +97,12 @@ class Gateway:
 
     async def _forward(self, request: Request, exchange: Exchange) -> Response | StreamRelay:
         call, answer = exchange.call, exchange.answer
-        model_name = self._upstream.model_name(answer.model, exchange.deployment)
+        model_name = self._upstream.model_name(answer.model, answer.deployment)
         by_deployment = "deployment" in request.path_params
         api_version = default_api_version(request.query_params.get("api-version")) if by_deployment else None
         try:
             body = upstream_body(call, model_name, answer.disabled_tools)
-            upstream = await self._upstream.send(call, exchange.deployment, body, request.headers, api_version)
+            upstream = await self._upstream.send(call, answer.deployment, body, request.headers, api_version)
         except (UpstreamBroken, asyncio.CancelledError):
             # The model may have seen it, so it is on record; without usage it costs nothing and frees its hold.
             exchange.report(self._events, status=UpstreamBroken.http_status, usage=None, streamed=call.streamed)
@@ -166,10 +156,6 @@ class Gateway:
         if dropped := dropped_tools(exchange.call, exchange.answer.disabled_tools):
             headers["x-budget-disabled-tools"] = ",".join(dropped)
         return headers
-
-    def _provider(self, model_id: str) -> str:
-        model = self._services.config.current.models.get(model_id)
-        return model.provider if model else "azure-openai"
 
 
 def build_app(

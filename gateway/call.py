@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from shared.config.model import Config
 from shared.errors import InvalidRequest
 
 Operation = Literal["chat", "embeddings"]
@@ -25,13 +24,12 @@ _MOST_CHOICES = 128
 
 @dataclass(frozen=True)
 class ModelCall:
-    """What the client asked for. `deployment` is None unless the path or the model field named one."""
+    """What the client asked for."""
 
     operation: Operation
     body: dict[str, Any]
     body_bytes: int
-    model: str
-    deployment: str | None
+    model: str  # as the path or the body named it: a model's id or a deployment
     streamed: bool
     wants_usage_chunk: bool
     tools: tuple[str, ...]
@@ -39,7 +37,7 @@ class ModelCall:
     choices: int
 
 
-def read_call(operation: Operation, raw: bytes, path_deployment: str | None, config: Config) -> ModelCall:
+def read_call(operation: Operation, raw: bytes, path_deployment: str | None) -> ModelCall:
     """Decode a request body. Raises InvalidRequest naming the field; nothing of the prompt is ever quoted."""
     try:
         body = msgspec.json.decode(raw)
@@ -53,37 +51,17 @@ def read_call(operation: Operation, raw: bytes, path_deployment: str | None, con
     streamed = body.get("stream") or False
     if not isinstance(streamed, bool):
         raise InvalidRequest("stream: expected true or false", param="stream")
-    model, deployment = resolve_model(named, config)
     return ModelCall(
         operation=operation,
         body=body,
         body_bytes=len(raw),
-        model=model,
-        deployment=path_deployment or deployment,
+        model=named,
         streamed=streamed,
         wants_usage_chunk=_stream_options(body).get("include_usage") is True,
         tools=_tools_in(body),
         max_output_tokens=0 if operation == "embeddings" else _max_output_tokens(body),
         choices=1 if operation == "embeddings" else _choices(body),
     )
-
-
-def resolve_model(named: str, config: Config) -> tuple[str, str | None]:
-    """(model id, deployment or None) for what a caller named: Azure callers name deployments, others models."""
-    if named in config.models:
-        return named, None
-    for model in config.models.values():
-        if named in model.deployments:
-            return model.id, named
-    return named, None
-
-
-def deployment_for(call: ModelCall, served_model: str, config: Config) -> str:
-    """The deployment that serves the call: the one the caller named unless another model serves it, else the first."""
-    if served_model == call.model and call.deployment:
-        return call.deployment
-    model = config.models.get(served_model)
-    return model.deployments[0] if model and model.deployments else served_model
 
 
 def upstream_body(call: ModelCall, model_name: str, disabled_tools: Collection[str]) -> bytes:

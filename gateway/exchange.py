@@ -27,8 +27,6 @@ class Exchange:
     request_id: str
     call: ModelCall
     answer: CheckAnswer
-    provider: str
-    deployment: str
     started: float = field(default_factory=time.monotonic)
     region: str = ""
 
@@ -49,11 +47,11 @@ class Exchange:
         return {
             "tenant": self.answer.tenant,
             "scopes": self.answer.scopes,
-            "provider": self.provider,
+            "provider": self.answer.provider,
             "operation": self.call.operation,
             "requested_model": self.answer.requested_model,
             "model": self.answer.model,
-            "deployment": self.deployment,
+            "deployment": self.answer.deployment,
             "region": self.region,
             "streamed": streamed,
             "status": status,

@@ -30,6 +30,8 @@ class CheckAnswer(msgspec.Struct, kw_only=True):
     scopes: dict[str, str]
     requested_model: str
     model: str
+    provider: str  # of the deployment that serves `model`
+    deployment: str
     state: State
     disabled_tools: list[str]
     budget: dict[str, Any] | None
@@ -55,6 +57,8 @@ class CheckAnswer(msgspec.Struct, kw_only=True):
             "scopes": self.scopes,
             "requested_model": self.requested_model,
             "model": self.model,
+            "provider": self.provider,
+            "deployment": self.deployment,
             "disabled_tools": self.disabled_tools,
             "budget": self.budget,
             "admitted_at": rfc3339(self.admitted_at_utc),

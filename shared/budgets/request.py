@@ -7,10 +7,12 @@ from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.config.identity import resolve_identity
 from shared.config.model import Config, Tenant
 from shared.errors import Forbidden, InvalidRequest
+from shared.routing.deployments import DEFAULT_PROVIDER, Deployments, Served
 from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
@@ -22,7 +24,7 @@ class CheckRequest(msgspec.Struct, kw_only=True):
     """The body of `POST /budget/check`. Either `tenant` and `scopes`, or `identity`; with identity, `scopes` are what
     the client asserted."""
 
-    model: Name
+    model: Name  # as the caller named it: a model's id or one of its deployments
     tenant: str | None = None
     scopes: dict[str, str] = msgspec.field(default_factory=dict)
     identity: dict[str, Any] | None = None
@@ -33,8 +35,8 @@ class CheckRequest(msgspec.Struct, kw_only=True):
     max_output_tokens: Count | None = None  # of all choices together
     choices: Annotated[int, msgspec.Meta(ge=1, le=128)] = 1  # answers asked for at once (OpenAI's `n`); each is billed
     request_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    provider: Label = ""
-    deployment: Label = ""
+    provider: Label = ""  # of the model; when stated, only this provider's deployments are looked at
+    deployment: Label = ""  # where the gateway sends the call unless another model serves it
     region: Label = ""
 
 
@@ -52,7 +54,18 @@ def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[
         if not asserted:
             raise InvalidRequest("scopes: at least one is required unless `identity` is given", param="scopes")
         return known_tenant(config, request.tenant), asserted
-    tenant_id, scopes = resolve_identity(config, request.identity)
+    return identified_caller(config, request.identity, asserted)
+
+
+def identified_caller(
+    config: Config, identity: Mapping[str, Any], asserted: Mapping[str, str]
+) -> tuple[Tenant, dict[str, str]]:
+    """The tenant and the scopes of a validated identity, with the scopes that its client asserted.
+
+    The same for a check and for an event that no check went before: neither lets a client name what it may not.
+    Raises InvalidRequest for a malformed identity, Forbidden as `resolve_caller` does.
+    """
+    tenant_id, scopes = resolve_identity(config, identity)
     tenant = known_tenant(config, tenant_id)
     for scope_type in asserted:
         if scope_type not in tenant.client_asserted_scopes:
@@ -63,6 +76,18 @@ def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[
                 param=f"scopes.{scope_type}",
             )
     return tenant, validate_scopes({**asserted, **scopes})
+
+
+def canonical(request: CheckRequest, deployments: Deployments) -> CheckRequest:
+    """The request for the model that the caller's name means, with the provider and the deployment that serve it.
+
+    A name that config does not know stays as it is: it may be allowed, and then it is held at the guard price.
+    """
+    served = deployments.named(request.model, request.provider)
+    if served is None:
+        served = Served(request.model, request.provider or DEFAULT_PROVIDER, request.model)
+    deployment = request.deployment or served.deployment
+    return replace(request, model=served.model, provider=served.provider, deployment=deployment)
 
 
 def _require_billable_names(request: CheckRequest) -> None:

@@ -13,7 +13,7 @@ from shared.budgets.breaker import CircuitBreaker
 from shared.budgets.last_seen import LastSeen
 from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.redis_errors import is_outage, is_refusal
-from shared.budgets.request import CheckRequest, require_allowed_model, resolve_caller
+from shared.budgets.request import CheckRequest, canonical, require_allowed_model, resolve_caller
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state
 from shared.budgets.snapshot import PreparedCheck, Snapshot
@@ -61,7 +61,18 @@ class BudgetService:
         """
         snapshot = self._snapshot()
         tenant, scopes = resolve_caller(request, snapshot.config)
+        request = canonical(request, snapshot.deployments)
         require_allowed_model(snapshot.config, tenant, scopes, request.model)
+        answer = await self._decide(snapshot, request, tenant, scopes)
+        if answer.model != request.model:
+            served = snapshot.deployments.serving(answer.model)
+            answer.provider, answer.deployment = served.provider, served.deployment
+        return answer
+
+    async def _decide(
+        self, snapshot: Snapshot, request: CheckRequest, tenant: Tenant, scopes: dict[str, str]
+    ) -> CheckAnswer:
+        """The answer, with the place of the requested model as if that were served."""
         if tenant.enforcement == "off":
             return self._allow_unchecked(request, tenant, scopes, "enforcement_off")
         estimates = self._candidate_args(snapshot, tenant, request)
@@ -137,8 +148,9 @@ class BudgetService:
         def arguments(plan: CheckPlan) -> list[int]:
             args: list[int] = []
             for i, model in enumerate(plan.candidates):
-                deployment = request.deployment if i == 0 else ""
-                provider = request.provider if i == 0 else ""
+                provider, deployment = request.provider, request.deployment
+                if i > 0:
+                    _, provider, deployment = snapshot.deployments.serving(model)
                 input_pico, output_pico = snapshot.pricer.hold_prices(
                     tenant.id, provider, model, deployment, request.region, at_utc, input_tokens
                 )
@@ -180,6 +192,8 @@ class BudgetService:
             scopes=scopes,
             requested_model=request.model,
             model=plan.candidates[reply.candidate],
+            provider=request.provider,
+            deployment=request.deployment,
             state=state,
             disabled_tools=_disabled_tools([before[i] for i in mine], request.tools),
             budget=None if number is None or cell is None else budget_view(cell, after[number]),
@@ -277,6 +291,8 @@ class BudgetService:
             scopes=scopes,
             requested_model=request.model,
             model=request.model,
+            provider=request.provider,
+            deployment=request.deployment,
             state="active",
             disabled_tools=[],
             budget=None,

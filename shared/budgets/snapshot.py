@@ -43,6 +43,7 @@ class Snapshot:
         self.index = BudgetIndex(config)
         self.pricer = pricer
         self.router = router
+        self.deployments = router.deployments
         self._prepared: dict[_Kind, PreparedCheck] = {}
         self._patterns: dict[_Kind, DatedPlan] = {}
 

@@ -12,6 +12,7 @@ from shared.config.model import Config, Model
 from shared.money import decimal_from_nano
 from shared.pricing.book import UnitPrices, canonical_provider
 from shared.pricing.pricer import Pricer
+from shared.routing.deployments import Deployments
 
 # What an answer is taken to be long when nobody says. The same for all models, so that they are compared on equal work.
 DEFAULT_OUTPUT_TOKENS = 500
@@ -53,6 +54,7 @@ class Router:
     """Routes by one config and its prices."""
 
     def __init__(self, config: Config, pricer: Pricer) -> None:
+        self.deployments = Deployments(config.models)
         self._models = config.models
         self._pricer = pricer
 
@@ -148,17 +150,17 @@ class Router:
 
     def _prices(self, model: Model, tenant: str, at_utc: datetime) -> UnitPrices | None:
         """The model's prices on its first deployment, which is where a call to it goes."""
-        deployment = model.deployments[0] if model.deployments else ""
-        return self._pricer.unit_prices(tenant, model.provider, model.id, deployment, "", at_utc)
+        served = self.deployments.serving(model.id)
+        return self._pricer.unit_prices(tenant, served.provider, model.id, served.deployment, "", at_utc)
 
     def _cost_nano_usd(
         self, model: Model, input_tokens: int, output_tokens: int, tenant: str, at_utc: datetime
     ) -> int | None:
-        deployment = model.deployments[0] if model.deployments else ""
+        served = self.deployments.serving(model.id)
         tokens = {"input": input_tokens}
         if not model.capabilities or model.capabilities - EMBEDDING_ONLY:
             tokens["output"] = output_tokens
-        return self._pricer.rate(tenant, model.provider, model.id, deployment, "", at_utc, tokens).cost_nano_usd
+        return self._pricer.rate(tenant, served.provider, model.id, served.deployment, "", at_utc, tokens).cost_nano_usd
 
 
 def _unfit(

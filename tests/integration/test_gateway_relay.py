@@ -19,13 +19,18 @@ from gateway.upstream import Upstream
 from local.model.app import build_app as build_model
 from local.process import free_port
 from shared.budgets.answer import CheckAnswer
+from shared.budgets.request import canonical
 from shared.config.model import Config, Model
 from shared.errors import BudgetExhausted
+from shared.routing.deployments import Deployments
 from shared.settings import Settings
 
 ADMITTED = datetime(2026, 11, 21, 10, tzinfo=UTC)
 MESSAGES = [{"role": "user", "content": "How much is left?"}]
 HEADERS = {"api-key": "local-search"}
+
+
+MODELS = {"gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu",)), "gpt-4o-mini": Model(id="gpt-4o-mini")}
 
 
 class Budget:
@@ -38,6 +43,7 @@ class Budget:
 
     async def check(self, request):
         self.asked.append(request)
+        request = canonical(request, Deployments(MODELS))
         fields = {
             "decision": "allow",
             "reason": "within_budget",
@@ -45,6 +51,8 @@ class Budget:
             "scopes": {"team": "search", **request.scopes},
             "requested_model": request.model,
             "model": request.model,
+            "provider": request.provider,
+            "deployment": request.deployment,
             "state": "active",
             "disabled_tools": [],
             "budget": None,
@@ -122,8 +130,7 @@ async def bench(most_pending, monkeypatch):
         local_model_url=model_url,
         gateway_keys={hashlib.sha256(b"local-search").hexdigest(): "search-prod"},
     )
-    models = {"gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu",)), "gpt-4o-mini": Model(id="gpt-4o-mini")}
-    config = Config(version="1", tenants={}, teams={}, budgets=(), models=models)
+    config = Config(version="1", tenants={}, teams={}, budgets=(), models=MODELS)
     budget, hub = Budget(), Hub()
 
     async def nothing() -> None:
@@ -152,7 +159,7 @@ async def test_a_call_is_checked_forwarded_and_reported(bench):
     assert answer.headers["x-budget-state"] == "active"
     check = bench.budget.asked[0]
     assert (check.identity, check.scopes) == ({"subscription": "search-prod"}, {"session": "s-42"})
-    assert (check.model, check.max_output_tokens, check.deployment) == ("gpt-4o", 50, "gpt-4o-weu")
+    assert (check.model, check.max_output_tokens) == ("gpt-4o", 50)
     assert (event["source"], event["id"]) == ("gateway/test", answer.headers["x-request-id"])
     assert event["time"] == "2026-11-21T10:00:00Z"
     data = event["data"]
@@ -164,10 +171,11 @@ async def test_a_call_is_checked_forwarded_and_reported(bench):
 
 @pytest.mark.parametrize("path", ["/openai/v1/chat/completions", "/openai/deployments/gpt-4o-weu/chat/completions"])
 async def test_azure_paths_reach_the_same_model(bench, path):
-    """A deployment in the path is checked as its model."""
+    """A deployment in the path is checked and billed as its model, and the answer's deployment gets the call."""
     answer = await bench.chat(path + "?api-version=2024-10-21")
     assert answer.json()["model"] == "gpt-4o"
-    assert (await bench.event())["data"]["deployment"] == "gpt-4o-weu"
+    data = (await bench.event())["data"]
+    assert (data["model"], data["requested_model"], data["deployment"]) == ("gpt-4o", "gpt-4o", "gpt-4o-weu")
 
 
 async def test_streams_arrive_while_they_are_made(bench):

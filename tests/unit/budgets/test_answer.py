@@ -27,7 +27,8 @@ def figures(limit: float = 100, spent: float = 81.2, held: float = 0.5, carry: f
 def answer(**fields) -> CheckAnswer:
     base = {
         "decision": "allow", "reason": "within_budget", "tenant": "acme", "scopes": {"team": "search"},
-        "requested_model": "big", "model": "big", "state": "active", "disabled_tools": [],
+        "requested_model": "big", "model": "big",
+        "provider": "azure-openai", "deployment": "big-weu", "state": "active", "disabled_tools": [],
         "budget": budget_view(cell(), figures()), "admitted_at_utc": NOW,
     }  # fmt: skip
     return CheckAnswer(**{**base, **fields})

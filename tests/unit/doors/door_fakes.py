@@ -48,7 +48,12 @@ CONFIG = Config(
     },
     budgets=(Budget("b1", None, "team", "*", "month", "UTC", 100 * 10**9),),
     models={
-        "gpt-4o": Model(id="gpt-4o", capabilities=frozenset({"chat", "tools", "vision"}), fallbacks=("gpt-4o-mini",)),
+        "gpt-4o": Model(
+            id="gpt-4o",
+            deployments=("gpt-4o-weu",),
+            capabilities=frozenset({"chat", "tools", "vision"}),
+            fallbacks=("gpt-4o-mini",),
+        ),
         "gpt-4o-mini": Model(id="gpt-4o-mini", capabilities=frozenset({"chat", "tools"})),
     },
     prices=(
@@ -162,6 +167,8 @@ def allowed() -> CheckAnswer:
         scopes={"team": "search"},
         requested_model="gpt-4o",
         model="gpt-4o",
+        provider="azure-openai",
+        deployment="gpt-4o",
         state="active",
         disabled_tools=[],
         budget=None,

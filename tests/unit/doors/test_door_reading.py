@@ -323,6 +323,8 @@ async def test_route_names_the_cheapest_capable_model(doors: Doors, services: Si
     reply = await doors.call("route", body={**ask, "model": "gpt-4o"})
     assert reply.json["model"] == "gpt-4o"
     assert reply.json["rejected"] == {"gpt-4o-mini": "lacks vision"}
+    by_deployment = await doors.call("route", body={**ask, "model": "gpt-4o-weu"})
+    assert by_deployment.json == reply.json
 
 
 @pytest.mark.parametrize(

@@ -4,45 +4,24 @@ import json
 
 import pytest
 
-from gateway.call import deployment_for, dropped_tools, read_call, resolve_model, upstream_body
-from shared.config.model import Config, Model
+from gateway.call import dropped_tools, read_call, upstream_body
 from shared.errors import InvalidRequest
 
-CONFIG = Config(
-    version="1",
-    tenants={},
-    teams={},
-    budgets=(),
-    models={
-        "gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu", "gpt-4o-swc")),
-        "gpt-4o-mini": Model(id="gpt-4o-mini"),
-    },
-)
 MESSAGES = [{"role": "user", "content": "hello"}]
 
 
 def chat(path_deployment: str | None = None, **fields: object):
-    return read_call("chat", json.dumps({"messages": MESSAGES, **fields}).encode(), path_deployment, CONFIG)
+    return read_call("chat", json.dumps({"messages": MESSAGES, **fields}).encode(), path_deployment)
 
 
 def sent(call, disabled_tools=()) -> dict:
     return json.loads(upstream_body(call, "gpt-4o-mini", disabled_tools))
 
 
-def test_deployment_names_stand_for_their_model():
-    """An Azure caller names a deployment and is checked, and priced, as that deployment's model."""
-    assert resolve_model("gpt-4o-swc", CONFIG) == ("gpt-4o", "gpt-4o-swc")
-    assert resolve_model("unheard-of", CONFIG) == ("unheard-of", None)
-    call = chat("gpt-4o-swc")
-    assert (call.model, call.deployment) == ("gpt-4o", "gpt-4o-swc")
-
-
-def test_the_named_deployment_serves_until_another_model_does():
-    """A downgrade leaves the caller's deployment for the cheaper model's own."""
-    call = chat(model="gpt-4o-swc")
-    assert deployment_for(call, "gpt-4o", CONFIG) == "gpt-4o-swc"
-    assert deployment_for(call, "gpt-4o-mini", CONFIG) == "gpt-4o-mini"
-    assert deployment_for(chat(model="gpt-4o"), "gpt-4o", CONFIG) == "gpt-4o-weu"
+def test_a_deployment_in_the_path_names_the_model():
+    """Azure clients repeat the model in the body or leave it out; the path decides, and the check reads it."""
+    assert chat("gpt-4o-swc", model="gpt-4o-mini").model == "gpt-4o-swc"
+    assert chat(model="gpt-4o-mini").model == "gpt-4o-mini"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +69,7 @@ def test_the_number_of_answers_is_told(fields, choices):
 def test_a_malformed_request_names_its_field(raw, param):
     """A wrong field is a 400 that names it, before any budget is held or a model called."""
     with pytest.raises(InvalidRequest) as raised:
-        read_call("chat", raw, None, CONFIG)
+        read_call("chat", raw, None)
     assert raised.value.param == param
 
 
@@ -145,5 +124,5 @@ def test_a_choice_of_a_disabled_tool_goes_with_it():
 
 def test_embeddings_hold_nothing_for_output():
     """An embeddings call has no output tokens to estimate."""
-    call = read_call("embeddings", b'{"model": "text-embedding-3-small", "input": "x"}', None, CONFIG)
+    call = read_call("embeddings", b'{"model": "text-embedding-3-small", "input": "x"}', None)
     assert call.max_output_tokens == 0

@@ -11,12 +11,10 @@ from gateway.call import read_call
 from gateway.events import EventQueue
 from gateway.exchange import MOST_USAGE_BYTES, Exchange
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamUnreachable, client_headers
-from shared.config.model import Config
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
 
-CONFIG = Config(version="1", tenants={}, teams={}, budgets=(), models={})
-CALL = read_call("chat", b'{"model": "gpt-4o", "messages": []}', None, CONFIG)
+CALL = read_call("chat", b'{"model": "gpt-4o", "messages": []}', None)
 AZURE = Settings(upstream_url="https://contoso.openai.azure.com", upstream_key="backend-key")
 CLIENT_HEADERS = {"api-key": "local-search", "authorization": "Bearer local-search", "x-sim-status": "500"}
 
@@ -121,11 +119,13 @@ async def test_a_huge_usage_object_cannot_block_the_queue():
         scopes={},
         requested_model="m",
         model="m",
+        provider="p",
+        deployment="d",
         reservation=None,
         decision="allow",
         admitted_at_utc=datetime(2026, 11, 21, tzinfo=UTC),
     )
-    exchange = Exchange(source="gateway/t", request_id="1", call=CALL, answer=answer, provider="p", deployment="d")
+    exchange = Exchange(source="gateway/t", request_id="1", call=CALL, answer=answer)
     queue = EventQueue(publisher=SimpleNamespace())
     queue.reserve()
     exchange.report(queue, status=200, usage={"prompt_tokens": 1, "junk": "x" * MOST_USAGE_BYTES}, streamed=False)
