@@ -1,0 +1,229 @@
+"""Compiles the expressions of a policy document in one go, and refuses what API Management would refuse.
+
+The result is kept under .local/apim-cache by the hash of everything that went into it: the second start compiles
+nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.apim.errors import PolicyError
+from local.apim.expressions_source import Position, SourceProblem, check_source, find_name, hint
+from local.process import PartMissingError
+
+_HERE = Path(__file__).parent
+_SOURCES = _HERE / "csharp"
+_ALLOW_LIST = _HERE / "allow_list.yaml"
+_DEFAULT_CACHE = _HERE.parents[1] / ".local" / "apim-cache"
+_JSON_NET = Path("/usr/lib/cli/Newtonsoft.Json-5.0/Newtonsoft.Json.dll")
+_INSTALL = "apt-get install --no-install-recommends mono-mcs libnewtonsoft-json5.0-cil"
+
+_USINGS = (
+    "System",
+    "System.Collections.Generic",
+    "System.Globalization",
+    "System.IO",
+    "System.Linq",
+    "System.Net",
+    "System.Security.Cryptography",
+    "System.Security.Cryptography.X509Certificates",
+    "System.Text",
+    "System.Text.RegularExpressions",
+    "System.Threading",
+    "System.Threading.Tasks",
+    "System.Xml",
+    "System.Xml.Linq",
+    "Newtonsoft.Json",
+    "Newtonsoft.Json.Linq",
+    "Apim",
+)
+_REFERENCES = ("System", "System.Core", "System.Xml", "System.Xml.Linq")
+# Unused and unassigned variables and unreachable code are no concern of API Management's compiler either.
+_SILENCED = "-nowarn:0162,0164,0168,0219"
+_OPENING_CHARACTERS = 2  # "@(" or "@{", which are no part of what is compiled
+
+_COMPILER_ERROR = re.compile(
+    r"(?:^|/)expr(?P<index>\d+)\((?P<line>\d+),(?P<column>\d+)[^)]*\): error (?P<code>CS\d+): (?P<message>.*)$"
+)
+
+
+class MonoMissingError(PartMissingError):
+    """mono, its compiler or Json.NET is not installed; the message says how to get them."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """`text` is `@(...)` or `@{...}`, `where` the file and line that errors name.
+
+    `returns` is the C# type that the place of the expression asks for: "bool" for a condition. APIM's compiler then
+    refuses an expression of another type, and so does ours.
+    """
+
+    text: str
+    where: str
+    returns: str = "object"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What ExpressionHost runs. An expression's id is its index in `expressions`."""
+
+    expressions: tuple[Expression, ...]
+    class_name: str
+    assembly_path: Path
+    host_path: Path
+
+
+def require_mono() -> None:
+    """Raises MonoMissingError, which says what to install, when expressions cannot be compiled on this machine."""
+    missing = [program for program in ("mono", "mcs") if shutil.which(program) is None]
+    if not _JSON_NET.exists():
+        missing.append(str(_JSON_NET))
+    if missing:
+        raise MonoMissingError(f"{', '.join(missing)} not found; {_INSTALL}")
+
+
+def compile_expressions(expressions: Sequence[Expression], *, cache: Path = _DEFAULT_CACHE) -> Compiled:
+    """Compile all of them. Raises PolicyError for the first that API Management would refuse, naming its place."""
+    require_mono()
+    for expression in expressions:
+        try:
+            check_source(expression.text)
+        except SourceProblem as problem:
+            raise _refusal(expression, problem.position, problem.message) from None
+    host = _build_host(cache)
+    allow_list = _allow_list()
+    digest = _digest(host.name, allow_list, *(f"{item.returns}\0{item.text}" for item in expressions))
+    class_name = f"P{digest}"
+    assembly = cache / f"{class_name}.dll"
+    if not assembly.exists():
+        _compile(expressions, class_name, assembly, host, allow_list)
+    return Compiled(tuple(expressions), class_name, assembly, host)
+
+
+def _compile(expressions: Sequence[Expression], class_name: str, assembly: Path, host: Path, allow_list: str) -> None:
+    with tempfile.TemporaryDirectory(dir=assembly.parent) as directory:
+        source = Path(directory) / "expressions.cs"
+        source.write_text(_source(class_name, expressions), encoding="utf-8")
+        built = Path(directory) / assembly.name
+        _run_mcs(expressions, ["-target:library", _SILENCED, f"-out:{built}", f"-r:{host}", str(source)])
+        listed = Path(directory) / "allow_list.json"
+        listed.write_text(allow_list, encoding="utf-8")
+        findings = json.loads(_run(["mono", str(host), "check", str(built), str(listed)]).stdout)
+        if findings:
+            raise _finding_error(expressions, findings[0])
+        built.replace(assembly)
+
+
+def _source(class_name: str, expressions: Sequence[Expression]) -> str:
+    lines = [f"using {namespace};" for namespace in _USINGS]
+    lines.append(f"public static class {class_name} {{")
+    for index, expression in enumerate(expressions):
+        inner = expression.text[_OPENING_CHARACTERS:-1]
+        begin, end = ("return (", ");") if expression.text[1] == "(" else ("", "")
+        lines += [
+            f"public static object E{index}(IProxyRequestContext context) {{ return T{index}(context); }}",
+            f"private static {expression.returns} T{index}(IProxyRequestContext context) {{ {begin}",
+            f'#line 1 "expr{index}"',
+            inner,
+            "#line hidden",
+            f"{end} }}",
+        ]
+    lines.append("}")
+    return "\n".join(lines) + "\n"
+
+
+def _run_mcs(expressions: Sequence[Expression], arguments: list[str]) -> None:
+    run = _run(["mcs", "-langversion:latest", *_mcs_references(), *arguments], check=False)
+    if run.returncode == 0:
+        return
+    output = run.stdout + run.stderr
+    for line in output.splitlines():
+        if found := _COMPILER_ERROR.search(line):
+            expression = expressions[int(found["index"])]
+            row, column = int(found["line"]), int(found["column"])
+            position = Position(row, column + _OPENING_CHARACTERS if row == 1 else column)
+            message = f"{found['code']}: {found['message']}{hint(expression.text)}"
+            raise _refusal(expression, position, message)
+    raise RuntimeError(f"mcs failed:\n{output}")
+
+
+def _finding_error(expressions: Sequence[Expression], finding: dict[str, Any]) -> PolicyError:
+    expression = expressions[int(finding["expression"][1:])]
+    type_name, member = finding["type"], finding["member"]
+    if finding["kind"] == "newer":
+        message = f"{member} does not exist in .NET Framework, which API Management runs"
+    elif finding["kind"] == "member":
+        message = f"the member {member} of {type_name} is not allowed in policy expressions"
+    else:
+        use = f" (its member {member} is used)" if member else ""
+        message = f"the type {type_name} is not allowed in policy expressions{use}"
+    return _refusal(expression, find_name(expression.text, type_name, member), message)
+
+
+def _refusal(expression: Expression, position: Position, message: str) -> PolicyError:
+    rows = expression.text.splitlines()
+    quoted = rows[position.line - 1].strip() if position.line <= len(rows) else expression.text
+    place = f"line {position.line}, column {position.column} of the expression"
+    return PolicyError(expression.where, f"{place}: {message}: {quoted}")
+
+
+def _build_host(cache: Path) -> Path:
+    sources = sorted(_SOURCES.glob("*.cs"))
+    host = cache / f"host-{_digest(*(source.read_text(encoding='utf-8') for source in sources))}.exe"
+    if not host.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as directory:
+            built = Path(directory) / host.name
+            command = ["mcs", "-langversion:latest", *_mcs_references(), f"-out:{built}", *map(str, sources)]
+            _run(command)
+            _copy_json_net(cache)
+            built.replace(host)
+    return host
+
+
+def _copy_json_net(cache: Path) -> None:
+    """mono looks for an assembly beside the program that needs it."""
+    link = cache / _JSON_NET.name
+    if not link.exists():
+        temporary = cache / f"{_JSON_NET.name}.{os.getpid()}"
+        shutil.copyfile(_JSON_NET, temporary)
+        temporary.replace(link)
+
+
+def _mcs_references() -> list[str]:
+    return [f"-r:{_JSON_NET}", *(f"-r:{name}" for name in _REFERENCES)]
+
+
+@functools.cache
+def _allow_list() -> str:
+    content = yaml.safe_load(_ALLOW_LIST.read_text(encoding="utf-8"))
+    kept = ("types", "except", "compiler", "newer_than_framework")
+    return json.dumps({key: content[key] for key in kept})
+
+
+def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    run = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
+    )
+    if check and run.returncode != 0:
+        raise RuntimeError(f"{command[0]} failed:\n{run.stdout}{run.stderr}")
+    return run
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()[:16]
