@@ -11,6 +11,7 @@ from shared.errors import Forbidden, InvalidRequest
 from shared.scopes import validate_scope_key
 
 MAX_GROUPS = 1000
+MAX_SHOWN = 80  # characters of a claim in a message; quoted, so that a line break in one forges no line of a log
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _SINGLE = ("subscription", "product", "app", "oid")
 _TEAM_FIELD = {"subscription": "subscriptions", "product": "products", "app": "apps", "oid": "users"}
@@ -20,6 +21,13 @@ _SCOPE_TYPE = {"subscription": "subscription", "product": "product", "app": "app
 def normal_id(text: str) -> str:
     """An identifier as it is compared: GUIDs in lower case, because Entra ID and people write them either way."""
     return text.lower() if _GUID.fullmatch(text) else text
+
+
+def validate_identity(identity: Mapping[str, Any], param: str = "identity") -> None:
+    """InvalidRequest naming the claim unless the identity is well-formed, whether or not somebody is behind it."""
+    for name in _SINGLE:
+        _claim(identity, name, param)
+    _groups(identity, param)
 
 
 def resolve_identity(config: Config, identity: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
@@ -34,7 +42,7 @@ def resolve_identity(config: Config, identity: Mapping[str, Any]) -> tuple[str, 
     pairs += [("groups", group) for group in _groups(identity)]
     matches = {owners[pair].id: owners[pair] for pair in pairs if pair in owners}
     if not matches:
-        stated = ", ".join(f"{kind} {value}" for kind, value in pairs[:5]) or "nothing"
+        stated = ", ".join(f"{kind} {value[:MAX_SHOWN]!r}" for kind, value in pairs[:5]) or "nothing"
         raise Forbidden(f"no team lists this identity ({stated})", code="identity_unknown", param="identity")
     if len(matches) > 1:
         raise Forbidden(
@@ -47,19 +55,20 @@ def resolve_identity(config: Config, identity: Mapping[str, Any]) -> tuple[str, 
     return team.tenant, {"team": team.id, **scopes}
 
 
-def _claim(identity: Mapping[str, Any], name: str) -> str | None:
+def _claim(identity: Mapping[str, Any], name: str, param: str = "identity") -> str | None:
     value = identity.get(name)
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise InvalidRequest(f"identity.{name}: expected text", param=f"identity.{name}")
-    return normal_id(validate_scope_key(value, f"identity.{name}"))
+        raise InvalidRequest(f"{param}.{name}: expected text", param=f"{param}.{name}")
+    return normal_id(validate_scope_key(value, f"{param}.{name}"))
 
 
-def _groups(identity: Mapping[str, Any]) -> list[str]:
+def _groups(identity: Mapping[str, Any], param: str = "identity") -> list[str]:
     groups = identity.get("groups") or []
     if not isinstance(groups, list) or len(groups) > MAX_GROUPS or not all(isinstance(g, str) for g in groups):
-        raise InvalidRequest(f"identity.groups: expected a list of up to {MAX_GROUPS} texts", param="identity.groups")
+        expected = f"expected a list of up to {MAX_GROUPS} texts"
+        raise InvalidRequest(f"{param}.groups: {expected}", param=f"{param}.groups")
     return [normal_id(group) for group in groups]
 
 

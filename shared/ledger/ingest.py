@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from shared.budgets.redis_errors import is_passing, is_refusal
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
+from shared.ledger.attribution import attribute
 from shared.ledger.deadletters import DeadLetters
 from shared.ledger.rating import grant_row, is_cut_short, read_reservation, usage_row
 from shared.ledger.recreated_hub import notice_recreated_hub
@@ -118,8 +119,11 @@ class IngestService:
                 position = item.delivery.position
                 unsure = settled is None or not position.at_or_before(settled)
                 fresh = result.outcome == "new"
-                entry = Entry(position, result.row, counts, fresh, item.held, unsure, item.cut_short)
-                entries[item.row.tenant].append(entry)
+                # The stored row says whose money it is: what a first delivery decided is not decided again by the
+                # configuration of the second.
+                tenant = result.row.tenant
+                held = item.held if item.held is not None and item.held.tenant == tenant else None
+                entries[tenant].append(Entry(position, result.row, counts, fresh, held, unsure, item.cut_short))
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})
                 await self._dead_letters.put(error.code, error.message, delivery.body, delivery.position)
@@ -142,6 +146,7 @@ class IngestService:
                 if isinstance(event, GrantEvent):
                     decoded.append(_Decoded(grant_row(event, delivery.position, snapshot), None, delivery))
                     continue
+                attribute(event.data, snapshot)
                 held = read_reservation(event, self._signer)
                 row = usage_row(event, delivery.position, snapshot, held, self._default_output_tokens)
                 cut_short = is_cut_short(event, row, snapshot, self._default_output_tokens)
@@ -151,6 +156,9 @@ class IngestService:
         return decoded, rejected
 
     async def _settle(self, snapshot: Snapshot, tenant: str, entries: Sequence[Entry]) -> None:
+        if tenant not in snapshot.config.tenants:  # of a stored row: it was billed, and its counters are away
+            await self._state.mark_dirty(tenant, "its rows were delivered again while it was not configured")
+            return
         try:
             applied = await self._settler.settle(snapshot.index, tenant, entries)
         except Exception as error:

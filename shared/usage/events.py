@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import msgspec
 from msgspec import Meta, Struct
 
+from shared.config.identity import validate_identity
 from shared.decoding import field_and_problem
 from shared.errors import InvalidRequest
 from shared.money import nano_from_decimal
@@ -34,11 +35,15 @@ TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Milliseconds = Annotated[int, Meta(ge=0, le=10**12)] | Annotated[float, Meta(ge=0, le=1e12)]
 
 
+_NO_SCOPES: dict[str, str] = {}  # what an event has that leaves them out; it stays empty, for checked ones are a copy
+
+
 class UsageData(Struct, kw_only=True):
     """What one call used, as the gateway saw it. Token numbers stay in the provider's own `usage` object."""
 
-    tenant: str
-    scopes: dict[str, str]
+    tenant: str = ""  # empty while `identity` stands for it
+    scopes: dict[str, str] = msgspec.field(default_factory=lambda: _NO_SCOPES)
+    identity: dict[str, Any] | None = None  # of an unchecked call; `scopes` are then the client-asserted ones
     model: Label = ""  # the model that served the call; the requested one when the gateway named only that
     requested_model: Label = ""
     provider: Label = ""
@@ -204,7 +209,13 @@ def _checked_time(time: datetime | None, now_utc: datetime) -> datetime:
 
 
 def _check_usage(data: UsageData) -> None:
-    validate_tenant(data.tenant, "data.tenant")
+    if data.identity is None:
+        _check_stated_caller(data)
+    elif data.tenant:  # whichever of the two won, somebody would be billed whom the emitter did not mean
+        message = "data.tenant: cannot be stated beside `data.identity`, which says whose call it is"
+        raise EventRejected(message, param="data.tenant")
+    else:
+        validate_identity(data.identity, "data.identity")
     data.scopes = validate_scopes(data.scopes, "data.scopes")
     if not data.model:
         if not data.requested_model:
@@ -212,6 +223,14 @@ def _check_usage(data: UsageData) -> None:
         data.model = data.requested_model
     elif not data.requested_model:
         data.requested_model = data.model
+
+
+def _check_stated_caller(data: UsageData) -> None:
+    if not data.tenant:
+        raise EventRejected("data.tenant: required unless `data.identity` is given", param="data.tenant")
+    validate_tenant(data.tenant, "data.tenant")
+    if data.scopes is _NO_SCOPES:
+        raise EventRejected("data.scopes: required unless `data.identity` is given", param="data.scopes")
 
 
 def _check_grant(data: GrantData) -> None:

@@ -97,6 +97,25 @@ def test_only_what_a_bill_needs_is_required() -> None:
     assert served_only.data.requested_model == "gpt-4o-mini"
 
 
+def test_identity_stands_for_tenant_and_scopes() -> None:
+    """A gateway that no check told whose call it is sends what it validated; null and empty members count as absent."""
+    identity = {"subscription": "search-prod", "product": None, "app": "", "groups": ["g-1"]}
+    for absent in ({"tenant": ..., "scopes": ...}, {"tenant": None, "scopes": None}, {"tenant": "", "scopes": {}}):
+        decoded = decode_usage(event({**absent, "identity": identity}))
+        assert (decoded.data.tenant, decoded.data.scopes, decoded.data.identity) == ("", {}, identity)
+    asserted = decode_usage(event({"tenant": ..., "scopes": {"session": "s-1"}, "identity": identity}))
+    assert asserted.data.scopes == {"session": "s-1"}
+
+
+def test_missing_callers_are_told_both_ways_to_name_one() -> None:
+    """The message names tenant and identity, and of an event with both it says that they exclude each other."""
+    for changes in ({"tenant": ...}, {"identity": {"oid": "a"}}):
+        with pytest.raises(EventRejected) as raised:
+            decode_event(event(changes), NOW)
+        assert "data.tenant" in raised.value.message
+        assert "data.identity" in raised.value.message
+
+
 def test_null_means_absent() -> None:
     """Emitters write null for what they do not know; an event with nulls equals one without the fields."""
     nulls = {"deployment": None, "region": None, "decision": None, "status": None, "attempt": None, "usage": None}
@@ -184,7 +203,15 @@ def test_an_unusable_time_is_refused(time: object) -> None:
         (event({"tenant": 5}), "invalid_event", "data.tenant"),
         (event({"tenant": "a b"}), "invalid_event", "data.tenant"),
         (event({"tenant": "{x}"}), "invalid_event", "data.tenant"),
+        (event({"identity": {"oid": "a"}}), "invalid_event", "data.tenant"),
+        (event({"tenant": ..., "identity": []}), "invalid_event", "data.identity"),
+        (event({"tenant": ..., "identity": {"oid": 7}}), "invalid_event", "data.identity.oid"),
+        (event({"tenant": ..., "identity": {"oid": "x" * 257}}), "invalid_event", "data.identity.oid"),
+        (event({"tenant": ..., "identity": {"app": "a\nb"}}), "invalid_event", "data.identity.app"),
+        (event({"tenant": ..., "identity": {"groups": "g"}}), "invalid_event", "data.identity.groups"),
+        (event({"tenant": ..., "identity": {"groups": ["g"] * 1001}}), "invalid_event", "data.identity.groups"),
         (event({"scopes": ...}), "invalid_event", "data.scopes"),
+        (event({"tenant": ..., "scopes": ...}), "invalid_event", "data.tenant"),
         (event({"scopes": {"team": 5}}), "invalid_event", "data.scopes[...]"),
         (event({"scopes": {"team": "x" * 4096}}), "invalid_event", "data.scopes.team"),
         (event({"scopes": {"team": "a\nb"}}), "invalid_event", "data.scopes.team"),
