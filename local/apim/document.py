@@ -169,7 +169,7 @@ class _Reader:
         raise PolicyError(f"{self._label}:{self._parser.CurrentLineNumber}", "a document type is not allowed")
 
     def _fill(self, text: str, where: str) -> str:
-        """With named values filled in. An expression may stand on lines of its own; of plain text every space counts."""
+        """With named values filled in. Space around an expression is layout; in plain text every space counts."""
         filled = self._named_values.fill(text, where)
         stripped = filled.strip()
         if stripped.startswith(_EXPRESSION_STARTS):

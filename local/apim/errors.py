@@ -15,7 +15,7 @@ class PolicyError(Exception):
 
 
 class CallFailed(Exception):
-    """A step of a call failed: on-error runs, and `status` and `message` are what the caller sees if it changes nothing.
+    """A step of a call failed: on-error runs; `status` and `shown` are what the caller sees if that changes nothing.
 
     `reason` is the code that API Management documents for context.LastError.Reason.
     """

@@ -1,6 +1,6 @@
 """The policy runner inside a test: policies executed over real HTTP, with what happened open to look at.
 
-    async with start_runner(model_url, hub=hub, loggers={"usage-logger": hub_name}, keys={"local-search": "search-prod"},
+    async with start_runner(model_url, hub=hub, loggers={"usage-logger": hub_name}, keys={"my-key": "search-prod"},
                             named_values={"budget-url": functions_url}, backends={"model-pool": model_url}) as runner:
         answer = await httpx.AsyncClient().post(f"{runner.url}/openai/v1/chat/completions", headers=..., json=...)
         assert not runner.violations

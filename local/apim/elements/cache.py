@@ -1,0 +1,56 @@
+"""cache-lookup-value, cache-store-value, cache-remove-value: the gateway's internal cache."""
+
+from __future__ import annotations
+
+import time
+
+from local.apim.call import Call
+from local.apim.document import Node
+from local.apim.schema import ALL_SECTIONS, Attribute, Element, Policy, literal, needs
+
+_CACHING_TYPES = frozenset(("internal", "external", "prefer-external"))
+
+
+async def run_lookup(call: Call, node: Node) -> None:
+    """Put the cached value into a variable; without one the default, or no variable at all."""
+    variable = node.attributes["variable-name"].text
+    found = call.gateway.cache.get(await call.text(node, "key"))
+    if found is not None and found[0] > time.monotonic():
+        await call.bridge.set_variable(variable, found[1])
+    elif "default-value" in node.attributes:
+        await call.evaluate(node, "default-value", node.attributes["default-value"], store=variable)
+        if not node.attributes["default-value"].is_expression:
+            await call.bridge.set_variable(variable, node.attributes["default-value"].text)
+    else:
+        await call.bridge.remove_variable(variable)
+
+
+async def run_store(call: Call, node: Node) -> None:
+    """Keep a value for `duration` seconds."""
+    key, seconds = await call.text(node, "key"), await call.number(node, "duration")
+    value = await call.raw(node, "value")
+    call.gateway.cache[key] = (time.monotonic() + seconds, value and value.value)
+
+
+async def run_remove(call: Call, node: Node) -> None:
+    """Forget a value."""
+    call.gateway.cache.pop(await call.text(node, "key"), None)
+
+
+_KEY = {"key": needs(), "caching-type": literal(choices=_CACHING_TYPES)}
+
+POLICIES = (
+    Policy(
+        "cache-lookup-value",
+        ALL_SECTIONS,
+        Element({**_KEY, "variable-name": literal(required=True), "default-value": Attribute()}),
+        run_lookup,
+    ),
+    Policy(
+        "cache-store-value",
+        ALL_SECTIONS,
+        Element({**_KEY, "value": needs(), "duration": needs("integer", least=1)}),
+        run_store,
+    ),
+    Policy("cache-remove-value", ALL_SECTIONS, Element(_KEY), run_remove),
+)
