@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from shared.errors import InvalidRequest
+from shared.ledger.coverage import DEFAULT_WAIT, Coverage, coverage_of
 from shared.ledger.reading import HourReader
 from shared.ledger.rollup import RollupCell
 from shared.money import decimal_from_nano
@@ -41,18 +41,15 @@ class Sums(msgspec.Struct):
     requests: int = 0
     tokens: dict[str, int] = msgspec.field(default_factory=dict)
     cost_nano_usd: int = 0
-    estimated_requests: int = 0
-    estimated_cost_nano_usd: int = 0
+    coverage: Coverage = Coverage()
     unpriced: int = 0
 
-    def add(self, cell: RollupCell) -> None:
+    def add(self, cell: RollupCell, coverage: Coverage) -> None:
         """Add a cell's sums."""
         self.requests += cell.requests
         self.cost_nano_usd += cell.cost_nano_usd
         self.unpriced += cell.unpriced
-        if not cell.measured:
-            self.estimated_requests += cell.requests
-            self.estimated_cost_nano_usd += cell.cost_nano_usd
+        self.coverage = self.coverage.plus(coverage)
         for kind, tokens in cell.tokens.items():
             self.tokens[kind] = self.tokens.get(kind, 0) + tokens
 
@@ -61,32 +58,23 @@ class Sums(msgspec.Struct):
 
         A group in which no call has a price has no cost, null: zero would pass for free.
         """
-        estimated = self._estimated_share()
         unknown = self.requests > 0 and self.unpriced == self.requests
         return {
             "requests": self.requests,
             "tokens": dict(sorted(self.tokens.items())),
             "cost": None if unknown else decimal_from_nano(self.cost_nano_usd),
-            "measured_cost": decimal_from_nano(self.cost_nano_usd - self.estimated_cost_nano_usd),
-            "estimated_cost": decimal_from_nano(self.estimated_cost_nano_usd),
-            "measured_share": str(Decimal(1) - estimated),
-            "estimated_share": str(estimated),
+            **self.coverage.body(),
             "unpriced": self.unpriced,
         }
-
-    def _estimated_share(self) -> Decimal:
-        """The part of the cost that rests on estimated tokens; of the requests where there is no cost to divide."""
-        part, whole = self.estimated_cost_nano_usd, self.cost_nano_usd
-        if not 0 <= part <= whole or whole == 0:
-            part, whole = self.estimated_requests, max(self.requests, 1)
-        return (Decimal(part) / Decimal(whole)).quantize(Decimal("0.0001"), ROUND_HALF_UP)
 
 
 class Summaries:
     """Answers summary queries from rollups, and from rows where an hour has no complete rollup."""
 
-    def __init__(self, reader: HourReader):
+    def __init__(self, reader: HourReader, stream_wait: timedelta = DEFAULT_WAIT):
+        """`stream_wait` is how long an estimate may still be replaced by a measurement."""
         self._reader = reader
+        self._stream_wait = stream_wait
 
     async def summarize(
         self,
@@ -95,13 +83,16 @@ class Summaries:
         end_utc: datetime,
         group_by: Sequence[str],
         filters: Mapping[str, Sequence[str]] | None = None,
+        as_of_utc: datetime | None = None,
     ) -> list[dict[str, Any]]:
         """One row per group of [start, end), sorted by the groups; `tenant` None: of all tenants.
 
         A row holds each dimension's value (empty when the calls carry none), `requests`, `tokens` by kind, `cost`,
-        `measured_cost`, `estimated_cost`, `measured_share`, `estimated_share` and `unpriced` (rows whose cost is not
-        known and therefore not in it). `filters` keeps the values it names. Raises InvalidRequest.
+        `measured_cost`, `estimated_cost`, `missing_cost`, the same three as `_share`, and `unpriced` (rows whose cost
+        is not known and therefore not in it). `filters` keeps the values it names. What is missing is judged at
+        `as_of_utc` (default: now). Raises InvalidRequest.
         """
+        as_of_utc = as_of_utc or datetime.now(UTC)
         groups = dimensions(group_by)
         kept = [(dimension(name, "filter"), frozenset(values)) for name, values in (filters or {}).items()]
         sums: dict[tuple[str, ...], Sums] = {}
@@ -116,7 +107,7 @@ class Summaries:
                     message = f"group_by: more than {MAX_GROUPS} groups; group by less, filter, or shorten the span"
                     raise InvalidRequest(message, param="group_by")
                 sums[group] = Sums()
-            sums[group].add(cell)
+            sums[group].add(cell, coverage_of(cell, as_of_utc, self._stream_wait))
         return [dict(zip(groups, group, strict=True)) | sums[group].body() for group in sorted(sums)]
 
 

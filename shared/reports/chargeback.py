@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from shared.config.model import Team
+from shared.ledger.coverage import Coverage
 from shared.money import decimal_from_nano
 from shared.months import month_span
 
@@ -22,7 +23,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     tokens: Mapping[str, int] = msgspec.field(default_factory=dict)  # by kind; `reasoning` is inside output
     cost_nano_usd: int = 0
-    estimated_cost_nano_usd: int = 0  # the part of the cost that rests on estimated tokens
+    coverage: Coverage = Coverage()  # how much of the cost was measured; its three costs sum to the cost
     unpriced_requests: int = 0
 
     @property
@@ -38,7 +39,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             requests=self.requests + other.requests,
             tokens={kind: self.tokens.get(kind, 0) + other.tokens.get(kind, 0) for kind in kinds},
             cost_nano_usd=self.cost_nano_usd + other.cost_nano_usd,
-            estimated_cost_nano_usd=self.estimated_cost_nano_usd + other.estimated_cost_nano_usd,
+            coverage=self.coverage.plus(other.coverage),
             unpriced_requests=self.unpriced_requests + other.unpriced_requests,
         )
 
@@ -63,6 +64,14 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
+class TeamTotal(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum of a team's lines."""
+
+    team: str
+    cost_centre: str
+    usage: Usage
+
+
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant's month. `draft` while it runs, `provisional` when over (late events may still change it), `final` when
     the period is closed and can no longer change."""
@@ -79,6 +88,15 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     def totals(self) -> Usage:
         """The sum of the lines."""
         return sum((line.usage for line in self.lines), Usage())
+
+    @property
+    def team_totals(self) -> tuple[TeamTotal, ...]:
+        """The sum of each team's lines, in the order of the lines."""
+        sums: dict[tuple[str, str], Usage] = {}
+        for line in self.lines:
+            team = line.team, line.cost_centre
+            sums[team] = sums.get(team, Usage()) + line.usage
+        return tuple(TeamTotal(team=team, cost_centre=centre, usage=usage) for (team, centre), usage in sums.items())
 
 
 def status_of(period: str, now_utc: datetime, *, frozen: bool) -> Status:

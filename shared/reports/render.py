@@ -11,7 +11,6 @@ import msgspec
 
 from shared.errors import InvalidRequest
 from shared.instants import rfc3339
-from shared.money import decimal_from_nano
 from shared.reports.chargeback import Line, Statement, Usage
 from shared.usage.tokens import PRICED_KINDS
 
@@ -20,6 +19,7 @@ _COLUMNS = (
     *("period", "status", "tenant", "team", "cost_centre", "app", "provider", "model", "requests"),
     *(f"{kind}_tokens" for kind in TOKEN_KINDS),
     *("cost", "currency", "estimated_cost", "unpriced_requests"),
+    *("measured_cost", "missing_cost", "measured_share", "estimated_share", "missing_share"),
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -56,6 +56,10 @@ def render_json(statement: Statement) -> bytes:
         "currency": statement.currency,
         "teams": statement.teams,
         "totals": _figures(statement.totals),
+        "team_totals": [
+            {"team": total.team, "cost_centre": total.cost_centre, **_figures(total.usage)}
+            for total in statement.team_totals
+        ],
         "lines": [{**_place(line), **_figures(line.usage)} for line in statement.lines],
     }
     return msgspec.json.encode(document)
@@ -67,7 +71,7 @@ def render_csv(statement: Statement) -> bytes:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for line in statement.lines:
-        usage = line.usage
+        usage, coverage = line.usage, line.usage.coverage.body()
         names = (statement.tenant, line.team, line.cost_centre, line.app, line.provider, line.model)
         writer.writerow(
             (
@@ -78,8 +82,9 @@ def render_csv(statement: Statement) -> bytes:
                 *(usage.tokens.get(kind, 0) for kind in TOKEN_KINDS),
                 usage.cost or "",
                 statement.currency,
-                decimal_from_nano(usage.estimated_cost_nano_usd),
+                coverage["estimated_cost"],
                 usage.unpriced_requests,
+                *(coverage[column] for column in _COLUMNS[-5:]),
             )
         )
     return out.getvalue().encode()
@@ -96,13 +101,11 @@ def _place(line: Line) -> dict[str, str]:
 
 
 def _figures(usage: Usage) -> dict[str, Any]:
-    measured_nano_usd = usage.cost_nano_usd - usage.estimated_cost_nano_usd
     return {
         "requests": usage.requests,
         "tokens": {kind: usage.tokens[kind] for kind in sorted(usage.tokens) if usage.tokens[kind]},
         "cost": usage.cost,
-        "measured_cost": decimal_from_nano(measured_nano_usd),
-        "estimated_cost": decimal_from_nano(usage.estimated_cost_nano_usd),
+        **usage.coverage.body(),
         "unpriced_requests": usage.unpriced_requests,
     }
 

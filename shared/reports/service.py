@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from shared.budgets.cells import parse_cell
 from shared.budgets.matching import with_implicit_scopes
 from shared.config.model import Config
+from shared.ledger.coverage import DEFAULT_WAIT, Coverage, coverage_of
 from shared.ledger.rollup import RollupCell
 from shared.money import decimal_from_nano, nano_from_decimal
 from shared.months import month_before, month_of, month_span
@@ -56,13 +57,16 @@ class Reports:
         spend: Spend,
         files: StatementFiles,
         is_frozen: Callable[[str, str], Awaitable[bool]],
+        stream_wait: timedelta = DEFAULT_WAIT,
     ) -> None:
-        """`is_frozen(tenant, month)` tells whether a month such as `2026-11` is closed."""
+        """`is_frozen(tenant, month)` tells whether a month such as `2026-11` is closed; `stream_wait` is how long an
+        estimate may still be replaced by a measurement."""
         self._config = config
         self._ledger = ledger
         self._spend = spend
         self._files = files
         self._is_frozen = is_frozen
+        self._stream_wait = stream_wait
 
     async def statement(self, tenant: str, period: str, teams: Sequence[str] | None, now_utc: datetime) -> Statement:
         """A tenant's statement for a month, of some teams or (None) of all. Raises InvalidRequest for a bad month."""
@@ -72,7 +76,7 @@ class Reports:
         async for cell in self._ledger.cells(tenant, await self._first_instant(tenant, period), end_utc):
             key = LineKey(cell.scopes.get("team", ""), cell.scopes.get("app", ""), cell.provider, cell.model)
             if cell.booked_period == period and cell.cell is None and (teams is None or key.team in teams):
-                sums[key] = sums.get(key, Usage()) + _usage(cell)
+                sums[key] = sums.get(key, Usage()) + _usage(cell, coverage_of(cell, now_utc, self._stream_wait))
         return Statement(
             tenant=tenant,
             period=period,
@@ -125,12 +129,12 @@ class Reports:
         return month_span(first)[0]
 
 
-def _usage(cell: RollupCell) -> Usage:
+def _usage(cell: RollupCell, coverage: Coverage) -> Usage:
     return Usage(
         requests=cell.requests,
         tokens=cell.tokens,
         cost_nano_usd=cell.cost_nano_usd,
-        estimated_cost_nano_usd=0 if cell.measured else cell.cost_nano_usd,
+        coverage=coverage,
         unpriced_requests=cell.unpriced,
     )
 

@@ -54,8 +54,18 @@ async def test_a_grant_is_no_group(ledger: LedgerStore, tables: Tables, hours: H
     assert [row["cost"] for row in by_operation] == [decimal_from_nano(1_000 + 1)]
 
 
-async def test_shares_and_unpriced(ledger: LedgerStore) -> None:
-    """A quarter of the cost is estimated, one call has no price: both are told, and the unpriced call costs nothing."""
+WAIT_ENDS = TEN + timedelta(minutes=15 + 30)
+
+
+@pytest.mark.parametrize(
+    ("as_of_utc", "estimated", "missing"),
+    [
+        (WAIT_ENDS - timedelta(seconds=1), ("0.000001", "0.2500"), ("0.00", "0.0000")),
+        (WAIT_ENDS, ("0.00", "0.0000"), ("0.000001", "0.2500")),
+    ],
+)
+async def test_shares_and_unpriced(ledger: LedgerStore, as_of_utc: Any, estimated: Any, missing: Any) -> None:
+    """A quarter of the cost is estimated, then missing; one call has no price: told, and it costs nothing."""
     await ledger.insert(
         [
             usage(1, cost_nano_usd=3_000),
@@ -63,7 +73,9 @@ async def test_shares_and_unpriced(ledger: LedgerStore) -> None:
             usage(3, cost_nano_usd=None, pricing_status="unpriced"),
         ]
     )
-    (row,) = await Summaries(ledger.reader).summarize("contoso", START, END, ["tenant", "day", "month"])
+    (row,) = await Summaries(ledger.reader).summarize(
+        "contoso", START, END, ["tenant", "day", "month"], as_of_utc=as_of_utc
+    )
     assert row == {
         "tenant": "contoso",
         "day": "2026-11-21",
@@ -72,9 +84,11 @@ async def test_shares_and_unpriced(ledger: LedgerStore) -> None:
         "tokens": {"input": 30, "output": 15},
         "cost": "0.000004",
         "measured_cost": "0.000003",
-        "estimated_cost": "0.000001",
+        "estimated_cost": estimated[0],
+        "missing_cost": missing[0],
         "measured_share": "0.7500",
-        "estimated_share": "0.2500",
+        "estimated_share": estimated[1],
+        "missing_share": missing[1],
         "unpriced": 1,
     }
 

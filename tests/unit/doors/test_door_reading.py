@@ -256,12 +256,31 @@ async def test_statement_adds_up_in_every_format(doors: Doors, services: SimpleN
     assert document["status"] == "draft"
 
 
-async def test_statement_says_how_much_is_estimated(doors: Doors, services: SimpleNamespace) -> None:
-    """Measured and estimated cost are shown apart and sum to the cost."""
+PARTS = ("measured", "estimated", "missing")
+
+
+async def test_statement_says_how_much_is_measured(doors: Doors, services: SimpleNamespace) -> None:
+    """Totals, teams, lines and CSV rows each tell the three parts; costs sum to the cost, shares to exactly 1."""
     services.ledger.all = LEDGER
-    totals = (await doors.call("chargeback_report", query=CONTOSO, as_=FINANCE)).json["totals"]
-    assert totals["estimated_cost"] == "0.000000005"
-    assert Decimal(totals["measured_cost"]) + Decimal(totals["estimated_cost"]) == Decimal(totals["cost"])
+    document = (await doors.call("chargeback_report", query=CONTOSO, as_=FINANCE)).json
+    table = await doors.call("chargeback_report", query={**CONTOSO, "format": "csv"}, as_=FINANCE)
+    rows = list(csv.DictReader(io.StringIO(table.raw.decode())))
+    for figures in (document["totals"], *document["team_totals"], *document["lines"], *rows):
+        assert sum(Decimal(figures[f"{part}_cost"]) for part in PARTS) == Decimal(figures["cost"] or 0)
+        assert sum(Decimal(figures[f"{part}_share"]) for part in PARTS) == 1
+    measured = {team["team"]: team["measured_cost"] for team in document["team_totals"]}
+    assert measured == {"(unassigned)": "0.000000013", "ads": "0.000000011", "search": "1.000000008"}
+    assert {team["team"]: team["cost_centre"] for team in document["team_totals"]}["search"] == "CC-1001"
+    assert sum(team["requests"] for team in document["team_totals"]) == document["totals"]["requests"]
+
+
+async def test_csv_columns_are_only_ever_added_at_the_end(doors: Doors, services: SimpleNamespace) -> None:
+    """Whoever reads the file by column number reads the same figures as before."""
+    table = await doors.call("chargeback_report", query={**CONTOSO, "format": "csv"}, as_=FINANCE)
+    assert table.raw.decode().splitlines()[0].split(",")[-9:] == [
+        *("cost", "currency", "estimated_cost", "unpriced_requests"),
+        *("measured_cost", "missing_cost", "measured_share", "estimated_share", "missing_share"),
+    ]
 
 
 async def test_statement_of_a_member_holds_their_teams_only(doors: Doors, services: SimpleNamespace) -> None:

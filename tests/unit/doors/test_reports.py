@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from door_fakes import FakeFiles, FakeLedger, FakeSpend, fake_reports
@@ -12,6 +13,7 @@ from shared.errors import InvalidRequest
 from shared.ledger.deadletters import DeadLetter
 from shared.ledger.replay import ReplayService
 from shared.ledger.rollup import RollupCell
+from shared.ledger.row import Position
 from shared.months import month_before, month_span
 from shared.reports.chargeback import status_of
 from shared.reports.render import render_json
@@ -88,6 +90,20 @@ async def test_statement_sums_are_exact_over_many_lines() -> None:
     assert json.loads(render_json(statement))["totals"]["cost"] == "1000000000.0004995"
 
 
+@pytest.mark.parametrize(("age_minutes", "part"), [(15 + 29, "estimated"), (15 + 30, "missing")])
+async def test_an_estimate_in_a_statement_ages(age_minutes: int, part: str) -> None:
+    """While its log record may come a stream's cost is estimated, from the end of the wait on it is missing."""
+    estimate = booked("2026-12", NOW - timedelta(minutes=age_minutes), 3)
+    estimate.measured = False
+    reports = fake_reports(FakeLedger([booked("2026-12", NOW, 9), estimate]), FakeSpend(), FakeFiles())
+    statement = await reports.statement("contoso", "2026-12", None, NOW)
+    (team,) = statement.team_totals
+    for usage in (statement.totals, team.usage, statement.lines[0].usage):
+        body = usage.coverage.body()
+        assert (body["measured_cost"], body[f"{part}_cost"]) == ("0.000000009", "0.000000003")
+        assert (body["measured_share"], body[f"{part}_share"]) == ("0.7500", "0.2500")
+
+
 class Letters:
     """Dead letters, held in a list."""
 
@@ -102,6 +118,11 @@ class Letters:
         self.replayed.append((list(ids), who))
 
 
+def replay(store: Any, publish: Any, publish_logs: Any = None) -> ReplayService:
+    """The service over these; without a hub for log records nobody may publish one."""
+    return ReplayService(store, publish, publish_logs, "llm-logs")
+
+
 async def test_replay_publishes_bytes_unchanged_then_notes_who() -> None:
     """Readable or not, a letter goes back byte for byte; ids that are not there are reported."""
     event = b'{"source":"s","id":"i"}'
@@ -111,10 +132,31 @@ async def test_replay_publishes_bytes_unchanged_then_notes_who() -> None:
     async def publish(bodies: list[tuple[str, bytes]]) -> None:
         sent.extend(bodies)
 
-    report = await ReplayService(store, publish).run(["hub-1", "hub-2", "hub-3", "hub-3"], "grace")  # type: ignore[arg-type]
+    report = await replay(store, publish).run(["hub-1", "hub-2", "hub-3", "hub-3"], "grace")
     assert [body for _, body in sent] == [event, b"{"]
     assert report == (2, ["hub-3"])
     assert store.replayed == [(["hub-1", "hub-2"], "grace")]
+
+
+async def test_letters_of_the_llm_log_go_back_to_its_hub() -> None:
+    """On the usage hub a log record would only become a dead letter again. The letter's stream says where it came
+    from; names of hubs have no letter case."""
+    record = b'{"records": []}'
+    places = {"hub-1": "ns/usage/0", "hub-2": "ns/LLM-Logs/1", "hub-3": None}
+    letters = [
+        DeadLetter(id_, "c", "m", record, position=None if stream is None else Position(stream, 1, 1))
+        for id_, stream in places.items()
+    ]
+    sent: dict[str, list[str]] = {"usage": [], "logs": []}
+
+    async def publish(bodies: list[tuple[str, bytes]]) -> None:
+        sent["usage"] += [key for key, _ in bodies]
+
+    async def publish_logs(bodies: list[tuple[str, bytes]]) -> None:
+        sent["logs"] += [key for key, _ in bodies]
+
+    await replay(Letters(letters), publish, publish_logs).run(list(places), "grace")
+    assert sent == {"usage": ["hub-1", "hub-3"], "logs": ["hub-2"]}
 
 
 async def test_failed_replay_is_not_noted() -> None:
@@ -125,5 +167,5 @@ async def test_failed_replay_is_not_noted() -> None:
         raise ConnectionError("the hub is away")
 
     with pytest.raises(ConnectionError):
-        await ReplayService(store, publish).run(["hub-1"], "grace")  # type: ignore[arg-type]
+        await replay(store, publish).run(["hub-1"], "grace")
     assert store.replayed == []
