@@ -59,14 +59,14 @@ class Api:
         return None
 
     def match(self, method: str, relative_path: str) -> Match | None:
-        """The operation of a request. Literal segments win over parameters, as in API Management."""
+        """The operation of a request. Literal segments win over parameters, and both over `/*`, as in API Management."""
         found = []
         for operation in self.operations:
             if operation.method == method and (match := _pattern(operation.template).fullmatch(relative_path)):
                 names = _PARAMETER.findall(operation.template)
                 parameters = {name: unquote(value) for name, value in zip(names, match.groups(), strict=True)}
-                found.append((len(names), Match(operation, parameters)))
-        return min(found, key=lambda each: each[0])[1] if found else None
+                found.append((operation.template.endswith("/*"), len(names), Match(operation, parameters)))
+        return min(found, key=lambda each: each[:2])[2] if found else None
 
 
 def read_api(path: Path) -> Api:
@@ -92,5 +92,6 @@ def read_api(path: Path) -> Api:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    pieces = _PARAMETER.split(template)
-    return re.compile("".join(re.escape(piece) if index % 2 == 0 else "([^/]+)" for index, piece in enumerate(pieces)))
+    pieces = _PARAMETER.split(template.removesuffix("*"))
+    pattern = "".join(re.escape(piece) if index % 2 == 0 else "([^/]+)" for index, piece in enumerate(pieces))
+    return re.compile(pattern + ".*" if template.endswith("/*") else pattern)
