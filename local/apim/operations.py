@@ -59,7 +59,7 @@ class Api:
         return None
 
     def match(self, method: str, relative_path: str) -> Match | None:
-        """The operation of a request. Literal segments win over parameters, and both over `/*`, as in API Management."""
+        """The operation of a request. Literal segments win over parameters, and both over `/*`, as at Azure."""
         found = []
         for operation in self.operations:
             if operation.method == method and (match := _pattern(operation.template).fullmatch(relative_path)):
