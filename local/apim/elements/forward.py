@@ -31,8 +31,10 @@ async def run_forward(call: Call, node: Node) -> None:
     timeout_seconds = await call.number(node, "timeout", DEFAULT_TIMEOUT_SECONDS)
     upstream = await _headers_of(call, request, timeout_seconds)
     headers = Headers(Headers(upstream.headers.multi_items()).passed_on())
-    for name in ("content-encoding", "content-length", "date", "server"):
-        headers.delete(name)  # the body comes decoded here; the other two are the gateway's own
+    if headers.get("content-encoding") is not None:
+        headers.delete("content-length")  # the body comes decoded here, and is longer then
+    for name in ("content-encoding", "date", "server"):
+        headers.delete(name)  # the last two are the gateway's own
     response = Response(upstream.status_code, upstream.reason_phrase, headers, upstream=upstream)
     response.is_buffered = "buffer-response" not in node.attributes or _flag(node, "buffer-response")
     response.is_streamed = not response.is_buffered and _is_event_stream(response)
