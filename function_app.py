@@ -8,6 +8,7 @@ from functions import (
     dead_letters,
     health,
     ingest,
+    llm_logs,
     models,
     spend,
     summary,
@@ -20,5 +21,18 @@ from shared.settings import Settings
 Settings.from_env().require_platform_auth()
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)  # no function keys: see functions/auth.py
-for part in (budget, usage, webhooks, spend, summary, chargeback, models, dead_letters, health, ingest, timers):
+for part in (
+    budget,
+    usage,
+    webhooks,
+    spend,
+    summary,
+    chargeback,
+    models,
+    dead_letters,
+    health,
+    ingest,
+    llm_logs,
+    timers,
+):
     app.register_functions(part.bp)

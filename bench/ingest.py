@@ -9,7 +9,7 @@ import asyncio
 import statistics
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.common import number, resident_mib, table, title, verdict
@@ -19,7 +19,8 @@ from local.azurite import start_azurite
 from local.redis_server import start_redis
 from shared.ledger.ingest import Delivery, IngestService, Ledger
 from shared.ledger.row import LedgerRow, Position
-from shared.ledger.store import Inserted, LedgerStore
+from shared.ledger.store import Inserted, LedgerStore, RowRef
+from shared.ledger.streams_store import StreamCall
 from shared.ledger.tables import open_tables
 from shared.settings import Settings
 from shared.usage.build import usage_event_bytes
@@ -36,6 +37,10 @@ class MemoryLedger:
         """All rows are new."""
         return [Inserted(row, "new") for row in rows]
 
+    async def find(self, refs: Sequence[RowRef]) -> Mapping[RowRef, LedgerRow]:
+        """Nothing is there."""
+        return {}
+
 
 class _NoStores:
     """The other stores of ingest, which a batch of good events asks only for its progress."""
@@ -48,6 +53,9 @@ class _NoStores:
 
     async def mark_dirty(self, tenant: str, why: str) -> None:
         raise SystemExit(f"settlement failed: {why}")
+
+    async def accrued(self, calls: Sequence[StreamCall]) -> None:
+        raise SystemExit("the benchmark's own event was taken for an accrual")
 
     async def put(self, code: str, message: str, body: bytes, position: Position | None) -> Any:
         raise SystemExit(f"the benchmark's own event was refused: {code}: {message}")
@@ -144,7 +152,15 @@ class _Recorder(MemoryLedger):
 def _service(product: Product, ledger: Ledger) -> IngestService:
     none: Any = _NoStores()
     return IngestService(
-        lambda: product.snapshot, ledger, product.settler, product.signer, none, none, none, default_output_tokens=500
+        lambda: product.snapshot,
+        ledger,
+        product.settler,
+        product.signer,
+        none,
+        none,
+        none,
+        none,
+        default_output_tokens=500,
     )
 
 

@@ -36,6 +36,15 @@ async def rollup(timer: func.TimerRequest) -> None:
     await (await app()).rollups.run()
 
 
+@bp.function_name("sweep_streams")
+@bp.timer_trigger(arg_name="timer", schedule="30 */5 * * * *", use_monitor=False)
+async def sweep_streams(timer: func.TimerRequest) -> None:
+    """Count and notice accrued calls that the LLM log never measured, and streams that nobody reported."""
+    from shared.bootstrap import app
+
+    await (await app()).stream_sweep.run()
+
+
 @bp.function_name("statements")
 @bp.timer_trigger(arg_name="timer", schedule="0 10 2 * * *")
 async def statements(timer: func.TimerRequest) -> None:

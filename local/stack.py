@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from local.azurite import Azurite, start_azurite
-from local.options import PROJECT, Options, gateway_keys, subscription_of, team_keys
+from local.options import APIM, PROJECT, Options, gateway_keys, subscription_of, team_keys
 from local.process import Process, ProcessFailedError, free_port, is_listening
 from local.redis_server import RedisServer, start_redis
 from shared.config.model import Config
@@ -54,6 +54,10 @@ class Stack:
     def start(self) -> None:
         """Start everything and wait until calls are answered. Raises PartMissingError or ProcessFailedError."""
         self._require_free_ports()
+        if self.options.gateway == APIM:
+            from local.apim.expressions import require_mono
+
+            require_mono()  # before anything starts: whoever lacks it learns so at once
         self.options.logs.mkdir(parents=True, exist_ok=True)
         for log in self.options.logs.glob("*.log"):
             log.unlink()
@@ -72,7 +76,10 @@ class Stack:
         self.report(f"event hub      AMQP on 127.0.0.1:{hub_port}")
         env = self._environment(hub_port)
         self._python("functions", "local.functions_host", env=env)
-        self._python("gateway", "gateway", env=env)
+        if self.options.gateway == APIM:
+            self._start_policies(env)
+        else:
+            self._python("gateway", "gateway", env=env)
         if self.model_url is not None:
             self._wait("model", lambda: is_listening(model_port))
             self.report(f"model          simulated, on {self.model_url}")
@@ -81,7 +88,8 @@ class Stack:
         self._wait("functions", lambda: _answers(f"{self.options.functions_url}/health"), 60)
         self.report(f"function app   {self.options.functions_url}")
         self._wait("gateway", lambda: _answers(f"{self.options.gateway_url}/health"), 60)
-        self.report(f"gateway        {self.options.gateway_url}/v1")
+        executed = "  (the policies of apim-policies/, executed)" if self.options.gateway == APIM else ""
+        self.report(f"gateway        {self.options.openai_url}{executed}")
         self._wait_for_counters()
 
     def dead(self) -> Process | None:
@@ -90,13 +98,27 @@ class Stack:
 
     def stop(self) -> None:
         """End everything: doors first, so that the gateway's last events still reach the hub, stores last."""
-        for name in ("gateway", "functions", "model", "event hub"):
+        for name in ("gateway", "functions", "model", "entra", "event hub"):
             if name in self.processes:
                 self.processes[name].stop(timeout_seconds=25)
         if self._redis is not None:
             self._redis.stop()
         if self._azurite is not None:
             self._azurite.stop()
+
+    def _start_policies(self, env: dict[str, str]) -> None:
+        """The policy runner, and the issuer of the tokens it takes beside subscription keys."""
+        from local.apim.laptop import laptop_environment
+        from local.entra import Issuer
+
+        port = free_port()
+        self._python("entra", "local.entra", "--port", str(port))
+        self._wait("entra", lambda: is_listening(port))
+        self.report(f"tokens         simulated Entra ID on http://127.0.0.1:{port}")
+        model_url = self.model_url or self.options.azure_endpoint or ""
+        issuer = Issuer(f"http://127.0.0.1:{port}")
+        settings = laptop_environment(self.config, self.options.functions_url, model_url, issuer)
+        self._python("gateway", "local.apim", env=env | settings)
 
     def _require_free_ports(self) -> None:
         for name in ("functions_port", "gateway_port"):
@@ -130,6 +152,8 @@ class Stack:
             "AzureWebJobsStorage": self._azurite.connection_string,
             "USAGE_HUB": "usage",
             "USAGE_CONSUMER_GROUP": "$Default",
+            "LLM_LOGS_HUB": "llm-logs",
+            "LLM_LOGS_CONSUMER_GROUP": "$Default",
             "RESERVATION_KEYS": secrets.token_hex(32),
             "GATEWAY_KEYS": json.dumps(gateway_keys(self.config)),
             "FUNCTIONS_PORT": str(self.options.functions_port),

@@ -6,6 +6,7 @@ Everything is built at first use, so a worker that only answers budget checks ne
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from shared.health import HealthService
     from shared.ledger.deadletters import DeadLetters
     from shared.ledger.ingest import IngestService
+    from shared.ledger.llm_logs import LlmLogs
     from shared.ledger.repair import RepairService
     from shared.ledger.replay import ReplayService
     from shared.ledger.retention import RetentionJob
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from shared.ledger.settlement import TenantSettler
     from shared.ledger.state import ProcessingState
     from shared.ledger.store import LedgerStore
+    from shared.ledger.streams import Streams
+    from shared.ledger.streams_store import StreamTable
+    from shared.ledger.streams_sweep import StreamSweep
     from shared.ledger.summary import Summaries
     from shared.ledger.tables import Tables
     from shared.notify.outbox import Outbox
@@ -140,6 +145,13 @@ class Services:
         return UsagePublisher(self.settings)
 
     @cached_property
+    def log_publisher(self) -> UsagePublisher:
+        """Onto the LLM log hub, for replays."""
+        from shared.usage.hub import UsagePublisher
+
+        return UsagePublisher(self.settings, self.settings.llm_logs_hub)
+
+    @cached_property
     def reset(self) -> ResetService:
         from shared.budgets.reset import ResetService
 
@@ -173,7 +185,8 @@ class Services:
     def replay(self) -> ReplayService:
         from shared.ledger.replay import ReplayService
 
-        return ReplayService(self.dead_letters, self.publisher.publish)
+        hub = self.settings.llm_logs_hub
+        return ReplayService(self.dead_letters, self.publisher.publish, self.log_publisher.publish, hub)
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -199,8 +212,34 @@ class Services:
             self.dead_letters,
             self.outbox,
             self.state,
+            self.streams,
             default_output_tokens=self.settings.default_output_tokens,
         )
+
+    @cached_property
+    def stream_table(self) -> StreamTable:
+        from shared.ledger.streams_store import StreamTable
+
+        return StreamTable(self.tables.streams)
+
+    @cached_property
+    def streams(self) -> Streams:
+        from shared.ledger.streams import Streams
+
+        return Streams(self.stream_table, self.publisher.publish)
+
+    @cached_property
+    def llm_logs(self) -> LlmLogs:
+        from shared.ledger.llm_logs import LlmLogs
+
+        return LlmLogs(self.streams, self.dead_letters, self.outbox)
+
+    @cached_property
+    def stream_sweep(self) -> StreamSweep:
+        from shared.ledger.streams_sweep import StreamSweep
+
+        wait = self.settings.stream_wait_minutes
+        return StreamSweep(self.stream_table, self.streams, self.ledger.is_trued_up, self.outbox, wait)
 
     @cached_property
     def repair(self) -> RepairService:
@@ -227,7 +266,7 @@ class Services:
     def summaries(self) -> Summaries:
         from shared.ledger.summary import Summaries
 
-        return Summaries(self.ledger.reader)
+        return Summaries(self.ledger.reader, timedelta(minutes=self.settings.stream_wait_minutes))
 
     @cached_property
     def retention(self) -> RetentionJob:
@@ -242,7 +281,8 @@ class Services:
 
         files = BlobFiles(self.tables.blob_service.get_container_client(_STATEMENTS_CONTAINER))
         ledger = self.ledger
-        return Reports(lambda: self.config.current, ledger.reader, self.spend, files, ledger.periods.is_frozen)
+        wait = timedelta(minutes=self.settings.stream_wait_minutes)
+        return Reports(lambda: self.config.current, ledger.reader, self.spend, files, ledger.periods.is_frozen, wait)
 
     @cached_property
     def helicone(self) -> HeliconeWebhook:
@@ -272,7 +312,7 @@ class Services:
     async def close(self) -> None:
         """Close every connection that was opened."""
         opened = vars(self)
-        for name in ("config", "publisher", "tables", "counters"):
+        for name in ("config", "publisher", "log_publisher", "tables", "counters"):
             if name in opened:
                 await opened[name].close()
 

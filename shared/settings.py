@@ -19,6 +19,7 @@ from shared.errors import ConfigInvalid
 
 DEVELOPMENT_TOKEN_KEY = "development-only-reservation-key"  # noqa: S105 - refused in production, see _token_keys
 MIN_TOKEN_KEY_CHARS = 32
+_HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}"
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _SECRET_FIELDS = (
     "redis_url",  # may carry a password
@@ -49,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     eventhub_namespace: str | None = None  # used with managed identity when there is no connection string
     usage_hub: str = "usage"
     consumer_group: str = "$Default"
+    llm_logs_hub: str = "llm-logs"
+    llm_logs_consumer_group: str = "$Default"
+    stream_wait_minutes: int = 30  # after which a stream without its tokens counts as unmeasured
 
     storage_connection: str | None = None
     tables_endpoint: str | None = None  # used with managed identity when there is no connection string
@@ -168,8 +172,11 @@ def _build(read: _Reader) -> Settings:
         redis_timeout_seconds=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0, 0.01, 30),
         eventhub_connection=read.text("EventHubs"),
         eventhub_namespace=read.text("EventHubs__fullyQualifiedNamespace"),
-        usage_hub=read.pattern("USAGE_HUB", "usage", r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}", "the name of an event hub"),
+        usage_hub=read.pattern("USAGE_HUB", "usage", _HUB_NAME, "the name of an event hub"),
         consumer_group=read.text("USAGE_CONSUMER_GROUP") or "$Default",
+        llm_logs_hub=read.pattern("LLM_LOGS_HUB", "llm-logs", _HUB_NAME, "the name of an event hub"),
+        llm_logs_consumer_group=read.text("LLM_LOGS_CONSUMER_GROUP") or "$Default",
+        stream_wait_minutes=read.integer("STREAM_WAIT_MINUTES", 30, 1, 1_440),
         storage_connection=read.text("LEDGER_STORAGE"),
         tables_endpoint=read.url("LEDGER_TABLES_ENDPOINT", ("https", "http")),
         blobs_endpoint=read.url("LEDGER_BLOBS_ENDPOINT", ("https", "http")),
@@ -254,6 +261,8 @@ def _check_together(read: _Reader, settings: Settings) -> None:
     """What no single variable can tell: required combinations."""
     if settings.hold_bucket_seconds > settings.hold_ttl_seconds:
         read.problems.append("HOLD_BUCKET_SECONDS: is longer than HOLD_TTL_SECONDS: holds would outlive their time")
+    if settings.llm_logs_hub.lower() == settings.usage_hub.lower():
+        read.problems.append("LLM_LOGS_HUB: names the hub of USAGE_HUB: log records would be taken for usage events")
     if settings.environment == "development":
         return
     if read.text("REDIS_URL") is None:

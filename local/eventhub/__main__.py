@@ -16,7 +16,7 @@ from local.eventhub.server import Server
 def main() -> None:
     """Serve until SIGINT or SIGTERM. The first line printed is the connection string."""
     parser = argparse.ArgumentParser(prog="python -m local.eventhub", description=__doc__)
-    parser.add_argument("--hubs", type=_hubs, default=_hubs("usage:4"), help="name:partitions,...")
+    parser.add_argument("--hubs", type=_hubs, default=_hubs("usage:4,llm-logs:2"), help="name:partitions,...")
     parser.add_argument("--port", type=int, default=5672, help="0 picks a free port")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from shared.errors import TollkeeperError
-from shared.ledger.keys import partition_key, row_key
-from shared.ledger.row import LedgerRow, Position
+from shared.ledger.keys import adjustment_key, partition_key, row_key
+from shared.ledger.row import REVERSAL_SUFFIX, TRUE_UP_SUFFIX, LedgerRow, Position
 
 Entity = dict[str, Any]
 
@@ -26,6 +26,7 @@ CHARGE_COLUMNS = ("tenant", "time", "scopes", "charge_nano_usd", "cell", "stream
 
 _TEXTS = ("provider", "operation", "requested_model", "model", "deployment", "region", "decision", "price_id")
 _REMARKS = ("cell", "who", "why")
+_ADJUSTMENTS = {"reversal": REVERSAL_SUFFIX, "true_up": TRUE_UP_SUFFIX}
 _decode_scopes = msgspec.json.Decoder(dict[str, str]).decode
 _decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 _to_json = msgspec.json.Encoder().encode
@@ -39,7 +40,7 @@ class RowTooLarge(TollkeeperError):
 
 def encode(row: LedgerRow) -> Entity:
     """The entity of a row, with its keys. Raises RowTooLarge."""
-    key = row_key(row.source, row.id)
+    key = key_of(row)
     entity: Entity = {
         "PartitionKey": partition_key(row.time_utc, key),
         "RowKey": key,
@@ -75,6 +76,14 @@ def encode(row: LedgerRow) -> Entity:
         entity["latency_ms"] = (row.latency_ms, INT64)
     _check_size(entity)
     return entity
+
+
+def key_of(row: LedgerRow) -> str:
+    """The RowKey of a row."""
+    suffix = _ADJUSTMENTS.get(row.kind)
+    if suffix is None:
+        return row_key(row.source, row.id)
+    return adjustment_key(row_key(row.source, row.id.removesuffix(suffix)), row.kind)
 
 
 def decode(entity: Mapping[str, Any]) -> LedgerRow:

@@ -49,11 +49,14 @@ class DeadLetters:
         self._table = table
         self._bodies = bodies
 
-    async def put(self, code: str, message: str, body: bytes, position: Position | None) -> str:
-        """Keep an event; returns the letter's id. The same delivery put again changes nothing."""
+    async def put(self, code: str, message: str, body: bytes, position: Position | None, part: int = 0) -> str:
+        """Keep an event; returns the letter's id. The same delivery put again changes nothing.
+
+        `part` tells apart several letters of one message.
+        """
         from azure.core.exceptions import ResourceExistsError
 
-        letter_id = letter_key(body, position)
+        letter_id = letter_key(body, position, part)
         entity: dict[str, Any] = {
             "PartitionKey": _partition(letter_id),
             "RowKey": letter_id,
@@ -125,11 +128,12 @@ class DeadLetters:
         return letters
 
 
-def letter_key(body: bytes, position: Position | None) -> str:
+def letter_key(body: bytes, position: Position | None, part: int = 0) -> str:
     """The id of a letter: from its place on the hub, newest first; from its bytes when it never was on a hub."""
     if position is None:
         return f"body-{blake2b(body, digest_size=16).hexdigest()}"
-    place = blake2b(f"{position.stream}|{position.sequence}".encode(), digest_size=12).hexdigest()
+    text = f"{position.stream}|{position.sequence}" + (f"|{part}" if part else "")
+    place = blake2b(text.encode(), digest_size=12).hexdigest()
     return f"hub-{max(_NEWEST_FIRST - position.enqueued_ms, 0):015d}-{place}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
@@ -18,25 +18,22 @@ from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
 from shared.ledger.attribution import attribute
 from shared.ledger.deadletters import DeadLetters
-from shared.ledger.rating import grant_row, is_cut_short, read_reservation, usage_row
+from shared.ledger.delivery import Delivery
+from shared.ledger.rating import grant_row, is_cut_short, read_reservation, true_up_rows, usage_row
 from shared.ledger.recreated_hub import notice_recreated_hub
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.settlement import Entry, TenantSettler
 from shared.ledger.state import ProcessingState
-from shared.ledger.store import Inserted
+from shared.ledger.store import Inserted, RowRef
+from shared.ledger.streams_store import StreamCall
 from shared.notify.outbox import Outbox
 from shared.notify.thresholds import crossed_thresholds
-from shared.usage.events import GrantEvent, decode_event
+from shared.usage.events import Event, GrantEvent, TrueUpEvent, UsageEvent, decode_event
 from shared.usage.rejected import EventRejected
 
+__all__ = ["Delivery", "IngestReport", "IngestService", "Ledger", "Streams"]
+
 log = logging.getLogger("tollkeeper.ingest")
-
-
-class Delivery(NamedTuple):
-    """One event as the hub delivered it."""
-
-    body: bytes
-    position: Position
 
 
 class IngestReport(NamedTuple):
@@ -53,6 +50,13 @@ class Ledger(Protocol):
     """What ingest needs of the ledger; the benchmark measures it over one without I/O."""
 
     async def insert(self, rows: Sequence[LedgerRow]) -> Sequence[Inserted]: ...
+    async def find(self, refs: Sequence[RowRef]) -> Mapping[RowRef, LedgerRow]: ...
+
+
+class Streams(Protocol):
+    """What ingest needs of the streams: who waits there to be measured."""
+
+    async def accrued(self, calls: Sequence[StreamCall]) -> None: ...
 
 
 class _Decoded(NamedTuple):
@@ -60,6 +64,7 @@ class _Decoded(NamedTuple):
     held: Reservation | None
     delivery: Delivery
     cut_short: bool = False
+    event: UsageEvent | None = None  # None: no call of its own, as grants, reversals and true-ups
 
 
 class IngestService:
@@ -74,6 +79,7 @@ class IngestService:
         dead_letters: DeadLetters,
         outbox: Outbox,
         state: ProcessingState,
+        streams: Streams,
         *,
         default_output_tokens: int,
     ) -> None:
@@ -84,6 +90,7 @@ class IngestService:
         self._dead_letters = dead_letters
         self._outbox = outbox
         self._state = state
+        self._accruals = streams
         self._default_output_tokens = default_output_tokens
         self._streams: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._progress: dict[str, Position] | None = None
@@ -105,15 +112,17 @@ class IngestService:
             settled = await self._settled_until(stream)
             await notice_recreated_hub(self._outbox, settled, deliveries[0].position)
             snapshot = self._snapshot()
-            decoded, rejected = self._decode(snapshot, deliveries)
+            decoded, rejected = await self._decode(snapshot, deliveries)
             results = await self._ledger.insert([item.row for item in decoded])
             entries: dict[str, list[Entry]] = defaultdict(list)
+            accrued: list[StreamCall] = []
             outcomes = {"new": 0, "redelivered": 0, "duplicate": 0, "conflict": 0}
             for item, result in zip(decoded, results, strict=True):
                 outcomes[result.outcome] += 1
                 if result.outcome == "conflict":
                     message = f"id: {item.row.source} {item.row.id} was seen before with other content"
-                    rejected.append((item.delivery, EventRejected(message, code="id_conflict", param="id")))
+                    if item.row.kind != "reversal":  # its true-up, of the same event, is refused as well
+                        rejected.append((item.delivery, EventRejected(message, code="id_conflict", param="id")))
                     continue
                 counts = result.outcome in ("new", "redelivered")
                 position = item.delivery.position
@@ -124,36 +133,57 @@ class IngestService:
                 tenant = result.row.tenant
                 held = item.held if item.held is not None and item.held.tenant == tenant else None
                 entries[tenant].append(Entry(position, result.row, counts, fresh, held, unsure, item.cut_short))
+                if result.row.kind == "accrual" and item.event is not None:
+                    accrued.append(StreamCall.of(result.row, item.event))
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})
                 await self._dead_letters.put(error.code, error.message, delivery.body, delivery.position)
             unpriced = await self._alert_unpriced(item.row for item in decoded)
             for tenant, mine in entries.items():
                 await self._settle(snapshot, tenant, mine)
+            if accrued:
+                await self._accruals.accrued(accrued)
             await self._record_progress(settled, deliveries[-1].position)
         return IngestReport(outcomes["new"], outcomes["redelivered"], outcomes["duplicate"], len(rejected), unpriced)
 
-    def _decode(
+    async def _decode(
         self, snapshot: Snapshot, deliveries: Sequence[Delivery]
     ) -> tuple[list[_Decoded], list[tuple[Delivery, EventRejected]]]:
         """The rows of the events that can be read, and the reasons for those that cannot."""
         now_utc = datetime.now(UTC)
+        events: list[tuple[Delivery, Event]] = []
         decoded: list[_Decoded] = []
         rejected: list[tuple[Delivery, EventRejected]] = []
         for delivery in deliveries:
             try:
-                event = decode_event(delivery.body, now_utc)
-                if isinstance(event, GrantEvent):
-                    decoded.append(_Decoded(grant_row(event, delivery.position, snapshot), None, delivery))
-                    continue
-                attribute(event.data, snapshot)
-                held = read_reservation(event, self._signer)
-                row = usage_row(event, delivery.position, snapshot, held, self._default_output_tokens)
-                cut_short = is_cut_short(event, row, snapshot, self._default_output_tokens)
-                decoded.append(_Decoded(row, held, delivery, cut_short))
+                events.append((delivery, decode_event(delivery.body, now_utc)))
+            except EventRejected as error:
+                rejected.append((delivery, error))
+        wanted = [_accrual_of(event) for _, event in events if isinstance(event, TrueUpEvent)]
+        accruals = await self._ledger.find(wanted) if wanted else {}
+        for delivery, event in events:
+            try:
+                decoded += self._rows(snapshot, delivery, event, accruals)
             except EventRejected as error:
                 rejected.append((delivery, error))
         return decoded, rejected
+
+    def _rows(
+        self, snapshot: Snapshot, delivery: Delivery, event: Event, accruals: Mapping[RowRef, LedgerRow]
+    ) -> tuple[_Decoded, ...]:
+        """The rows of one event. Raises EventRejected."""
+        default = self._default_output_tokens
+        if isinstance(event, GrantEvent):
+            return (_Decoded(grant_row(event, delivery.position, snapshot), None, delivery),)
+        if isinstance(event, TrueUpEvent):
+            accrual = accruals.get(_accrual_of(event))
+            reversal, true_up = true_up_rows(event, accrual, delivery.position, snapshot)
+            cut_short = is_cut_short(event, true_up, snapshot, default)
+            return _Decoded(reversal, None, delivery), _Decoded(true_up, None, delivery, cut_short)
+        attribute(event.data, snapshot)
+        held = read_reservation(event, self._signer)
+        row = usage_row(event, delivery.position, snapshot, held, default)
+        return (_Decoded(row, held, delivery, is_cut_short(event, row, snapshot, default), event),)
 
     async def _settle(self, snapshot: Snapshot, tenant: str, entries: Sequence[Entry]) -> None:
         if tenant not in snapshot.config.tenants:  # of a stored row: it was billed, and its counters are away
@@ -199,3 +229,7 @@ class IngestService:
         await self._state.record_progress([last])
         if self._progress is not None:
             self._progress[last.stream] = last
+
+
+def _accrual_of(event: TrueUpEvent) -> RowRef:
+    return RowRef(event.source, event.data.accrual, event.time_utc)

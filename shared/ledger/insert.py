@@ -43,7 +43,7 @@ class PartitionWriter:
         existing: dict[str, Entity] = {}
         fruitless = 0
         while pending and not await self._submit(pending.values()):
-            found = await self._find(entities[0]["PartitionKey"], sorted(pending))
+            found = await self.find(entities[0]["PartitionKey"], sorted(pending))
             existing |= found
             pending = {key: entity for key, entity in pending.items() if key not in found}
             fruitless = 0 if found else fruitless + 1
@@ -64,8 +64,8 @@ class PartitionWriter:
             raise
         return True
 
-    async def _find(self, partition: str, keys: Sequence[str]) -> dict[str, Entity]:
-        """Which of the sorted keys are stored.
+    async def find(self, partition: str, keys: Sequence[str]) -> dict[str, Entity]:
+        """Which of the sorted keys are stored: their entities by key.
 
         One page of the range from the first to the last key settles it in all but the busiest hours. Keys are hashes,
         so in an hour with very many rows the range holds thousands of strangers: what lies beyond the first page is

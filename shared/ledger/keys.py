@@ -18,6 +18,14 @@ def row_key(source: str, event_id: str) -> str:
     return blake2b(text, digest_size=16).hexdigest()
 
 
+def adjustment_key(accrual_key: str, kind: str) -> str:
+    """The row key of an accrual's reversal or true-up: beside it, in its partition, where one transaction writes both.
+
+    Not a hash of the row's own id: whoever sends events could then store one under it and keep the true-up out.
+    """
+    return f"{accrual_key}-{kind}"
+
+
 def hour_key(time_utc: datetime) -> str:
     """`yyyymmddHH` of an instant, in UTC. Sorts like time."""
     return time_utc.astimezone(UTC).strftime("%Y%m%d%H")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from shared.budgets.cells import parse_cell
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
-from shared.ledger.row import LedgerRow, Position
+from shared.ledger.row import REVERSAL_SUFFIX, LedgerRow, Position
 from shared.usage.estimate import estimate_input_tokens
-from shared.usage.events import GrantEvent, UsageEvent
+from shared.usage.events import GrantEvent, TrueUpEvent, UsageEvent
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import Tokens, count_tokens, processing_tier
 
@@ -88,6 +90,59 @@ def grant_row(event: GrantEvent, position: Position, snapshot: Snapshot) -> Ledg
     )
 
 
+def true_up_rows(
+    event: TrueUpEvent, accrual: LedgerRow | None, position: Position, snapshot: Snapshot
+) -> tuple[LedgerRow, LedgerRow]:
+    """The reversal of an accrual AS STORED and, beside it, the row of what the call really used.
+
+    Raises EventRejected when there is no such accrual, its tenant is not configured, or the usage contradicts itself.
+    """
+    if accrual is None or accrual.kind != "accrual":
+        message = f"data.accrual: {event.source} {event.data.accrual} is no accrual of the ledger"
+        raise EventRejected(message, code="accrual_unknown", param="data.accrual")
+    _require_tenant(snapshot, accrual.tenant)
+    tokens = count_tokens(event.data.usage, accrual.provider)
+    if tokens is None:
+        raise EventRejected("data.usage: holds no tokens", code="usage_unreadable", param="data.usage")
+    tier = processing_tier(event.data.processing_tier, event.data.usage)
+    rated = snapshot.pricer.rate(
+        accrual.tenant,
+        accrual.provider,
+        accrual.model,
+        accrual.deployment,
+        accrual.region,
+        accrual.time_utc,
+        tokens,
+        tier,
+    )
+    # booked_period stays with neither: a row that comes after its month was closed is booked into the open one.
+    common = {"position": position, "content_digest": event.content_digest, "booked_period": ""}
+    reversal = replace(
+        accrual,
+        **common,
+        id=event.data.accrual + REVERSAL_SUFFIX,
+        kind="reversal",
+        charge_nano_usd=-accrual.charge_nano_usd,
+        cost_nano_usd=None if accrual.cost_nano_usd is None else -accrual.cost_nano_usd,
+        tokens={kind: -count for kind, count in accrual.tokens.items()},
+        lines_nano_usd={kind: -amount for kind, amount in accrual.lines_nano_usd.items()},
+    )
+    true_up = replace(
+        accrual,
+        **common,
+        id=event.id,
+        kind="true_up",
+        charge_nano_usd=rated.charge_nano_usd,
+        cost_nano_usd=rated.cost_nano_usd,
+        tokens=tokens,
+        lines_nano_usd=dict(rated.lines_nano_usd),
+        pricing_status=rated.pricing_status,
+        price_id=rated.price_id,
+        measured=True,
+    )
+    return reversal, true_up
+
+
 def read_reservation(event: UsageEvent, signer: ReservationSigner) -> Reservation | None:
     """The reservation an event carries; None when there is none, it is forged, or it belongs to another tenant."""
     if not event.data.reservation:
@@ -98,12 +153,14 @@ def read_reservation(event: UsageEvent, signer: ReservationSigner) -> Reservatio
 
 def output_tokens_sample(row: LedgerRow) -> int | None:
     """The output tokens that teach the estimates, or None when the row teaches nothing."""
-    if row.kind != "usage" or not row.measured or row.status >= 400 or row.operation == "embeddings":
+    if row.kind not in ("usage", "true_up") or not row.measured or row.status >= 400 or row.operation == "embeddings":
         return None
     return _output_tokens(row)
 
 
-def is_cut_short(event: UsageEvent, row: LedgerRow, snapshot: Snapshot, default_output_tokens: int) -> bool:
+def is_cut_short(
+    event: UsageEvent | TrueUpEvent, row: LedgerRow, snapshot: Snapshot, default_output_tokens: int
+) -> bool:
     """Whether the call's own `max_output_tokens` ended its answer before the length that its model usually has.
 
     Such an answer says nothing of calls without that cap: classifying with one token a few dozen times would teach that

@@ -28,18 +28,30 @@ class ReplayReport(NamedTuple):
 class ReplayService:
     """Puts letters back. Replaying twice is harmless: the ledger knows the event by its identity, not by its place."""
 
-    def __init__(self, dead_letters: DeadLetterStore, publish: Publish) -> None:
+    def __init__(
+        self, dead_letters: DeadLetterStore, publish: Publish, publish_logs: Publish, llm_logs_hub: str
+    ) -> None:
+        """`publish` puts events onto the usage hub, `publish_logs` messages onto the LLM log hub."""
         self._dead_letters = dead_letters
         self._publish = publish
+        self._publish_logs = publish_logs
+        self._llm_logs_hub = llm_logs_hub.lower()  # names of hubs have no case
 
     async def run(self, ids: Sequence[str], who: str) -> ReplayReport:
         """Publish the letters, then note who did it. Raises what the hub or the store raises; run it again then."""
         letters = await self._dead_letters.take(ids)
         if letters:
-            await self._publish([(_partition_key(letter), letter.body) for letter in letters])
+            for publish, of_logs in ((self._publish, False), (self._publish_logs, True)):
+                mine = [letter for letter in letters if self._is_of_logs(letter) == of_logs]
+                if mine:
+                    await publish([(_partition_key(letter), letter.body) for letter in mine])
             await self._dead_letters.mark_replayed([letter.id for letter in letters], who)
         found = {letter.id for letter in letters}
         return ReplayReport(len(letters), [each for each in dict.fromkeys(ids) if each not in found])
+
+    def _is_of_logs(self, letter: DeadLetter) -> bool:
+        """Whether the letter came over the LLM log hub; its stream is `namespace/hub/partition`."""
+        return letter.position is not None and letter.position.stream.lower().split("/")[1:2] == [self._llm_logs_hub]
 
 
 def _partition_key(letter: DeadLetter) -> str:

@@ -13,7 +13,9 @@ import msgspec
 from shared.ledger.keys import quarter_start
 from shared.ledger.row import LedgerRow, Position, PricingStatus
 
-CALL_KINDS = frozenset({"usage", "accrual"})  # one row of these per call; true-ups, grants and corrections add to them
+# What a row counts as. A true-up is the call that its accrual was, and the reversal takes the accrual back; grants and
+# corrections are no calls.
+CALLS = {"usage": 1, "accrual": 1, "true_up": 1, "reversal": -1}
 
 
 class RollupCell(msgspec.Struct, kw_only=True):
@@ -141,10 +143,10 @@ def _empty_cell(row: LedgerRow, quarter_utc: datetime) -> RollupCell:
 
 
 def _add(cell: RollupCell, row: LedgerRow) -> None:
-    cell.requests += row.kind in CALL_KINDS
+    cell.requests += CALLS.get(row.kind, 0)
     cell.charge_nano_usd += row.charge_nano_usd
     if row.cost_nano_usd is None:
-        cell.unpriced += 1
+        cell.unpriced += -1 if row.kind == "reversal" else 1
     else:
         cell.cost_nano_usd += row.cost_nano_usd
     for kind, tokens in row.tokens.items():

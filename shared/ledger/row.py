@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-RowKind = Literal["usage", "accrual", "true_up", "grant", "correction"]
+RowKind = Literal["usage", "accrual", "reversal", "true_up", "grant", "correction"]
 PricingStatus = Literal["priced", "unpriced", "none"]  # none: nothing to price (a failed call, a grant)
 
 POSITION_SLACK_MS = 5_000
+REVERSAL_SUFFIX, TRUE_UP_SUFFIX = "/reversal", "/true-up"  # behind the accrual's id
 
 
 class Position(NamedTuple):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from azure.data.tables.aio import TableClient, TableServiceClient
     from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
-TABLES = ("ledger", "hours", "rollups", "deadletters", "outbox", "periods", "state")
+TABLES = ("ledger", "hours", "rollups", "deadletters", "outbox", "periods", "state", "streams")
 TRANSACTION_ROWS = 100  # Table Storage's limit; one more and Azurite answers with a malformed reply instead of a 400
 
 # A lost reply must surface while the caller's time budget lasts; the defaults would retry for minutes.
@@ -40,6 +40,7 @@ class Tables:
     outbox: TableClient
     periods: TableClient
     state: TableClient
+    streams: TableClient
     blob_service: BlobServiceClient
     bodies: ContainerClient  # bodies of dead letters
     credential: AsyncTokenCredential | None = None

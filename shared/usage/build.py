@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from shared.ledger.row import TRUE_UP_SUFFIX
 from shared.money import decimal_from_nano
-from shared.usage.events import GRANT_TYPE, USAGE_TYPE
+from shared.usage.events import GRANT_TYPE, TRUE_UP_TYPE, USAGE_TYPE
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
 """Puts (partition key, event) pairs onto the hub; sending all again after an error is safe."""
@@ -46,6 +47,31 @@ def grant_event_bytes(
     amount = decimal_from_nano(amount_nano_usd)
     data = {"tenant": tenant, "cell": cell, "amount": amount, "who": who, "why": why}
     return _event_bytes(GRANT_TYPE, source, id, time_utc, data)
+
+
+def true_up_event_bytes(
+    source: str,
+    accrual_id: str,
+    time_utc: datetime,
+    *,
+    tenant: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    processing_tier: str = "",
+    max_output_tokens: int | None = None,
+) -> bytes:
+    """The true-up of an accrual as it goes onto the hub; `time_utc` is the accrual's. Equal arguments, equal bytes."""
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+    data: dict[str, Any] = {"tenant": tenant, "accrual": accrual_id, "usage": usage}
+    if processing_tier:
+        data["processing_tier"] = processing_tier
+    if max_output_tokens is not None:
+        data["max_output_tokens"] = max_output_tokens
+    return _event_bytes(TRUE_UP_TYPE, source, accrual_id + TRUE_UP_SUFFIX, time_utc, data)
 
 
 def _event_bytes(type_: str, source: str, id_: str, time_utc: datetime, data: dict[str, Any]) -> bytes:

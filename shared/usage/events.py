@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from shared.config.identity import validate_identity
 from shared.decoding import field_and_problem
 from shared.errors import InvalidRequest
+from shared.ledger.row import TRUE_UP_SUFFIX
 from shared.money import nano_from_decimal
 from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
 from shared.usage.rejected import EventRejected
@@ -23,6 +24,7 @@ from shared.usage.tokens import MAX_TOKENS, count_tokens
 
 USAGE_TYPE = "tollkeeper.usage.v1"
 GRANT_TYPE = "tollkeeper.grant.v1"
+TRUE_UP_TYPE = "tollkeeper.true_up.v1"
 MAX_EVENT_BYTES = 256 * 1024
 MAX_RESERVATION = 64 * 1024  # a token names every counter it holds, and callers may choose long keys
 MAX_IDENTIFIER_CHARS = 512
@@ -30,6 +32,7 @@ MAX_AHEAD = timedelta(minutes=5)  # further ahead is a broken clock, and would b
 
 Label = Annotated[str, Meta(max_length=128)]
 Identifier = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTIFIER_CHARS)]
+DerivedIdentifier = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTIFIER_CHARS + 16)]  # with attempt, suffix
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Milliseconds = Annotated[int, Meta(ge=0, le=10**12)] | Annotated[float, Meta(ge=0, le=1e12)]
@@ -77,6 +80,16 @@ class GrantData(Struct, kw_only=True):
         return nano_from_decimal(self.amount)
 
 
+class TrueUpData(Struct, kw_only=True):
+    """What an accrued call really used. Everything else about the call stands in the ledger row of its accrual."""
+
+    tenant: Label
+    accrual: DerivedIdentifier  # the id under which the accrual stands in the ledger
+    usage: dict[str, Any]
+    processing_tier: Label = ""
+    max_output_tokens: TokenCount | None = None
+
+
 class UsageEvent(Struct, frozen=True):
     """A checked usage event. `content_digest` is of the bytes the hub delivered, which every retry repeats."""
 
@@ -94,6 +107,12 @@ class UsageEvent(Struct, frozen=True):
             return self.id
         return f"{self.id}/{attempt}"
 
+    @property
+    def correlation_id(self) -> str:
+        """The gateway's id of the request, without an attempt: what the LLM log names the same call by."""
+        attempt = self.data.attempt
+        return self.id if attempt == 1 else self.id.removesuffix(f"/{attempt}")
+
 
 class GrantEvent(Struct, frozen=True):
     """A checked grant event."""
@@ -108,6 +127,16 @@ class GrantEvent(Struct, frozen=True):
     def identity_id(self) -> str:
         """The id itself: a grant has no attempts."""
         return self.id
+
+
+class TrueUpEvent(Struct, frozen=True):
+    """A checked true-up event. The product itself publishes it; nobody may post one."""
+
+    source: str
+    id: str
+    time_utc: datetime  # of the accrual, which leads to the ledger row
+    data: TrueUpData
+    content_digest: str
 
 
 class _UsageEnvelope(Struct, tag_field="type", tag=USAGE_TYPE):
@@ -126,14 +155,23 @@ class _GrantEnvelope(Struct, tag_field="type", tag=GRANT_TYPE):
     time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-_Envelope = _UsageEnvelope | _GrantEnvelope
+class _TrueUpEnvelope(Struct, tag_field="type", tag=TRUE_UP_TYPE):
+    specversion: Literal["1.0"]
+    source: Identifier
+    id: DerivedIdentifier
+    data: TrueUpData
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+Event = UsageEvent | GrantEvent | TrueUpEvent
+_Envelope = _UsageEnvelope | _GrantEnvelope | _TrueUpEnvelope
 _DECODER: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 _BATCH_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT_TYPE = "application/cloudevents+json"
 _BATCH_TYPE = "application/cloudevents-batch+json"
 
 
-def decode_event(body: bytes, now_utc: datetime) -> UsageEvent | GrantEvent:
+def decode_event(body: bytes, now_utc: datetime) -> Event:
     """The event in `body`, or EventRejected with a stable code and the JSON path of the field that is wrong.
 
     `now_utc` is compared with the event's time only to refuse events from the future.
@@ -146,15 +184,19 @@ def decode_event(body: bytes, now_utc: datetime) -> UsageEvent | GrantEvent:
     try:
         if isinstance(envelope, _UsageEnvelope):
             _check_usage(envelope.data)
-        else:
+        elif isinstance(envelope, _GrantEnvelope):
             _check_grant(envelope.data)
+        else:
+            _check_true_up(envelope)
         if b"\\" in body:  # JSON can carry a control character only as an escape
             _refuse_control_characters(envelope)
     except InvalidRequest as error:
         raise EventRejected(error.message, param=error.param) from None
     if isinstance(envelope, _UsageEnvelope):
         return UsageEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
-    return GrantEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+    if isinstance(envelope, _GrantEnvelope):
+        return GrantEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+    return TrueUpEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
 
 
 def _decode_envelope(body: bytes) -> _Envelope:
@@ -189,7 +231,7 @@ def _without_nulls(event: object) -> object:
 def _reject(error: msgspec.ValidationError) -> NoReturn:
     path, problem = field_and_problem(error)
     if path == "type":
-        message = f"type: expected {USAGE_TYPE!r} or {GRANT_TYPE!r} ({problem})"
+        message = f"type: expected {USAGE_TYPE!r}, {GRANT_TYPE!r} or {TRUE_UP_TYPE!r} ({problem})"
         raise EventRejected(message, code="type_unknown", param=path) from None
     raise EventRejected(f"{path or 'event'}: {problem}", param=path or None) from None
 
@@ -241,6 +283,13 @@ def _check_grant(data: GrantData) -> None:
         raise EventRejected(f"data.amount: {error}", param="data.amount") from None
 
 
+def _check_true_up(envelope: _TrueUpEnvelope) -> None:
+    """Its id follows from its accrual's, or two true-ups of one accrual would both be billed."""
+    validate_tenant(envelope.data.tenant, "data.tenant")
+    if envelope.id != envelope.data.accrual + TRUE_UP_SUFFIX:
+        raise EventRejected(f"id: expected that of the accrual with {TRUE_UP_SUFFIX!r} behind it", param="id")
+
+
 def _refuse_control_characters(envelope: _Envelope) -> None:
     """Names end up in logs, CSV files and store columns, where a line break or NUL would forge or break a line."""
     for path, struct in (("", envelope), ("data.", envelope.data)):
@@ -279,10 +328,10 @@ def decode_http(
 
 
 def _accept(body: bytes, now_utc: datetime, caller: str | None) -> bytes:
-    """The event as it goes onto the hub. Grants are refused: whoever may report usage may not give out budget."""
+    """The event as it goes onto the hub. Whoever may report usage may not give out budget, nor correct an accrual."""
     event = decode_event(body, now_utc)
-    if isinstance(event, GrantEvent):
-        message = f"type: expected {USAGE_TYPE!r}; grants are made by POST /budget/reset"
+    if not isinstance(event, UsageEvent):
+        message = f"type: expected {USAGE_TYPE!r}; grants are made by POST /budget/reset, true-ups from the LLM log"
         raise EventRejected(message, code="type_unknown", param="type")
     count_tokens(event.data.usage, event.data.provider)  # refused here the sender sees why, not only an operator
     if caller is not None:

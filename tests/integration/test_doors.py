@@ -68,6 +68,7 @@ def host_url(
         path.write_text(text)
     hub_name = f"doors-{uuid.uuid4().hex[:8]}"
     hub.create_hub(hub_name, partition_count=2)
+    hub.create_hub(f"{hub_name}-logs", partition_count=1)
     port = free_port()
     env = os.environ | {
         "TOLLKEEPER_ENV": "development",
@@ -76,6 +77,8 @@ def host_url(
         "EventHubs": hub.connection_string(),
         "USAGE_HUB": hub_name,
         "USAGE_CONSUMER_GROUP": "$Default",
+        "LLM_LOGS_HUB": f"{hub_name}-logs",
+        "LLM_LOGS_CONSUMER_GROUP": "$Default",
         "LEDGER_STORAGE": azurite.connection_string,
         "LEDGER_TABLE_PREFIX": f"d{uuid.uuid4().hex[:8]}",
         "AzureWebJobsStorage": azurite.connection_string,

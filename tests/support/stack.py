@@ -11,14 +11,19 @@ from typing import Any
 import msgspec
 
 from shared.ledger.deadletters import DeadLetters
+from shared.ledger.delivery import Delivery
 from shared.ledger.hours import HourIndex
-from shared.ledger.ingest import Delivery, IngestService
+from shared.ledger.ingest import IngestService
+from shared.ledger.llm_logs import LlmLogs
 from shared.ledger.reconcile import Reconciler
 from shared.ledger.repair import RepairService
 from shared.ledger.row import Position
 from shared.ledger.settlement import TenantSettler
 from shared.ledger.state import ProcessingState
 from shared.ledger.store import LedgerStore
+from shared.ledger.streams import Streams
+from shared.ledger.streams_store import StreamTable
+from shared.ledger.streams_sweep import StreamSweep
 from shared.ledger.tables import open_tables
 from shared.notify.outbox import Outbox
 from shared.settings import Settings
@@ -28,9 +33,13 @@ from tests.support.engine import Engine, flushed
 
 
 class Stack(Engine):
-    """The engine with its ledger. `hub_ends` says what the hub would answer about its partitions."""
+    """The engine with its ledger. `hub_ends` says what the hub would answer about its partitions.
+
+    `published` holds what the product itself put onto the usage hub, true-ups above all.
+    """
 
     hub_ends: Sequence[PartitionState] = ()
+    published: list[bytes]
     hours: HourIndex | None = None  # None: the product's own waiting times before an hour is rolled up
 
     @classmethod
@@ -40,6 +49,7 @@ class Stack(Engine):
         """Open the tables of `prefix`, fresh ones when it is None, and wire the services."""
         stack = cls(client, configuration, **options)
         stack.prefix = prefix or f"t{uuid.uuid4().hex[:12]}"
+        stack.published = []
         stack.tables = await open_tables(Settings(storage_connection=storage, table_prefix=stack.prefix))
         stack.wire()
         return stack
@@ -52,6 +62,10 @@ class Stack(Engine):
         self.outbox = Outbox(tables.outbox)
         self.state = ProcessingState(tables.state)
         self.settler = TenantSettler(self.store)
+        self.stream_table = StreamTable(tables.streams)
+        self.streams = Streams(self.stream_table, self.publish)
+        self.llm_logs = LlmLogs(self.streams, self.dead_letters, self.outbox)
+        self.sweep = StreamSweep(self.stream_table, self.streams, self.ledger.is_trued_up, self.outbox, 30)
         self.ingest = IngestService(
             lambda: self.snapshot,
             self.ledger,
@@ -60,12 +74,17 @@ class Stack(Engine):
             self.dead_letters,
             self.outbox,
             self.state,
+            self.streams,
             default_output_tokens=self.default_output_tokens,
         )
         reconciler = Reconciler(lambda: self.snapshot, self.store, self.ledger, self.settler, self.outbox)
         self.repair = RepairService(
             lambda: self.snapshot, self.store, reconciler, self.state, self.outbox, self._ends, "usage"
         )
+
+    async def publish(self, events: Sequence[tuple[str, bytes]]) -> None:
+        """Stands in for the hub."""
+        self.published += [body for _, body in events]
 
     async def _ends(self) -> Sequence[PartitionState]:
         return self.hub_ends

@@ -151,6 +151,8 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         rollups=SimpleNamespace(run=Recorder()),
         retention=SimpleNamespace(run=Recorder()),
         ingest=SimpleNamespace(run=Recorder()),
+        llm_logs=SimpleNamespace(run=Recorder()),
+        stream_sweep=SimpleNamespace(run=Recorder()),
         router=Router(CONFIG, Pricer(PriceBook([]), CONFIG)),
     )
     for name, value in overrides.items():

@@ -153,20 +153,24 @@ def test_failures_are_never_sampled_away() -> None:
     assert {"Exception", "Event"} <= set(sampling["excludedTypes"].split(";"))
 
 
-def test_ingest_retries_without_end(doors: Doors) -> None:
-    """With any limit the host would move its checkpoint past a batch that was never billed."""
-    retry = doors.functions["ingest"].get_settings_dict("retry_policy")
+@pytest.mark.parametrize("name", ["ingest", "llm_logs"])
+def test_hub_triggers_retry_without_end(doors: Doors, name: str) -> None:
+    """With any limit the host would move its checkpoint past a batch that was never billed, or never matched."""
+    retry = doors.functions[name].get_settings_dict("retry_policy")
     assert (retry["strategy"], retry["max_retry_count"]) == ("fixed_delay", "-1")
 
 
-def test_ingest_reads_batches_of_raw_bytes_by_setting(doors: Doors) -> None:
+@pytest.mark.parametrize(("name", "hub"), [("ingest", "USAGE"), ("llm_logs", "LLM_LOGS")])
+def test_hub_triggers_read_batches_of_raw_bytes_by_setting(doors: Doors, name: str, hub: str) -> None:
     """Hub and consumer group come from settings; bytes are not decoded on the way, because their digest matters."""
-    trigger = doors.functions["ingest"].get_trigger()
-    assert (trigger.event_hub_name, trigger.consumer_group) == ("%USAGE_HUB%", "%USAGE_CONSUMER_GROUP%")
+    trigger = doors.functions[name].get_trigger()
+    assert (trigger.event_hub_name, trigger.consumer_group) == (f"%{hub}_HUB%", f"%{hub}_CONSUMER_GROUP%")
     assert (trigger.cardinality, trigger.data_type) == (func.Cardinality.MANY, func.DataType.BINARY.value)
 
 
-@pytest.mark.parametrize("setting", ["USAGE_HUB", "USAGE_CONSUMER_GROUP", "EventHubs", "TOLLKEEPER_ENV", "REDIS_URL"])
+@pytest.mark.parametrize(
+    "setting", ["USAGE_HUB", "LLM_LOGS_HUB", "USAGE_CONSUMER_GROUP", "EventHubs", "TOLLKEEPER_ENV", "REDIS_URL"]
+)
 def test_sample_settings_hold_what_the_host_needs(setting: str) -> None:
     """Copying the sample is enough to start."""
     sample = json.loads((ROOT / "local.settings.sample.json").read_text())

@@ -78,6 +78,7 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
         ("reconcile", "repair.reconcile_all"),
         ("rollup", "rollups.run"),
         ("retention", "retention.run"),
+        ("sweep_streams", "stream_sweep.run"),
     ],
 )
 async def test_timer_runs_its_job_and_raises_its_failure(
@@ -109,6 +110,7 @@ def test_schedules_are_six_field_cron(doors: Doors) -> None:
         "repair": "*/10 * * * * *",
         "reconcile": "0 20 * * * *",
         "rollup": "0 */5 * * * *",
+        "sweep_streams": "30 */5 * * * *",
         "statements": "0 10 2 * * *",
         "retention": "0 40 3 * * *",
     }

@@ -1,15 +1,18 @@
 """Keys, codec and rollups as pure functions."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from shared.ledger.codec import decode, encode
 from shared.ledger.keys import hour_end_key, hour_key, partition_key, quarter_start, row_key
 from shared.ledger.rollup import Through, extend, roll
 from shared.ledger.row import Position
+from shared.ledger.store import _transactions
 from shared.months import month_after
 from tests.ledger_rows import TEN, usage
 
@@ -71,7 +74,7 @@ def test_roll_sums_what_agrees_and_keeps_apart_what_does_not():
         usage(2, time_utc=TEN + timedelta(minutes=14)),
         usage(3, time_utc=TEN + timedelta(minutes=15)),
         usage(4, cost_nano_usd=None, pricing_status="unpriced"),
-        usage(5, kind="true_up", charge_nano_usd=-100, cost_nano_usd=-100, tokens={"output": -2}),
+        usage(5, kind="correction", charge_nano_usd=-100, cost_nano_usd=-100, tokens={"output": -2}),
         usage(6, kind="grant", charge_nano_usd=-7, cost_nano_usd=0, tokens={}, cell="team:search|month|UTC|1"),
     ]
     cells = roll(rows)
@@ -120,3 +123,57 @@ def test_unknown_cost_is_no_column():
 def test_amounts_are_int64(amount):
     """The whole range of the counters fits into a column."""
     assert encode(usage(1, charge_nano_usd=amount))["charge_nano_usd"] == (amount, "Edm.Int64")
+
+
+def test_an_accrual_its_reversal_and_its_true_up_are_one_measured_call():
+    """What the reversal takes back is gone from every sum of estimates, whether or not either price is known."""
+    accrual = usage(1, kind="accrual", measured=False, tokens={"input": 10, "output": 5})
+    unpriced = {"cost_nano_usd": None, "pricing_status": "unpriced"}
+    for before, after in [({}, {}), (unpriced, {}), ({}, unpriced), (unpriced, unpriced)]:
+        cost = before.get("cost_nano_usd", -1_001)
+        taken_back = {
+            "kind": "reversal",
+            "measured": False,
+            "charge_nano_usd": -1_001,
+            "tokens": {"input": -10, "output": -5},
+        }
+        rows = [
+            replace(accrual, **before),
+            usage(2, **taken_back, **{**before, "cost_nano_usd": cost}),
+            usage(3, kind="true_up", charge_nano_usd=700, **{"cost_nano_usd": 700, **after}),
+        ]
+        cells = roll(rows)
+        estimated = [cell for cell in cells if not cell.measured]
+        assert [(c.requests, c.cost_nano_usd, c.charge_nano_usd, c.unpriced) for c in estimated] == [(0, 0, 0, 0)]
+        assert set(estimated[0].tokens.values()) == {0}
+        [measured] = [cell for cell in cells if cell.measured]
+        assert (measured.requests, measured.charge_nano_usd, measured.unpriced) == (1, 700, int(bool(after)))
+        assert measured.cost_nano_usd == (0 if after else 700)
+
+
+def test_reversal_and_true_up_stand_beside_their_accrual():
+    """One partition, so that one transaction writes both; and not under a hash of their own ids, where whoever sends
+    events could have put something before."""
+    accrual = usage(1, kind="accrual", id="a/2")
+    for kind, id_ in (("reversal", "a/2/reversal"), ("true_up", "a/2/true-up")):
+        row = usage(2, kind=kind, id=id_)
+        entity, beside = encode(row), encode(accrual)
+        assert entity["PartitionKey"] == beside["PartitionKey"]
+        assert entity["RowKey"] == f"{beside['RowKey']}-{kind}"
+        assert encode(usage(3, id=id_))["RowKey"] != entity["RowKey"]
+        assert decode(entity) == row
+
+
+def test_a_transaction_never_parts_a_reversal_from_its_true_up():
+    """A reader between two transactions would see the call taken back and not billed."""
+    pairs = [
+        encode(usage(n, kind=kind, id=f"{n}{suffix}"))
+        for n in range(400)
+        for kind, suffix in (("reversal", "/reversal"), ("true_up", "/true-up"))
+    ]
+    chunks = list(_transactions([*pairs, *(encode(usage(n, id=f"plain {n}")) for n in range(101))]))
+    assert max(map(len, chunks)) <= 100
+    assert sum(map(len, chunks)) == 901
+    for chunk in chunks:
+        kinds = Counter(entity["kind"] for entity in chunk)
+        assert kinds["reversal"] == kinds["true_up"]
