@@ -48,6 +48,8 @@ class Stack:
     report: Report
     processes: dict[str, Process] = field(default_factory=dict)
     model_url: str | None = None  # of the simulated model, when it runs
+    entra_url: str | None = None  # of the simulated token issuer, when it runs
+    settings: dict[str, str] = field(default_factory=dict)  # environment of the function app: where the parts are
     _azurite: Azurite | None = None
     _redis: RedisServer | None = None
 
@@ -74,8 +76,8 @@ class Stack:
         self.report(f"counters       Valkey on {self._redis.url}")
         self._wait("event hub", lambda: is_listening(hub_port))
         self.report(f"event hub      AMQP on 127.0.0.1:{hub_port}")
-        env = self._environment(hub_port)
-        self._python("functions", "local.functions_host", env=env)
+        env = self.settings = self._environment(hub_port)
+        self.start_functions()
         if self.options.gateway == APIM:
             self._start_policies(env)
         else:
@@ -91,6 +93,10 @@ class Stack:
         executed = "  (the policies of apim-policies/, executed)" if self.options.gateway == APIM else ""
         self.report(f"gateway        {self.options.openai_url}{executed}")
         self._wait_for_counters()
+
+    def start_functions(self) -> None:
+        """Start the function app; again, after it was stopped, as the same app: it knows the same keys and stores."""
+        self._python("functions", "local.functions_host", env=self.settings)
 
     def dead(self) -> Process | None:
         """A process that ended although nobody asked it to."""
@@ -114,9 +120,10 @@ class Stack:
         port = free_port()
         self._python("entra", "local.entra", "--port", str(port))
         self._wait("entra", lambda: is_listening(port))
-        self.report(f"tokens         simulated Entra ID on http://127.0.0.1:{port}")
+        self.entra_url = f"http://127.0.0.1:{port}"
+        self.report(f"tokens         simulated Entra ID on {self.entra_url}")
         model_url = self.model_url or self.options.azure_endpoint or ""
-        issuer = Issuer(f"http://127.0.0.1:{port}")
+        issuer = Issuer(self.entra_url)
         settings = laptop_environment(self.config, self.options.functions_url, model_url, issuer)
         self._python("gateway", "local.apim", env=env | settings)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from local.apim.expressions import require_mono
 from local.azurite import Azurite, start_azurite
 from local.eventhub.embedded import EmbeddedHub
 from local.process import PartMissingError
@@ -69,6 +70,15 @@ def redis_cluster() -> Iterator[RedisCluster]:
         pytest.skip(f"Redis cluster: {missing}")
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def mono() -> None:
+    """Skips without mono, which compiles and runs the expressions of the policies; the reason says what to install."""
+    try:
+        require_mono()
+    except PartMissingError as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")
