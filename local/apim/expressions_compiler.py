@@ -22,7 +22,8 @@ from typing import Any
 import yaml
 
 from local.apim.errors import PolicyError
-from local.apim.expressions_source import Position, SourceProblem, check_source, find_name, hint
+from local.apim.expressions_source import Position, SourceProblem, find_name, tokenize
+from local.apim.expressions_syntax import check_constants, check_syntax
 from local.process import PartMissingError
 
 _HERE = Path(__file__).parent
@@ -32,25 +33,6 @@ _DEFAULT_CACHE = _HERE.parents[1] / ".local" / "apim-cache"
 _JSON_NET = Path("/usr/lib/cli/Newtonsoft.Json-5.0/Newtonsoft.Json.dll")
 _INSTALL = "apt-get install --no-install-recommends mono-mcs libnewtonsoft-json5.0-cil"
 
-_USINGS = (
-    "System",
-    "System.Collections.Generic",
-    "System.Globalization",
-    "System.IO",
-    "System.Linq",
-    "System.Net",
-    "System.Security.Cryptography",
-    "System.Security.Cryptography.X509Certificates",
-    "System.Text",
-    "System.Text.RegularExpressions",
-    "System.Threading",
-    "System.Threading.Tasks",
-    "System.Xml",
-    "System.Xml.Linq",
-    "Newtonsoft.Json",
-    "Newtonsoft.Json.Linq",
-    "Apim",
-)
 _REFERENCES = ("System", "System.Core", "System.Xml", "System.Xml.Linq")
 # Unused and unassigned variables and unreachable code are no concern of API Management's compiler either.
 _SILENCED = "-nowarn:0162,0164,0168,0219"
@@ -100,37 +82,38 @@ def require_mono() -> None:
 def compile_expressions(expressions: Sequence[Expression], *, cache: Path = _DEFAULT_CACHE) -> Compiled:
     """Compile all of them. Raises PolicyError for the first that API Management would refuse, naming its place."""
     require_mono()
+    host = _build_host(cache)
+    other_types = _other_types(host)
     for expression in expressions:
         try:
-            check_source(expression.text)
+            tokens = tokenize(expression.text)
+            check_syntax(expression.text, tokens)
+            check_constants(expression.text, tokens, other_types, _allow_list()["usings"])
         except SourceProblem as problem:
             raise _refusal(expression, problem.position, problem.message) from None
-    host = _build_host(cache)
-    allow_list = _allow_list()
+    allow_list = json.dumps(_allow_list())
     digest = _digest(host.name, allow_list, *(f"{item.returns}\0{item.text}" for item in expressions))
     class_name = f"P{digest}"
     assembly = cache / f"{class_name}.dll"
     if not assembly.exists():
-        _compile(expressions, class_name, assembly, host, allow_list)
+        _compile(expressions, class_name, assembly, host)
     return Compiled(tuple(expressions), class_name, assembly, host)
 
 
-def _compile(expressions: Sequence[Expression], class_name: str, assembly: Path, host: Path, allow_list: str) -> None:
+def _compile(expressions: Sequence[Expression], class_name: str, assembly: Path, host: Path) -> None:
     with tempfile.TemporaryDirectory(dir=assembly.parent) as directory:
         source = Path(directory) / "expressions.cs"
         source.write_text(_source(class_name, expressions), encoding="utf-8")
         built = Path(directory) / assembly.name
         _run_mcs(expressions, ["-target:library", _SILENCED, f"-out:{built}", f"-r:{host}", str(source)])
-        listed = Path(directory) / "allow_list.json"
-        listed.write_text(allow_list, encoding="utf-8")
-        findings = json.loads(_run(["mono", str(host), "check", str(built), str(listed)]).stdout)
+        findings = _ask_host(host, "check", str(built))
         if findings:
             raise _finding_error(expressions, findings[0])
         built.replace(assembly)
 
 
 def _source(class_name: str, expressions: Sequence[Expression]) -> str:
-    lines = [f"using {namespace};" for namespace in _USINGS]
+    lines = [f"using {namespace};" for namespace in (*_allow_list()["usings"], "Apim")]
     lines.append(f"public static class {class_name} {{")
     for index, expression in enumerate(expressions):
         inner = expression.text[_OPENING_CHARACTERS:-1]
@@ -148,7 +131,7 @@ def _source(class_name: str, expressions: Sequence[Expression]) -> str:
 
 
 def _run_mcs(expressions: Sequence[Expression], arguments: list[str]) -> None:
-    run = _run(["mcs", "-langversion:latest", *_mcs_references(), *arguments], check=False)
+    run = _run(["mcs", f"-langversion:{_allow_list()['language']}", *_mcs_references(), *arguments], check=False)
     if run.returncode == 0:
         return
     output = run.stdout + run.stderr
@@ -157,8 +140,7 @@ def _run_mcs(expressions: Sequence[Expression], arguments: list[str]) -> None:
             expression = expressions[int(found["index"])]
             row, column = int(found["line"]), int(found["column"])
             position = Position(row, column + _OPENING_CHARACTERS if row == 1 else column)
-            message = f"{found['code']}: {found['message']}{hint(expression.text)}"
-            raise _refusal(expression, position, message)
+            raise _refusal(expression, position, f"{found['code']}: {found['message']}")
     raise RuntimeError(f"mcs failed:\n{output}")
 
 
@@ -210,10 +192,27 @@ def _mcs_references() -> list[str]:
 
 
 @functools.cache
-def _allow_list() -> str:
-    content = yaml.safe_load(_ALLOW_LIST.read_text(encoding="utf-8"))
-    kept = ("types", "except", "compiler", "newer_than_framework")
-    return json.dumps({key: content[key] for key in kept})
+def _allow_list() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(_ALLOW_LIST.read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key not in ("sources", "read")}
+
+
+def _other_types(host: Path) -> dict[str, list[str]]:
+    """The types that have constants and are not, or not wholly, allowed."""
+    kept = host.with_name(f"constants-{_digest(host.name, json.dumps(_allow_list()))}.json")
+    if not kept.exists():
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(_ask_host(host, "constants")), encoding="utf-8")
+        temporary.replace(kept)
+    types: dict[str, list[str]] = json.loads(kept.read_text(encoding="utf-8"))
+    return types
+
+
+def _ask_host(host: Path, command: str, *arguments: str) -> Any:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as listed:
+        json.dump(_allow_list(), listed)
+        listed.flush()
+        return json.loads(_run(["mono", str(host), command, listed.name, *arguments]).stdout)
 
 
 def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What can be said of an expression's text without compiling it: its tokens, and what mcs gets wrong or lets pass."""
+"""The tokens of an expression's text, and places in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Position:
 
 
 class SourceProblem(Exception):
-    """API Management's compiler would refuse this text, or mcs would give it another meaning."""
+    """This text is refused before it is compiled."""
 
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)
@@ -43,36 +43,23 @@ _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of C#. What stands in the holes of an interpolated string is tokens too; the rest of it is not."""
-    tokens: list[Token] = []
-    _scan(text, 0, len(text), tokens)
-    return tokens
+    """The tokens of an expression, `@(...)` or `@{...}`, without its own brackets. Raises SourceProblem.
 
-
-def check_source(text: str) -> None:
-    """Raises SourceProblem. `text` is the whole expression, `@(...)` or `@{...}`."""
+    What stands in the holes of an interpolated string is tokens too; the rest of the string is not.
+    """
     if not re.fullmatch(r"@\(.*\)|@\{.*\}", text, re.DOTALL):
         raise SourceProblem(Position(1, 1), "an expression is @(...) or @{...}")
-    tokens = _tokens_inside(text)
+    tokens: list[Token] = []
+    _scan(text, len("@("), len(text) - 1, tokens)
     _check_brackets(text, tokens)
-    for token in tokens:
-        if token.kind == "number" and "_" in token.text and not re.match(r"0[xXbB]", token.text):
-            raise SourceProblem(
-                position(text, token.offset),
-                f"the compiler of mono reads {token.text} as another number; write it without underscores",
-            )
-
-
-def hint(text: str) -> str:
-    """What to add to a compiler error when the cause is something that C# 7 has and mcs lacks."""
-    return ""
+    return tokens
 
 
 def find_name(text: str, type_name: str, member: str | None) -> Position:
     """Where an expression most likely uses a type or member: the first token of that name, else its beginning."""
     wanted = [member.partition("(")[0].rpartition(".")[2]] if member else []
     wanted.append(re.split(r"[.+]", type_name)[-1].partition("`")[0])
-    tokens = _tokens_inside(text)
+    tokens = tokenize(text)
     for name in wanted:
         for token in tokens:
             if token.text == name:
@@ -86,12 +73,6 @@ def position(text: str, offset: int) -> Position:
     return Position(before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1)
 
 
-def _tokens_inside(text: str) -> list[Token]:
-    tokens: list[Token] = []
-    _scan(text, 2, len(text) - 1, tokens)
-    return tokens
-
-
 def _check_brackets(text: str, tokens: list[Token]) -> None:
     """Brackets that do not pair would let an expression end the method it is compiled into."""
     opened: list[Token] = []
@@ -100,9 +81,8 @@ def _check_brackets(text: str, tokens: list[Token]) -> None:
             continue
         if token.text in "([{":
             opened.append(token)
-        elif token.text in _PAIRS:
-            if not opened or opened.pop().text != _PAIRS[token.text]:
-                raise SourceProblem(position(text, token.offset), f"{token.text} closes nothing")
+        elif token.text in _PAIRS and (not opened or opened.pop().text != _PAIRS[token.text]):
+            raise SourceProblem(position(text, token.offset), f"{token.text} closes nothing")
     if opened:
         raise SourceProblem(position(text, opened[-1].offset), f"{opened[-1].text} is not closed")
 

@@ -14,7 +14,7 @@ namespace Apim
         private const BindingFlags Everything = BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.Instance
             | BindingFlags.Static | BindingFlags.DeclaredOnly;
 
-        private const string All = "all";
+        private const string SplitByCharacter = "System.String.Split(Char,StringSplitOptions)";
 
         private readonly Dictionary<string, HashSet<string>> allowed = new Dictionary<string, HashSet<string>>();
         private readonly Dictionary<string, HashSet<string>> excepted = new Dictionary<string, HashSet<string>>();
@@ -34,9 +34,9 @@ namespace Apim
         }
 
         /// [{"expression": "E3", "kind": "type" | "member" | "newer", "type": name, "member": name}, ...]
-        public static JArray Check(string assemblyPath, string list)
+        public static JArray Check(JObject list, string assemblyPath)
         {
-            var check = new AllowList(Assembly.Load(File.ReadAllBytes(assemblyPath)), Json.Parse(list));
+            var check = new AllowList(Assembly.Load(File.ReadAllBytes(assemblyPath)), list);
             foreach (var type in check.assembly.GetTypes())
             {
                 check.CheckDeclared(type);
@@ -109,10 +109,7 @@ namespace Apim
         {
             if (instruction.Operand is Type type)
             {
-                if (!instruction.IsEmptyArray)
-                {
-                    CheckType(type);
-                }
+                CheckType(type);
             }
             else if (instruction.Operand is MethodBase method)
             {
@@ -126,7 +123,7 @@ namespace Apim
                 {
                     CheckTypes(method.GetGenericArguments());
                 }
-                CheckFramework(method);
+                CheckFramework(method, instruction.IsLastArgumentGiven);
             }
             else if (instruction.Operand is FieldInfo field)
             {
@@ -217,6 +214,10 @@ namespace Apim
             {
                 Report("member", definition, name);
             }
+            else if (newerThanFramework.Contains($"{definition.FullName}.{name}"))
+            {
+                Report("newer", definition, name);
+            }
             if (type.IsGenericType)
             {
                 CheckTypes(type.GetGenericArguments());
@@ -273,13 +274,18 @@ namespace Apim
             return AppDomain.CurrentDomain.GetAssemblies().Select(item => item.GetType(name)).FirstOrDefault(item => item != null);
         }
 
-        private void CheckFramework(MethodBase method)
+        private void CheckFramework(MethodBase method, bool isLastArgumentGiven)
         {
             var definition = Definition(method.DeclaringType);
             var open = definition.IsGenericType || method.IsGenericMethod
                 ? definition.Module.ResolveMethod(method.MetadataToken)
                 : method;
             var signature = Signature(definition, open);
+            if (signature == SplitByCharacter && !isLastArgumentGiven)
+            {
+                // Split(',') is Split(params char[]) there; here the compiler takes the newer overload and adds None.
+                return;
+            }
             if (newerThanFramework.Contains(signature) || open.GetParameters().Any(item => IsSpan(item.ParameterType)))
             {
                 Report("newer", definition, signature);

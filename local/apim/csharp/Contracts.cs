@@ -87,7 +87,7 @@ namespace Apim
 
     public interface IMessageBody
     {
-        T As<T>(bool preserveContent = false);
+        T As<T>(bool preserveContent = false) where T : class;
         IDictionary<string, IList<string>> AsFormUrlEncodedContent(bool preserveContent = false);
     }
 
@@ -120,7 +120,7 @@ namespace Apim
         string Id { get; }
         string Name { get; }
         ProductState State { get; }
-        int? SubscriptionLimit { get; }
+        int? SubscriptionsLimit { get; }
         bool SubscriptionRequired { get; }
     }
 

@@ -146,7 +146,7 @@ namespace Apim
         public ProductState State =>
             Text("State") == "NotPublished" ? ProductState.NotPublished : ProductState.Published;
 
-        public int? SubscriptionLimit => (int?)Json["SubscriptionLimit"];
+        public int? SubscriptionsLimit => (int?)Json["SubscriptionsLimit"];
 
         public bool SubscriptionRequired => (bool?)Json["SubscriptionRequired"] ?? true;
     }

@@ -31,6 +31,24 @@ namespace Apim
         }
     }
 
+    /// Named and worded as in API Management.
+    internal sealed class UserVariableCastException : Exception
+    {
+        public UserVariableCastException(string name, Type expected, Type actual) : base(
+            $"Unable to convert context variable `{name}` of type `{actual?.FullName ?? "null"}`"
+            + $" to the type of `{expected.FullName}`.")
+        {
+        }
+    }
+
+    internal sealed class VariableTypeException : Exception
+    {
+        public VariableTypeException(string name, Type type) : base(
+            $"An object of type {type.FullName} cannot be kept in the context variable `{name}`.")
+        {
+        }
+    }
+
     internal sealed class BodyFormatException : FormatException
     {
         public BodyFormatException(string format, Exception cause) : base(

@@ -28,7 +28,15 @@ namespace Apim
         public static T GetValueOrDefault<T>(
             this IReadOnlyDictionary<string, object> dictionary, string name, T defaultValue = default(T))
         {
-            return dictionary.TryGetValue(name, out var value) ? (T)value : defaultValue;
+            if (!dictionary.TryGetValue(name, out var value))
+            {
+                return defaultValue;
+            }
+            if (value is T || (value == null && default(T) == null))
+            {
+                return (T)value;
+            }
+            throw new UserVariableCastException(name, typeof(T), value?.GetType());
         }
 
         public static string ToFormUrlEncodedContent(this IDictionary<string, IList<string>> dictionary)

@@ -33,14 +33,28 @@ namespace Apim
         {
             var utf8 = new UTF8Encoding(false);
             var output = new StreamWriter(Console.OpenStandardOutput(), utf8) { NewLine = "\n" };
-            if (arguments.Length == 3 && arguments[0] == "check")
+            if (arguments.Length > 0)
             {
-                output.WriteLine(AllowList.Check(arguments[1], File.ReadAllText(arguments[2])).ToString(Formatting.None));
+                output.WriteLine(Report(arguments).ToString(Formatting.None));
                 output.Flush();
                 return 0;
             }
             new Host(new StreamReader(Console.OpenStandardInput(), utf8), output).Run();
             return 0;
+        }
+
+        private static JToken Report(string[] arguments)
+        {
+            var list = Json.Parse(File.ReadAllText(arguments[1]));
+            switch (arguments[0])
+            {
+                case "check":
+                    return AllowList.Check(list, arguments[2]);
+                case "constants":
+                    return Constants.OfOtherTypes(list);
+                default:
+                    throw new ArgumentException($"Unknown command {arguments[0]}.");
+            }
         }
 
         public byte[] Fetch(string bodyId)
@@ -177,7 +191,7 @@ namespace Apim
                 var value = expressions[(int)request["expression"]](context);
                 if (request["store"] != null)
                 {
-                    context.Values[(string)request["store"]] = value;
+                    Store(context, (string)request["store"], value);
                 }
                 return Values.Encode(value);
             }
@@ -189,6 +203,15 @@ namespace Apim
                     context.Traces.Clear();
                 }
             }
+        }
+
+        private static void Store(CallContext context, string name, object value)
+        {
+            if (!Values.CanBeVariable(value))
+            {
+                throw new VariableTypeException(name, value.GetType());
+            }
+            context.Values[name] = value;
         }
 
         private Response Response(CallContext context, JObject request)

@@ -10,15 +10,16 @@ namespace Apim
     {
         private static readonly Dictionary<int, OpCode> Codes = ReadCodes();
 
-        private Instruction(MemberInfo operand, bool isEmptyArray)
+        private Instruction(MemberInfo operand, bool isLastArgumentGiven)
         {
             Operand = operand;
-            IsEmptyArray = isEmptyArray;
+            IsLastArgumentGiven = isLastArgumentGiven;
         }
 
         public MemberInfo Operand { get; }
 
-        public bool IsEmptyArray { get; }
+        /// False when the last argument is the number 0, as the compiler fills in for an optional enumeration.
+        public bool IsLastArgumentGiven { get; }
 
         public static IEnumerable<Instruction> Read(MethodBase method, MethodBody body)
         {
@@ -41,7 +42,7 @@ namespace Apim
                     case OperandType.InlineType:
                     case OperandType.InlineTok:
                         var member = method.Module.ResolveMember(BitConverter.ToInt32(code, at), typeArguments, methodArguments);
-                        yield return new Instruction(member, opCode == OpCodes.Newarr && previous == OpCodes.Ldc_I4_0);
+                        yield return new Instruction(member, previous != OpCodes.Ldc_I4_0);
                         break;
                 }
                 at += OperandSize(opCode.OperandType, code, at);

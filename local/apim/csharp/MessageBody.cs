@@ -32,10 +32,9 @@ namespace Apim
 
         public bool IsConsumed { get; private set; }
 
-        public T As<T>(bool preserveContent = false)
+        public T As<T>(bool preserveContent = false) where T : class
         {
-            var bytes = Read(preserveContent);
-            return (T)Convert(bytes, typeof(T));
+            return (T)Convert(Read(preserveContent), typeof(T));
         }
 
         public IDictionary<string, IList<string>> AsFormUrlEncodedContent(bool preserveContent = false)

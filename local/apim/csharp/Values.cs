@@ -53,6 +53,18 @@ namespace Apim
             }
         }
 
+        /// The types that set-variable documents for what it keeps.
+        public static bool CanBeVariable(object value)
+        {
+            if (value == null || value is JToken || value is byte[] || value is sbyte[] || value is Guid || value is TimeSpan)
+            {
+                return true;
+            }
+            // The basic types from Boolean to DateTime, and String.
+            var code = Type.GetTypeCode(value.GetType());
+            return !(value is Enum) && code != TypeCode.Object && code != TypeCode.DBNull;
+        }
+
         /// As API Management writes a value into an attribute or a text.
         private static string Text(object value)
         {
