@@ -16,7 +16,7 @@ _NOT_IN_C_SHARP_7 = "API Management compiles C# 7, which does not have this"
 
 # Words that can stand before a name and a bracket without declaring a function: `return f(x)`, `new Regex(x)`.
 _NO_RETURN_TYPES = frozenset(
-    ("return", "new", "await", "throw", "in", "is", "as", "else", "case", "when", "out", "ref")
+    ["return", "new", "await", "throw", "in", "is", "as", "else", "case", "when", "out", "ref"]
 )
 _STATEMENT_ENDS = frozenset(("{", "}", ";"))
 
@@ -52,9 +52,9 @@ def check_constants(
 
 
 def _chain(tokens: Sequence[Token], index: int) -> list[str]:
-    names = [tokens[index].text]
+    names = [tokens[index].text.lstrip("@")]
     while _text(tokens, index + 1) in (".", "::") and _kind(tokens, index + 2) == "name":
-        names.append(tokens[index + 2].text)
+        names.append(tokens[index + 2].text.lstrip("@"))
         index += 2
     return names[1:] if names[0] == "global" else names
 
@@ -89,6 +89,11 @@ def _is_number_of_c_sharp_7_2(tokens: Sequence[Token], index: int) -> bool:
     return tokens[index].kind == "number" and bool(re.match(r"0[xXbB]_", tokens[index].text))
 
 
+def _is_directive_or_escape(tokens: Sequence[Token], index: int) -> bool:
+    """`#line` would move the places that errors name, and a name written \\u0041 would not be recognized."""
+    return tokens[index].kind == "sign" and tokens[index].text in ("#", "\\")
+
+
 def _is_constant_pattern(tokens: Sequence[Token], index: int) -> bool:
     return tokens[index].text == "is" and (
         _text(tokens, index + 1) in ("null", "true", "false", "var", "-")
@@ -102,7 +107,7 @@ def _is_type_pattern(tokens: Sequence[Token], index: int) -> bool:
     colon = next((at for at in range(index, len(tokens)) if tokens[at].text == ":"), len(tokens))
     names = [token for token in tokens[index + 1 : colon] if token.kind == "name"]
     has_when = any(token.text == "when" for token in names)
-    return has_when or (_kind(tokens, colon - 1) == "name" and _kind(tokens, colon - 2) in ("name",))
+    return has_when or (_kind(tokens, colon - 1) == "name" and _kind(tokens, colon - 2) == "name")
 
 
 def _is_local_function(tokens: Sequence[Token], index: int) -> bool:
@@ -172,6 +177,7 @@ def _is_split_with_options(tokens: Sequence[Token], index: int) -> bool:
 
 _RULES: tuple[tuple[Callable[[Sequence[Token], int], bool], str], ...] = (
     (_is_misread_number, "mono's compiler reads this as another number; write it without underscores"),
+    (_is_directive_or_escape, "directives and escaped names have no place in an expression"),
     (_is_constant_pattern, f"{_NOT_IN_MONO}; compare with == instead"),
     (_is_type_pattern, f"{_NOT_IN_MONO}; write if (x is Type name) instead of a pattern in case"),
     (_is_local_function, f"{_NOT_IN_MONO}; write the function's body where it is used, or a lambda given to LINQ"),
