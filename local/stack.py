@@ -66,7 +66,8 @@ class Stack:
         hub_port, model_port = free_port(), free_port()
         self._python("event hub", "local.eventhub", "--port", str(hub_port))
         if self.options.azure_endpoint is None:
-            self._python("model", "local.model", "--port", str(model_port))
+            deployments = {name: model.id for model in self.config.models.values() for name in model.deployments}
+            self._python("model", "local.model", "--port", str(model_port), "--deployments", json.dumps(deployments))
             self.model_url = f"http://127.0.0.1:{model_port}"
         self._azurite = start_azurite(log_path=self.options.logs / "azurite.log", report=self.report)
         self.processes["azurite"] = self._azurite.process

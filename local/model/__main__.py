@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 import uvicorn
 
@@ -13,8 +14,9 @@ def main() -> None:
     """Serve until stopped."""
     parser = argparse.ArgumentParser(description="A simulated OpenAI-compatible model.")
     parser.add_argument("--port", type=int, default=8081)
+    parser.add_argument("--deployments", type=json.loads, default={}, help='{"<deployment>": "<its model>", ...}')
     arguments = parser.parse_args()
-    uvicorn.run(build_app(), host="127.0.0.1", port=arguments.port, log_level="warning")
+    uvicorn.run(build_app(arguments.deployments), host="127.0.0.1", port=arguments.port, log_level="warning")
 
 
 if __name__ == "__main__":

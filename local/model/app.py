@@ -37,8 +37,9 @@ FILLER = " and so on"
 class SimulatedModel:
     """One model process: its counters and its request handlers."""
 
-    def __init__(self) -> None:
+    def __init__(self, deployments: Mapping[str, str]) -> None:
         self.served = Served()
+        self._deployments = deployments
         self._ids = itertools.count(1)
         self._released: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -81,8 +82,8 @@ class SimulatedModel:
         body, knobs = await self._receive(request)
         texts = body.get("input") if body else None
         texts = [texts] if isinstance(texts, str) else texts
-        model = request.path_params.get("deployment") or (body or {}).get("model")
-        if not isinstance(texts, list) or not isinstance(model, str):
+        model = self._model(request, body or {})
+        if not isinstance(texts, list) or model is None:
             return error(400, "invalid_request", "input: expected text or a list of texts; model: a name", "input")
         attempt, usages = self.served.attempt(knobs.call_id, model)
         if (failure := await _simulated_failure(knobs, attempt, usages)) is not None:
@@ -123,12 +124,17 @@ class SimulatedModel:
             return None, knobs
         return body if isinstance(body, dict) else None, knobs
 
+    def _model(self, request: Request, body: Mapping[str, Any]) -> str | None:
+        """The model behind the deployment that the path or the body names: its own name is what answers carry."""
+        named = request.path_params.get("deployment") or body.get("model")
+        return self._deployments.get(named, named) if isinstance(named, str) else None
+
     async def _begin(
         self, request: Request, body: dict[str, Any], knobs: Knobs, read: Callable[[Mapping[str, Any]], Prompt]
     ) -> tuple[str, Answer, tuple[Usage, ...]] | Response:
         """(the model, its answer, the counters it counts in), or the error that a knob asked for."""
-        model = request.path_params.get("deployment") or body.get("model")
-        if not isinstance(model, str):
+        model = self._model(request, body)
+        if model is None:
             return error(400, "invalid_request", "model: expected the name of a model", "model")
         attempt, usages = self.served.attempt(knobs.call_id, model)
         if (failure := await _simulated_failure(knobs, attempt, usages)) is not None:
@@ -166,9 +172,9 @@ class SimulatedModel:
                     usage.add_aborted(produced_tokens)
 
 
-def build_app() -> Starlette:
-    """A fresh simulated model."""
-    model = SimulatedModel()
+def build_app(deployments: Mapping[str, str] | None = None) -> Starlette:
+    """A fresh simulated model. `deployments` says which model is behind each; what it does not name is a model."""
+    model = SimulatedModel(deployments or {})
     routes = [
         Route("/health", model.models),
         Route("/sim/usage", model.usage),

@@ -17,7 +17,8 @@ TOOLS = [{"type": "function", "function": {"name": "web_search", "parameters": {
 @pytest.fixture(scope="module")
 def model_url():
     port = free_port()
-    process = Process("model", [sys.executable, "-m", "local.model", "--port", str(port)])
+    deployments = '{"gpt-4o-weu": "gpt-4o"}'
+    process = Process("model", [sys.executable, "-m", "local.model", "--port", str(port), "--deployments", deployments])
     process.wait_until(lambda: is_listening(port))
     yield f"http://127.0.0.1:{port}"
     process.stop()
@@ -151,3 +152,14 @@ def test_an_aborted_stream_is_counted_for_its_call(model_url):
         time.sleep(0.02)
     assert (counted["calls"], counted["completion_tokens"]) == (0, 0)
     assert counted["aborted_completion_tokens"] < 50
+
+
+def test_a_deployment_answers_and_counts_as_its_model(model_url):
+    """As at Azure: what serves is the model behind the deployment, named in the path or in the body."""
+    path = "/openai/deployments/gpt-4o-weu/chat/completions"
+    for headers, where, fields in (
+        ({"x-sim-call-id": "d1"}, path, {}),
+        ({"x-sim-call-id": "d2"}, "/openai/v1/chat/completions", {"model": "gpt-4o-weu"}),
+    ):
+        assert post(model_url, headers, where, **fields).json()["model"] == "gpt-4o"
+        assert usage_of(model_url, headers["x-sim-call-id"])["model"] == "gpt-4o"
