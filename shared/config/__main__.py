@@ -1,4 +1,5 @@
-"""`python -m shared.config check DIR` validates; `publish DIR` also publishes, to the container that CONFIG_URL names.
+"""`python -m shared.config check DIR` validates; `publish DIR` also publishes, to the container that CONFIG_URL names;
+`named-values [DIR]` prints, as JSON, what API Management must know of the configuration by itself.
 
 Publishing uses the same settings as the app, see docs/configuration.md.
 """
@@ -6,9 +7,11 @@ Publishing uses the same settings as the app, see docs/configuration.md.
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 
 from shared.config.loader import load_config
+from shared.config.named_values import generated_named_values
 from shared.config.source import DirectorySource, open_container, publish_config
 from shared.errors import ConfigInvalid, TollkeeperError
 from shared.settings import Settings
@@ -32,22 +35,29 @@ async def publish(directory: str) -> str:
     return f"{settings.config_location} is at version {version[:12]}; workers follow within 30 seconds"
 
 
+def named_values(directory: str) -> str:
+    """The generated named values of a configuration, as JSON. Raises ConfigInvalid."""
+    config = load_config(DirectorySource(directory).read(), directory)
+    return json.dumps(generated_named_values(config), indent=2, sort_keys=True)
+
+
 def main(arguments: list[str]) -> int:
     """Run a command; 0 when it did what it says."""
-    match arguments:
-        case ["check", directory]:
-            command = "check"
-        case ["publish", directory]:
-            command = "publish"
-        case _:
-            sys.stderr.write(f"{__doc__}\n")
-            return 2
     try:
-        sentence = check(directory) if command == "check" else asyncio.run(publish(directory))
+        match arguments:
+            case ["check", directory]:
+                shown = check(directory)
+            case ["publish", directory]:
+                shown = asyncio.run(publish(directory))
+            case ["named-values", *directories] if len(directories) <= 1:
+                shown = named_values(directories[0] if directories else "config")
+            case _:
+                sys.stderr.write(f"{__doc__}\n")
+                return 2
     except TollkeeperError as error:
         sys.stderr.write(f"{error.message}\n")
         return 1
-    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"{shown}\n")
     return 0
 
 
