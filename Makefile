@@ -8,9 +8,10 @@ PY := .venv/bin/python
 READY := .venv/.ready
 PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
-# TOUR, ONCE, GATEWAY, FUNCTIONS_PORT and GATEWAY_PORT reach `make run` from the environment or the command line as they are.
+# TOUR (0: only serve), ONCE (1: exit after the tour), GATEWAY (builtin or apim), FUNCTIONS_PORT and GATEWAY_PORT reach
+# `make run` from the environment or the command line as they are.
 
-run: $(READY) ## start everything on this machine and play the tour (TOUR=0: only serve; ONCE=1: exit after the tour)
+run: $(READY) ## start everything on this machine and play the tour (TOUR=0, ONCE=1; GATEWAY=apim: through the APIM policies)
 	@$(PY) -m local
 
 test: lint ## lint, types, and all tests (PYTEST_ARGS="-q tests/unit" for some)

@@ -13,6 +13,7 @@ from shared.config.source import DirectorySource
 from shared.errors import ConfigInvalid
 
 PROJECT = Path(__file__).resolve().parent.parent
+BUILT_IN, APIM = "builtin", "apim"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Options:
     once: bool  # ONCE=1 ends after the tour
     azure_endpoint: str | None  # set: calls go to a real Azure OpenAI instead of the simulated model
     logs: Path
+    gateway: str = BUILT_IN  # GATEWAY=apim: the API Management policies, executed, in place of the built-in gateway
 
     @property
     def functions_url(self) -> str:
@@ -38,12 +40,20 @@ class Options:
         """Base URL of the gateway."""
         return f"http://127.0.0.1:{self.gateway_port}"
 
+    @property
+    def openai_url(self) -> str:
+        """What OpenAI clients take as their base URL."""
+        return f"{self.gateway_url}/openai/v1" if self.gateway == APIM else f"{self.gateway_url}/v1"
+
 
 def read_options(env: Mapping[str, str]) -> Options:
     """Options from environment variables. Raises ConfigInvalid naming the variable."""
     functions_port, gateway_port = _port(env, "FUNCTIONS_PORT", 7071), _port(env, "GATEWAY_PORT", 8080)
     if functions_port == gateway_port:
         raise ConfigInvalid("GATEWAY_PORT: is the same as FUNCTIONS_PORT; each needs a port of its own")
+    gateway = env.get("GATEWAY", "").strip().lower() or BUILT_IN
+    if gateway not in (BUILT_IN, APIM):
+        raise ConfigInvalid(f"GATEWAY: expected {BUILT_IN} or {APIM}, got {gateway[:40]!r}")
     return Options(
         functions_port=functions_port,
         gateway_port=gateway_port,
@@ -52,6 +62,7 @@ def read_options(env: Mapping[str, str]) -> Options:
         config_label=env.get("CONFIG_DIR") or "config",
         tour=env.get("TOUR", "1").strip().lower() not in ("0", "no", "false"),
         once=env.get("ONCE", "0").strip().lower() not in ("", "0", "no", "false"),
+        gateway=gateway,
         azure_endpoint=env.get("AZURE_OPENAI_ENDPOINT") or None,
         logs=PROJECT / ".local" / "logs" / f"{functions_port}-{gateway_port}",  # two copies run side by side
     )

@@ -48,8 +48,11 @@ class Callers:
     def __init__(self, options: Options, config: Config) -> None:
         self._config = config
         self._pricer = Pricer(PriceBook.load(), config)
-        base_url = f"{options.gateway_url}/v1"
-        self._clients = {team: openai.OpenAI(base_url=base_url, api_key=key) for team, key in team_keys(config).items()}
+        # The header is how API Management takes a subscription key; the built-in gateway takes it either way.
+        self._clients = {
+            team: openai.OpenAI(base_url=options.openai_url, api_key=key, default_headers={"api-key": key})
+            for team, key in team_keys(config).items()
+        }
 
     def call(self, number: int, step: Step) -> Outcome:
         """Make the call. What the SDK raises becomes an outcome; anything else is a defect and raises."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from local.options import Options, team_keys
+from local.options import APIM, Options, team_keys
 from shared.config.model import Config
 
 
@@ -26,12 +26,13 @@ def print_examples(console: Console, options: Options, config: Config) -> None:
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     console.print("[bold]Try[/]")
     for line in (
-        f"curl -i {options.gateway_url}/v1/chat/completions -H 'api-key: {key}' \\\n"
+        f"curl -i {options.openai_url}/chat/completions -H 'api-key: {key}' \\\n"
         f"       -H 'content-type: application/json' -d '{body}'",
         f"curl '{options.functions_url}/spend?tenant={tenant}'",
         f"curl '{options.functions_url}/usage/summary?tenant={tenant}&group_by=team,model'",
     ):
         console.print(f"  {line}", markup=False, soft_wrap=True)
-    client = f'OpenAI(base_url="{options.gateway_url}/v1", api_key="{key}")'
+    header = f', default_headers={{"api-key": "{key}"}}' if options.gateway == APIM else ""
+    client = f'OpenAI(base_url="{options.openai_url}", api_key="{key}"{header})'
     console.print(f"  python: {client}", markup=False, soft_wrap=True)
     console.print(f"\nLogs are in {options.logs}. [bold]Ctrl-C ends everything.[/]", soft_wrap=True)
