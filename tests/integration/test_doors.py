@@ -42,7 +42,7 @@ budgets:
     "teams/ads.yaml": "{team: ads, tenant: contoso, identities: {users: [bob]}}",
     "models.yaml": """
 models:
-  - {id: gpt-4o, provider: azure-openai, capabilities: [chat, tools]}
+  - {id: gpt-4o, provider: azure-openai, deployments: [gpt-4o-weu], capabilities: [chat, tools]}
   - {id: tiny, provider: azure-openai, capabilities: [chat]}
 """,
     "prices.yaml": """
@@ -165,6 +165,31 @@ async def test_a_call_from_check_to_statement(client: httpx.AsyncClient) -> None
     rows = list(csv.DictReader(io.StringIO(table.text)))
     assert [each["cost"] for each in rows if each["team"] == team] == ["0.0075"]
     assert sum(Decimal(each["cost"]) for each in rows) == Decimal(document["totals"]["cost"])
+
+
+async def test_a_call_that_no_check_saw_is_billed_to_its_team(client: httpx.AsyncClient) -> None:
+    """The identity and the caller's own name of the model suffice; a stream without tokens is told to be estimated."""
+    before = await spent(client, "team:ads")
+    sent = json.loads(event("ads", model="gpt-4o-weu"))
+    del sent["data"]["tenant"]
+    sent["data"] |= {"identity": {"oid": "bob"}, "scopes": {"session": f"s-{uuid.uuid4().hex}"}}
+    stream = {**sent, "id": uuid.uuid4().hex, "data": {**sent["data"], "streamed": True, "usage": None}}
+    for each in (sent, stream):
+        assert (await client.post("usage", content=json.dumps(each), headers=ONE)).status_code == 202
+    params = {**READ, "group_by": "team,model,deployment,user", "session": sent["data"]["scopes"]["session"]}
+
+    async def rows() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await client.get("usage/summary", params=params)).json()["rows"]
+        return found if [row["requests"] for row in found] == [2] else []
+
+    await eventually(lambda: _is(_count(rows), 1))
+    (row,) = await rows()
+    assert (row["team"], row["model"], row["deployment"], row["user"]) == ("ads", "gpt-4o", "gpt-4o-weu", "bob")
+    assert row["measured_cost"] == "0.0075"
+    assert Decimal(row["estimated_cost"]) > 0
+    assert sum(Decimal(row[f"{part}_share"]) for part in ("measured", "estimated", "missing")) == 1
+    cost_nano_usd = int(Decimal(row["cost"]) * 10**9)
+    await eventually(lambda: _is(spent(client, "team:ads"), before + cost_nano_usd))
 
 
 async def _is(actual: Awaitable[int], expected: int) -> bool:
