@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from local.apim.expressions import require_mono
+from local.apim.expressions import MonoMissingError, require_mono
 from local.azurite import Azurite, start_azurite
 from local.eventhub.embedded import EmbeddedHub
 from local.process import PartMissingError
@@ -90,6 +91,15 @@ def hub() -> Iterator[EmbeddedHub]:
     server = EmbeddedHub()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def mono() -> None:
+    """Asked for by tests that compile policy expressions: mono, its compiler and Json.NET are installed."""
+    try:
+        require_mono()
+    except MonoMissingError as missing:
+        pytest.skip(f"mono: {missing}")
 
 
 @pytest.fixture
