@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import uuid
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -247,7 +248,7 @@ class Context:
 
     async def _call_with_body(self, request: dict[str, Any], body: Body | None) -> None:
         if body is not None:
-            self._bodies[body.id] = body
+            self._bodies[body.id] = self._host._bodies[body.id] = body
             request["body"] = body._as_json()
         await self._call(request)
 
@@ -265,7 +266,8 @@ class ExpressionHost:
         self._reader: asyncio.Task[None] | None = None
         self._errors: IO[bytes] | None = None
         self._ids = itertools.count(1)
-        self._waiting: dict[int, tuple[asyncio.Future[dict[str, Any]], Context | None]] = {}
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._bodies: weakref.WeakValueDictionary[str, Body] = weakref.WeakValueDictionary()
         self._lost = "it was not started"
 
     async def __aenter__(self) -> Self:
@@ -291,21 +293,24 @@ class ExpressionHost:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=self._errors,
+            start_new_session=True,  # Ctrl-C is for the parent, which closes stdin when it is done
             # C# formats numbers and dates by the locale; API Management's is the invariant one.
             env={**os.environ, "LC_ALL": "C"},
             limit=_LINE_LIMIT_BYTES,
         )
         self._lost = ""
         self._reader = asyncio.create_task(self._read())
-        await self._call(
-            {
-                "op": "load",
-                "path": str(self._compiled.assembly_path),
-                "class": self._compiled.class_name,
-                "count": len(self._compiled.expressions),
-            },
-            None,
-        )
+        request = {
+            "op": "load",
+            "path": str(self._compiled.assembly_path),
+            "class": self._compiled.class_name,
+            "count": len(self._compiled.expressions),
+        }
+        try:
+            await self._call(request, None)
+        except BaseException:
+            await self.close()
+            raise
 
     async def open(self, parts: ContextParts) -> Context:
         """A new context, without request, response and variables."""
@@ -337,7 +342,7 @@ class ExpressionHost:
             raise HostLostError(f"the expression host cannot answer: {self._lost}")
         number = next(self._ids)
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future, context
+        self._waiting[number] = future
         try:
             await self._send({**request, "id": number})
             answer = await asyncio.wait_for(future, self._timeout_seconds)
@@ -385,19 +390,22 @@ class ExpressionHost:
         while line := await process.stdout.readline():
             message = json.loads(line)
             if "need" in message:
-                body = self._body(message["need"])
-                content = base64.b64encode(body.read()).decode()
-                await self._send({"body": body.id, "content": content})
-            elif (waiting := self._waiting.get(message["id"])) and not waiting[0].done():
-                waiting[0].set_result(message)
+                await self._send(self._body(message["need"]))
+            elif (future := self._waiting.get(message["id"])) is not None and not future.done():
+                future.set_result(message)
         code = await process.wait()
         self._lose(f"mono ended with code {code}{self._stderr()}")
 
-    def _body(self, body_id: str) -> Body:
-        for _, context in self._waiting.values():
-            if context is not None and body_id in context._bodies:
-                return context._bodies[body_id]
-        raise KeyError(body_id)
+    def _body(self, body_id: str) -> dict[str, str]:
+        """What the process waits for; it would wait for ever if it got no answer."""
+        body = self._bodies.get(body_id)
+        if body is None:  # the call ended while its expression was running
+            return {"body": body_id, "error": "the call is over"}
+        try:
+            content = body.read()
+        except Exception as error:  # noqa: BLE001 - the expression that reads the body fails with it
+            return {"body": body_id, "error": f"{type(error).__name__}: {error}"}
+        return {"body": body_id, "content": base64.b64encode(content).decode()}
 
     def _kill(self, reason: str) -> None:
         self._lose(reason)
@@ -406,7 +414,7 @@ class ExpressionHost:
 
     def _lose(self, reason: str) -> None:
         self._lost = self._lost or reason
-        for future, _ in self._waiting.values():
+        for future in self._waiting.values():
             if not future.done():
                 future.set_exception(HostLostError(f"the expression host cannot answer: {self._lost}"))
 

@@ -16,7 +16,7 @@ _NOT_IN_C_SHARP_7 = "API Management compiles C# 7, which does not have this"
 
 # Words that can stand before a name and a bracket without declaring a function: `return f(x)`, `new Regex(x)`.
 _NO_RETURN_TYPES = frozenset(
-    ["return", "new", "await", "throw", "in", "is", "as", "else", "case", "when", "out", "ref"]
+    ("return", "new", "await", "throw", "in", "is", "as", "else", "case", "when", "out", "ref")
 )
 _STATEMENT_ENDS = frozenset(("{", "}", ";"))
 

@@ -65,6 +65,10 @@ namespace Apim
                 var message = Read() ?? throw new EndOfStreamException("The caller is gone.");
                 if ((string)message["body"] == bodyId)
                 {
+                    if (message["error"] != null)
+                    {
+                        throw new IOException($"The message body could not be read: {message["error"]}.");
+                    }
                     return Convert.FromBase64String((string)message["content"]);
                 }
                 waiting.Enqueue(message);
