@@ -13,12 +13,13 @@ from collections.abc import Iterator
 import pytest
 
 from local.apim.expressions import require_mono
-from local.apim.expressions import MonoMissingError, require_mono
 from local.azurite import Azurite, start_azurite
 from local.eventhub.embedded import EmbeddedHub
 from local.process import PartMissingError
 from local.redis_server import Engine, RedisCluster, RedisServer, start_cluster, start_redis
 
+
+pytest_plugins = ["tests.support.policy_coverage"]  # one figure for all files and workers, at the end of the run
 
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[Azurite]:
@@ -91,15 +92,6 @@ def hub() -> Iterator[EmbeddedHub]:
     server = EmbeddedHub()
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="session")
-def mono() -> None:
-    """Asked for by tests that compile policy expressions: mono, its compiler and Json.NET are installed."""
-    try:
-        require_mono()
-    except MonoMissingError as missing:
-        pytest.skip(f"mono: {missing}")
 
 
 @pytest.fixture
