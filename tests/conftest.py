@@ -21,6 +21,7 @@ from local.redis_server import Engine, RedisCluster, RedisServer, start_cluster,
 
 pytest_plugins = ["tests.support.policy_coverage"]  # one figure for all files and workers, at the end of the run
 
+
 @pytest.fixture(scope="session")
 def azurite() -> Iterator[Azurite]:
     """Table and Blob Storage in memory: `.connection_string`, `.table_endpoint`, `.blob_endpoint`."""

@@ -12,6 +12,7 @@ import pytest
 
 from local.apim.runner import Runner
 from tests.support.apim import start_runner
+from tests.support.policy_bench import Bench, start_bench
 from tests.support.policy_files import Backend, serve_backend, write_policies
 
 Start = Callable[..., Awaitable[Runner]]
@@ -43,6 +44,13 @@ async def start(mono: None, backend: Backend, tmp_path: Path) -> AsyncIterator[S
             return await stack.enter_async_context(start_runner(backend.url, policies=directory, **options))
 
         yield start_one
+
+
+@pytest.fixture(scope="module")
+async def bench(mono: None) -> AsyncIterator[Bench]:
+    """The project's own policies, with a model and a scripted budget service around them."""
+    async with start_bench() as running:
+        yield running
 
 
 @pytest.fixture
