@@ -86,7 +86,7 @@ def canonical(request: CheckRequest, deployments: Deployments) -> CheckRequest:
     served = deployments.named(request.model, request.provider)
     if served is None:
         served = Served(request.model, request.provider or DEFAULT_PROVIDER, request.model)
-    deployment = request.deployment or served.deployment
+    deployment = deployments.spelled(request.deployment) or served.deployment
     return replace(request, model=served.model, provider=served.provider, deployment=deployment)
 
 

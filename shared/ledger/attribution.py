@@ -32,6 +32,7 @@ def attribute(data: UsageData, snapshot: Snapshot) -> None:
     served = named(data.model, data.provider)
     if requested is not None and (asked := named(requested, data.provider)) is not None:
         data.requested_model = asked.model
+    data.deployment = snapshot.deployments.spelled(data.deployment)
     if served is None:
         return
     if not data.deployment and served.deployment.lower() == data.model.lower():

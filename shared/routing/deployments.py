@@ -32,6 +32,7 @@ class Deployments:
         names += [(name, Served(m.id, m.provider, name)) for m in models.values() for name in m.deployments]
         self._exact: dict[str, list[Served]] = {}
         self._folded: dict[str, list[Served]] = {}
+        self._spelling = {name.lower(): name for model in models.values() for name in model.deployments}
         for name, served in names:  # model ids before deployments, then in the order of models.yaml
             self._exact.setdefault(name, []).append(served)
             self._folded.setdefault(name.lower(), []).append(served)
@@ -49,6 +50,10 @@ class Deployments:
                 if not wanted or canonical_provider(served.provider) == wanted:
                     return served
         return None
+
+    def spelled(self, deployment: str) -> str:
+        """A deployment's name as config spells it, because prices and reports tell names apart by their letters."""
+        return self._spelling.get(deployment.lower(), deployment)
 
     def serving(self, model: str) -> Served:
         """Where a model is served when nobody named the deployment: on its first one."""

@@ -114,3 +114,4 @@ def test_what_was_asked_for_is_resolved_by_itself() -> None:
         tenant="acme", model="small", requested_model="big-weu", deployment="small-swc", provider="azure-openai"
     )
     assert (data.requested_model, data.model, data.deployment) == ("big", "small", "small-swc")
+    assert attributed(tenant="acme", model="mystery", deployment="BIG-weu").deployment == "big-weu"

@@ -59,6 +59,13 @@ def test_an_unknown_name_stays_as_it_is() -> None:
     assert (stated.model, stated.provider, stated.deployment) == ("new", "bedrock", "d")
 
 
+def test_a_stated_deployment_is_spelled_as_config_spells_it() -> None:
+    """A price of one deployment holds however its caller writes the name; an unlisted one stays as it is."""
+    for stated, spelled in (("GPT-4O-swc", "gpt-4o-swc"), ("Unlisted", "Unlisted"), ("", "gpt-4o-weu")):
+        asked = CheckRequest(model="gpt-4o", tenant="t", deployment=stated)
+        assert canonical(asked, KNOWN).deployment == spelled
+
+
 def test_the_callers_own_request_is_not_changed() -> None:
     """Asked twice, the same object means the same."""
     asked = CheckRequest(model="gpt-4o-swc", tenant="t")
