@@ -41,7 +41,8 @@ class GatewayApp:
         gone = asyncio.Event()
         watching = asyncio.create_task(_watch_client(receive, gone))
         try:
-            await self._answer(scope, body, gone, send)
+            with self._gateway.open_call():
+                await self._answer(scope, body, gone, send)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -120,7 +121,8 @@ class GatewayApp:
         await send({"type": "http.response.start", "status": response.status, "headers": _encoded(response.headers)})
         least = BUFFER_BYTES if response.is_buffered else 1
         held = b"".join(response.first_pieces)
-        async for piece in self._gateway.pieces(response):
+        assert response.pieces is not None
+        async for piece in response.pieces:
             held += piece
             if len(held) >= least:
                 await send({"type": "http.response.body", "body": held, "more_body": True})

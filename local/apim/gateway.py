@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -45,6 +46,9 @@ class Gateway:
         self.signing_keys: SigningKeys
         self._hub: HubSender | None = None
         self._pools: dict[str, itertools.count[int]] = {}
+        self._open_calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._background: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -71,7 +75,8 @@ class Gateway:
         await self.http.aclose()
 
     async def settle(self) -> None:
-        """Return when nothing that calls left behind is on its way any more."""
+        """Return when every call is over and nothing they left behind is on its way any more."""
+        await self._idle.wait()
         while self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
         if self.llm_log is not None:
@@ -83,6 +88,18 @@ class Gateway:
     def hub_failures(self) -> Sequence[str]:
         """Events that no hub took."""
         return self._hub.failures if self._hub is not None else ()
+
+    @contextmanager
+    def open_call(self) -> Iterator[None]:
+        """Around everything that is done for a call; its answer is out before the end."""
+        self._open_calls += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._open_calls -= 1
+            if not self._open_calls:
+                self._idle.set()
 
     async def sleep(self, seconds: float) -> None:
         """Between retries."""
@@ -111,9 +128,10 @@ class Gateway:
             call.watch = response.watch = Watch(is_stream)
         else:
             call.watch = None
+        response.pieces = self._pieces(response)
 
-    async def pieces(self, response: Response) -> AsyncIterator[bytes]:
-        """The rest of a backend's body as it comes."""
+    async def _pieces(self, response: Response) -> AsyncIterator[bytes]:
+        """A backend's body as it comes."""
         assert response.upstream is not None
         async for piece in response.upstream.aiter_bytes():
             if response.watch is not None:

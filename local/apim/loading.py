@@ -105,6 +105,8 @@ def _defaults(path: Path) -> dict[str, str]:
 
 
 def _declare(node: Node, coverage: Coverage, *, runs: bool) -> None:
+    if node.name == "base":
+        return  # the outer scopes hold nothing here
     if runs or node.name in ("when", "otherwise"):
         coverage.expect(node.key, f"{node.where} was never executed")
     for name, value in node.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -95,6 +95,7 @@ class Response:
     headers: Headers
     body: bytes | None = None  # None while it is (in part) on its way, or when there is none
     upstream: httpx.Response | None = None  # open while the body is on its way
+    pieces: AsyncIterator[bytes] | None = None  # the body as it comes: one iterator, begun by whoever buffers
     first_pieces: list[bytes] = field(default_factory=list)  # read from upstream already, to be sent first
     is_streamed: bool = False  # relayed as it comes; reading it in a policy would end that
     is_too_large: bool = False  # above what a policy may buffer

@@ -104,17 +104,23 @@ class Backend:
 
 
 @asynccontextmanager
-async def serve_backend() -> AsyncIterator[Backend]:
-    """A backend that listens."""
-    backend = Backend()
-    server = uvicorn.Server(uvicorn.Config(backend, log_level="critical", lifespan="off"))
-    listener = socket.create_server(("127.0.0.1", 0))
-    backend.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+async def serve_app(app: Any, port: int = 0) -> AsyncIterator[str]:
+    """The base URL of an ASGI app that listens on loopback while the block runs."""
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    listener = socket.create_server(("127.0.0.1", port))
     task = asyncio.create_task(server.serve([listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn offers a flag, not an event
         await asyncio.sleep(0.005)
     try:
-        yield backend
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = server.force_exit = True
         await task
+
+
+@asynccontextmanager
+async def serve_backend() -> AsyncIterator[Backend]:
+    """A backend that listens."""
+    backend = Backend()
+    async with serve_app(backend) as backend.url:
+        yield backend

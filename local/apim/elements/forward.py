@@ -82,10 +82,10 @@ async def _headers_of(call: Call, request: httpx.Request, timeout_seconds: float
 
 async def _buffer(call: Call, response: Response) -> None:
     """Read what a policy may read; of a longer body the rest stays on its way."""
-    assert response.upstream is not None
+    assert response.pieces is not None
     size, pieces = 0, response.first_pieces
     try:
-        async for piece in call.gateway.pieces(response):
+        async for piece in response.pieces:
             pieces.append(piece)
             size += len(piece)
             if size > MAX_BUFFERED_BYTES:

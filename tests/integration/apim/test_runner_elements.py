@@ -38,7 +38,7 @@ async def test_set_header_overrides_skips_appends_and_deletes(
         <set-header name="e" exists-action="skip"><value>1</value><value>2</value></set-header>
         <set-header name='@("f" + context.Request.Headers["a"].First())'><value>@(null)</value></set-header>"""
     )
-    await client.post(runner.url + CHAT, headers={name: "old" for name in "abcd"})
+    await client.post(runner.url + CHAT, headers=dict.fromkeys("abcd", "old"))
     sent = backend.request.headers
     assert [sent.getlist(name) for name in ("a", "b", "c", "d", "e", "fnew")] == [
         ["new"],
@@ -55,11 +55,12 @@ async def test_set_body_replaces_the_request_and_the_answer(
 ) -> None:
     """By text or expression, with the length that belongs to it, and read again by later expressions."""
     runner = await start(
-        """<set-body>@{ var body = context.Request.Body.As<JObject>(); body["model"] = "small"; return body.ToString(); }
-        </set-body>
-        <set-variable name="model" value='@((string)context.Request.Body.As<JObject>(true)["model"])' />""".replace(
-            "<JObject>", "&lt;JObject&gt;"
-        ),
+        """<set-body>@{
+            var body = context.Request.Body.As&lt;JObject&gt;();
+            body["model"] = "small";
+            return body.ToString();
+        }</set-body>
+        <set-variable name="model" value='@((string)context.Request.Body.As&lt;JObject&gt;(true)["model"])' />""",
         outbound='<set-body>@((string)context.Variables["model"])</set-body>',
     )
     answer = await client.post(runner.url + CHAT, json={"model": "big", "n": 1})
@@ -88,7 +89,8 @@ async def test_query_parameters_method_and_path_change_what_the_backend_sees(
         <set-query-parameter name="b" exists-action="skip"><value>no</value></set-query-parameter>
         <set-method>PUT</set-method>
         <rewrite-uri template="/other/{deployment-id}/go?fixed=1" />
-        <set-header name="seen"><value>@(context.Request.Url.Path + context.Request.OriginalUrl.Path)</value></set-header>"""
+        <set-header name="seen">
+          <value>@(context.Request.Url.Path + context.Request.OriginalUrl.Path)</value></set-header>"""
     )
     await client.post(f"{runner.url}/openai/deployments/gpt/chat/completions?a=1&c=9")
     assert (backend.request.method, backend.request.url.path) == ("PUT", "/other/gpt/go")
@@ -112,7 +114,8 @@ async def test_a_backend_is_chosen_by_id_or_url_and_a_pool_takes_turns(
           <when condition='@(context.Request.Headers.ContainsKey("x-url"))'>
             <set-backend-service base-url='@(context.Request.Headers["x-url"].First())' /></when>
           <otherwise>
-            <set-backend-service backend-id='@(context.Request.Headers.GetValueOrDefault("x-id", "pool"))' /></otherwise>
+            <set-backend-service backend-id='@(context.Request.Headers.GetValueOrDefault("x-id", "pool"))' />
+          </otherwise>
         </choose>""",
         backends={"pool": [f"{backend.url}/one", f"{backend.url}/two"]},
     )
@@ -173,7 +176,8 @@ async def test_choose_takes_the_first_branch_that_holds(start: Start, client: ht
 async def test_trace_and_context_trace_are_kept(start: Start, client: httpx.AsyncClient) -> None:
     """Source, message and metadata of <trace>, and what expressions say themselves."""
     runner = await start(
-        """<trace source="gate" severity="verbose"><message>@("hello")</message><metadata name="n" value="@(1)" /></trace>
+        """<trace source="gate" severity="verbose">
+          <message>@("hello")</message><metadata name="n" value="@(1)" /></trace>
         <set-variable name="x" value='@{ context.Trace("said"); return 1; }' />"""
     )
     await client.post(runner.url + CHAT)
@@ -191,7 +195,8 @@ async def test_named_values_are_text_before_expressions_are_read(start: Start, c
 async def test_fragments_run_in_place(start: Start, client: httpx.AsyncClient) -> None:
     """A fragment included twice runs twice, and sees the variables of its place."""
     runner = await start(
-        """<set-variable name="n" value="@(0)" /><include-fragment fragment-id="f" /><include-fragment fragment-id="f" />
+        """<set-variable name="n" value="@(0)" />
+        <include-fragment fragment-id="f" /><include-fragment fragment-id="f" />
         <return-response><set-body>@(((int)context.Variables["n"]).ToString())</set-body></return-response>""",
         fragments={"f": '<set-variable name="n" value=\'@((int)context.Variables["n"] + 1)\' />'},
     )
@@ -221,7 +226,8 @@ async def test_retry_repeats_while_its_condition_holds(
 ) -> None:
     """Until an answer is good, at most `count` further times, with the request body each time."""
     runner = await start(
-        backend=f"""<retry condition="@(context.Response.StatusCode &gt;= 500)" count="2" interval="0">{FORWARD}</retry>"""
+        backend=f"""<retry condition="@(context.Response.StatusCode &gt;= 500)" count="2" interval="0">
+        {FORWARD}</retry>"""
     )
     backend.answers = [Response(status_code=503), JSONResponse({"ok": 1})]
     assert (await client.post(runner.url + CHAT, content=b"body")).json() == {"ok": 1}

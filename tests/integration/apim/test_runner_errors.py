@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+from starlette.responses import Response
 
 from local.process import free_port
 from tests.integration.apim.conftest import Start
@@ -132,7 +133,7 @@ async def test_a_client_that_leaves_while_the_backend_thinks_ends_in_on_error(
     await backend.requested.wait()
     call.cancel()
     async with asyncio.timeout(5):
-        while not runner.traces:
+        while not runner.traces:  # noqa: ASYNC110 - the runner keeps a list, not an event
             await asyncio.sleep(0.01)
     assert runner.traces == ["on-error ClientConnectionFailure"]
 
@@ -141,8 +142,6 @@ async def test_fail_on_error_status_code_turns_an_answer_into_an_error(
     start: Start, backend: Backend, client: httpx.AsyncClient
 ) -> None:
     """Only where the policy asks for it."""
-    from starlette.responses import Response
-
     backend.answers = [Response(status_code=418)]
     runner = await start(backend='<forward-request fail-on-error-status-code="true" />', on_error=SHOW)
     assert (await client.post(runner.url + CHAT)).text.startswith("forward-request|")
