@@ -36,6 +36,7 @@ _INSTALL = "apt-get install --no-install-recommends mono-mcs libnewtonsoft-json5
 _REFERENCES = ("System", "System.Core", "System.Xml", "System.Xml.Linq")
 # Unused and unassigned variables and unreachable code are no concern of API Management's compiler either.
 _SILENCED = "-nowarn:0162,0164,0168,0219"
+_NO_RETURN = "CS0161"  # not all code paths return a value
 _OPENING_CHARACTERS = 2  # "@(" or "@{", which are no part of what is compiled
 
 _COMPILER_ERROR = re.compile(
@@ -80,24 +81,29 @@ def require_mono() -> None:
 
 
 def compile_expressions(expressions: Sequence[Expression], *, cache: Path = _DEFAULT_CACHE) -> Compiled:
-    """Compile all of them. Raises PolicyError for the first that API Management would refuse, naming its place."""
+    """Compile all of them. Raises PolicyError with every place that API Management would refuse, a line for each."""
     require_mono()
     host = _build_host(cache)
-    other_types = _other_types(host)
-    for expression in expressions:
-        try:
-            tokens = tokenize(expression.text)
-            check_syntax(expression.text, tokens)
-            check_constants(expression.text, tokens, other_types, _allow_list()["usings"])
-        except SourceProblem as problem:
-            raise _refusal(expression, problem.position, problem.message) from None
+    _check_sources(expressions, _other_types(host))
     allow_list = json.dumps(_allow_list())
-    digest = _digest(host.name, allow_list, *(f"{item.returns}\0{item.text}" for item in expressions))
+    digest = _digest(host.name, allow_list, _own_source(), *(f"{item.returns}\0{item.text}" for item in expressions))
     class_name = f"P{digest}"
     assembly = cache / f"{class_name}.dll"
     if not assembly.exists():
         _compile(expressions, class_name, assembly, host)
     return Compiled(tuple(expressions), class_name, assembly, host)
+
+
+def _check_sources(expressions: Sequence[Expression], other_types: dict[str, list[str]]) -> None:
+    refusals = []
+    for expression in expressions:
+        try:
+            tokens = tokenize(expression.text)
+            check_syntax(expression.text, tokens)
+            check_constants(expression.text, tokens, other_types, _allow_list())
+        except SourceProblem as problem:
+            refusals.append(_refusal(expression, problem.position, problem.message))
+    _raise(refusals)
 
 
 def _compile(expressions: Sequence[Expression], class_name: str, assembly: Path, host: Path) -> None:
@@ -106,9 +112,7 @@ def _compile(expressions: Sequence[Expression], class_name: str, assembly: Path,
         source.write_text(_source(class_name, expressions), encoding="utf-8")
         built = Path(directory) / assembly.name
         _run_mcs(expressions, ["-target:library", _SILENCED, f"-out:{built}", f"-r:{host}", str(source)])
-        findings = _ask_host(host, "check", str(built))
-        if findings:
-            raise _finding_error(expressions, findings[0])
+        _raise([_finding_refusal(expressions, finding) for finding in _ask_host(host, "check", str(built))])
         built.replace(assembly)
 
 
@@ -118,12 +122,13 @@ def _source(class_name: str, expressions: Sequence[Expression]) -> str:
     for index, expression in enumerate(expressions):
         inner = expression.text[_OPENING_CHARACTERS:-1]
         begin, end = ("return (", ");") if expression.text[1] == "(" else ("", "")
+        file = f'#line 1 "expr{index}"'
         lines += [
+            file,
             f"public static object E{index}(IProxyRequestContext context) {{ return T{index}(context); }}",
             f"private static {expression.returns} T{index}(IProxyRequestContext context) {{ {begin}",
-            f'#line 1 "expr{index}"',
+            file,
             inner,
-            "#line hidden",
             f"{end} }}",
         ]
     lines.append("}")
@@ -135,16 +140,20 @@ def _run_mcs(expressions: Sequence[Expression], arguments: list[str]) -> None:
     if run.returncode == 0:
         return
     output = run.stdout + run.stderr
-    for line in output.splitlines():
-        if found := _COMPILER_ERROR.search(line):
-            expression = expressions[int(found["index"])]
-            row, column = int(found["line"]), int(found["column"])
-            position = Position(row, column + _OPENING_CHARACTERS if row == 1 else column)
-            raise _refusal(expression, position, f"{found['code']}: {found['message']}")
+    refusals = []
+    for found in filter(None, map(_COMPILER_ERROR.search, output.splitlines())):
+        row, column = int(found["line"]), int(found["column"])
+        position = Position(row, column + _OPENING_CHARACTERS if row == 1 else column)
+        expression = expressions[int(found["index"])]
+        if found["code"] == _NO_RETURN:  # has the place of the method around the expression
+            position = Position(1, 1)
+        message = f"{found['code']}: {found['message']}"
+        refusals.append(_refusal(expression, position, message))
+    _raise(refusals)
     raise RuntimeError(f"mcs failed:\n{output}")
 
 
-def _finding_error(expressions: Sequence[Expression], finding: dict[str, Any]) -> PolicyError:
+def _finding_refusal(expressions: Sequence[Expression], finding: dict[str, Any]) -> PolicyError:
     expression = expressions[int(finding["expression"][1:])]
     type_name, member = finding["type"], finding["member"]
     if finding["kind"] == "newer":
@@ -162,6 +171,12 @@ def _refusal(expression: Expression, position: Position, message: str) -> Policy
     quoted = rows[position.line - 1].strip() if position.line <= len(rows) else expression.text
     place = f"line {position.line}, column {position.column} of the expression"
     return PolicyError(expression.where, f"{place}: {message}: {quoted}")
+
+
+def _raise(refusals: Sequence[PolicyError]) -> None:
+    if refusals:
+        first, *others = refusals
+        raise PolicyError(first.where, "\n".join((first.problem, *map(str, others))))
 
 
 def _build_host(cache: Path) -> Path:
@@ -222,6 +237,12 @@ def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProce
     if check and run.returncode != 0:
         raise RuntimeError(f"{command[0]} failed:\n{run.stdout}{run.stderr}")
     return run
+
+
+@functools.cache
+def _own_source() -> str:
+    """What surrounds the expressions is written here, so a change here makes what was compiled before worthless."""
+    return Path(__file__).read_text(encoding="utf-8")
 
 
 def _digest(*parts: str) -> str:

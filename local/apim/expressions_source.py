@@ -109,9 +109,11 @@ def _token(text: str, at: int, end: int) -> Token:
         ("number", _NUMBER),
         ("sign", _SIGN),
     ):
+        if kind == "sign" and text[at] in "\"'":
+            break
         if found := pattern.match(text, at, end):
             return Token(kind, found.group(), at)
-    raise SourceProblem(position(text, at), f"unexpected {text[at]!r}")
+    raise SourceProblem(position(text, at), f"{text[at]} is not closed")
 
 
 def _scan_interpolated(text: str, start: int, end: int, tokens: list[Token]) -> int:

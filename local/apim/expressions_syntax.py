@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from local.apim.expressions_source import SourceProblem, Token, position
 
@@ -30,7 +31,7 @@ def check_syntax(text: str, tokens: Sequence[Token]) -> None:
 
 
 def check_constants(
-    text: str, tokens: Sequence[Token], other_types: Mapping[str, Sequence[str]], usings: Sequence[str]
+    text: str, tokens: Sequence[Token], other_types: Mapping[str, Sequence[str]], allow_list: Mapping[str, Any]
 ) -> None:
     """Raises SourceProblem for a constant of a type that is not allowed, like DayOfWeek.Monday.
 
@@ -43,7 +44,9 @@ def check_constants(
         chain = _chain(tokens, index)
         for length in range(1, len(chain)):
             name, member = ".".join(chain[:length]), chain[length]
-            full_names = (name, *(f"{using}.{name}" for using in usings))
+            full_names = (name, *(f"{using}.{name}" for using in allow_list["usings"]))
+            if any(allow_list["types"].get(full) == "all" for full in full_names):
+                break  # of several types of one name, the compiler knows which is meant
             found = next((full for full in full_names if full in other_types), None)
             if found and member not in other_types[found]:
                 allowed = f"the constant {member} of {found}" if other_types[found] else f"the type {found}"

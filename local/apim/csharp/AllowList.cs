@@ -94,7 +94,12 @@ namespace Apim
         /// Lambdas of E3 are methods named <E3>m__0, in classes named <E3>c__AnonStorey0 when they capture variables.
         private static string ExpressionName(Type type, MethodBase method)
         {
-            foreach (var name in new[] { method.Name, type.Name })
+            var names = new List<string> { method.Name };
+            for (; type != null; type = type.DeclaringType)
+            {
+                names.Add(type.Name);
+            }
+            foreach (var name in names)
             {
                 var plain = name.TrimStart('<').Split('>')[0];
                 if (plain.Length > 1 && (plain[0] == 'E' || plain[0] == 'T') && plain.Skip(1).All(char.IsDigit))
