@@ -1,11 +1,11 @@
-"""All benchmarks, or the ones named: python -m bench [engine] [scale] [ingest] [pricing] [ledger]."""
+"""All benchmarks, or the ones named: python -m bench [engine] [scale] [ingest] [pricing] [ledger] [streams]."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-BENCHES = ("engine", "scale", "ingest", "pricing", "ledger")
+BENCHES = ("engine", "scale", "ingest", "pricing", "ledger", "streams")
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SHARDS = 16
 MAX_REQUESTS_IN_FLIGHT = 16
 BUCKET = timedelta(minutes=5)
+_MANY, _PAGE = 4, 1_000
 _READABLE = re.compile(r"[0-9a-z._-]{1,100}")  # else the key holds a hash: a slash is no part of a key
 
 
@@ -111,7 +112,12 @@ class StreamTable:
 
     async def read(self, correlation_ids: Iterable[str]) -> list[Halves]:
         """Everything about these calls."""
-        return list(await asyncio.gather(*(self._read(each) for each in dict.fromkeys(correlation_ids))))
+        shards: defaultdict[str, dict[str, Halves]] = defaultdict(dict)
+        for correlation_id in correlation_ids:
+            key = _key(correlation_id, "")
+            shards[key["PartitionKey"]][key["RowKey"]] = Halves(correlation_id)
+        await asyncio.gather(*(self._read_shard(shard, wanted) for shard, wanted in shards.items()))
+        return [halves for wanted in shards.values() for halves in wanted.values()]
 
     async def claim(self, matches: Sequence[Match], now_utc: datetime) -> list[Match]:
         """Fix the true-up of each call, unless somebody did: returns the ones that stand."""
@@ -154,15 +160,30 @@ class StreamTable:
         """Delete rows; those already gone are fine."""
         await delete_rows(self._table, keys)
 
-    async def _read(self, correlation_id: str) -> Halves:
-        key = _key(correlation_id, "")
-        low = key["RowKey"]
-        condition = f"PartitionKey eq '{key['PartitionKey']}' and RowKey ge '{low}' and RowKey lt '{low[:-1]}}}'"
-        halves = Halves(correlation_id)
+    async def _read_shard(self, shard: str, wanted: Mapping[str, Halves]) -> None:
+        """Fill in the calls wanted of one shard, by what their rows' keys start with.
+
+        Many are found by one page of the range from the first to the last; what lies beyond the page is then read call
+        by call, so that the work depends on the batch and not on how many others wait.
+        """
+        names = sorted(wanted)
+        if len(names) >= _MANY:
+            async with self._in_flight:
+                pages = self._table.query_entities(_range(shard, names[0], names[-1]), results_per_page=_PAGE).by_page()
+                rows = [row async for row in await anext(pages)]
+                more = pages.continuation_token is not None  # type: ignore[attr-defined]  # the SDK types it too loosely
+            last = _name(rows[-1]) if rows else ""
+            for row in rows:
+                name = _name(row)
+                if name in wanted and not (more and name >= last):  # the last one may go on behind the page
+                    _add(wanted[name], row)
+            names = [name for name in names if name >= last] if more else []
+        await asyncio.gather(*(self._read_one(shard, name, wanted[name]) for name in names))
+
+    async def _read_one(self, shard: str, name: str, halves: Halves) -> None:
         async with self._in_flight:
-            async for entity in self._entities(condition):
+            async for entity in self._entities(_range(shard, name, name)):
                 _add(halves, entity)
-        return halves
 
     async def _entities(self, condition: str) -> AsyncIterator[Mapping[str, Any]]:
         async for entity in self._table.query_entities(condition):
@@ -191,6 +212,17 @@ def _key(correlation_id: str, rest: str) -> dict[str, str]:
     if not _READABLE.fullmatch(name):
         name = f"~{digest}"
     return {"PartitionKey": f"{int(digest[:2], 16) % SHARDS:02d}", "RowKey": f"{name}|{rest}"}
+
+
+def _range(shard: str, first: str, last: str) -> str:
+    """All rows of the calls from the first to the last, both given with their `|`, which `}` follows."""
+    return f"PartitionKey eq '{shard}' and RowKey ge '{first}' and RowKey lt '{last[:-1]}}}'"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """What all rows of a call start with. Its `|` belongs to it, or `a-1` would not sort as its rows do behind `a`."""
+    name, bar, _ = row["RowKey"].partition("|")
+    return f"{name}{bar}"
 
 
 def _bucket(kind: str, at_utc: datetime) -> str:

@@ -492,6 +492,24 @@ async def test_ids_that_are_no_guids_meet_too(stack, hub):
     assert await hub.true_ups() == 1
 
 
+async def test_many_that_wait_are_all_found(stack, hub, monkeypatch):
+    """Reading a batch's calls in one page of their range must not miss what stands behind the page, between others, or
+    under an id that starts like another."""
+    monkeypatch.setattr("shared.ledger.streams_store._PAGE", 7)
+    ids = [f"{n % 3}{'-1' * (n % 4)}{'x' * (n // 12)}" for n in range(96)]
+    assert len(set(ids)) == 96
+    now = datetime.now(UTC)
+    records = [LogRecord(id_, at, 1, 2, True) for id_ in ids for at in range(1, 4)]
+    await stack.stream_table.add([], records, now)
+    for wanted in (ids, ids[::2], ids[:40], ids[3:4], ["nobody", *ids[5:70]]):
+        found = {halves.correlation_id: halves for halves in await stack.stream_table.read(wanted)}
+        assert set(found) == set(wanted)
+        assert {id_: len(halves.keys) for id_, halves in found.items() if id_ != "nobody"} == {
+            id_: 3 for id_ in wanted if id_ != "nobody"
+        }
+        assert "nobody" not in found or found["nobody"].keys == []
+
+
 async def test_any_order_ends_the_same(stack, hub):
     """Random interleavings of calls, rows, duplicates, redeliveries, failures of the hub and sweeps: one accrual, one
     reversal, one true-up each; counters, ledger and arithmetic agree to the nano-dollar."""

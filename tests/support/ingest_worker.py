@@ -114,7 +114,9 @@ class Faults:
         return "before" if roll < rate else "after" if roll < 2 * rate else "good"
 
 
-class _FaultyRedis:
+class FaultyRedis:
+    """A client with these faults on every call."""
+
     def __init__(self, client: Any, faults: Faults) -> None:
         self._client, self._faults = client, faults
 
@@ -155,7 +157,8 @@ class _FaultyTable:
         return call
 
 
-def _faulty(tables: Tables, faults: Faults) -> Tables:
+def with_faults(tables: Tables, faults: Faults) -> Tables:
+    """The tables, with these faults on every call."""
     return dataclasses.replace(tables, **{name: _FaultyTable(getattr(tables, name), faults) for name in TABLES})
 
 
@@ -170,8 +173,8 @@ def _reply_lost(part: str) -> Exception:
 async def _work(job: Job, plan: Plan) -> None:
     faults = Faults(job.seed)
     client = open_redis(Settings(redis_url=job.redis_url))
-    stack = await Stack.start(_FaultyRedis(client, faults), job.storage, drill_config(), prefix=job.prefix)
-    stack.tables = _faulty(stack.tables, faults)
+    stack = await Stack.start(FaultyRedis(client, faults), job.storage, drill_config(), prefix=job.prefix)
+    stack.tables = with_faults(stack.tables, faults)
     stack.wire()
     checkpoint = read_checkpoint(job.checkpoint_path)
     while checkpoint.done < len(plan):
