@@ -63,7 +63,9 @@ namespace Apim
             for (;;)
             {
                 var message = Read() ?? throw new EndOfStreamException("The caller is gone.");
-                if ((string)message["body"] == bodyId)
+                // A request of another call may come first, and "body" in it is an object: as a string it would throw
+                // here, and the request would never be answered.
+                if (message["op"] == null && (string)message["body"] == bodyId)
                 {
                     if (message["error"] != null)
                     {
