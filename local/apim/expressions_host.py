@@ -344,8 +344,9 @@ class ExpressionHost:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
-            await self._send({**request, "id": number})
-            answer = await asyncio.wait_for(future, self._timeout_seconds)
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._send({**request, "id": number})
+                answer = await future
         except TimeoutError:
             # The process works on one expression at a time: one that never ends holds up every other call.
             self._kill(f"no answer within {self._timeout_seconds:g} s to {_shown(request, self._compiled)}")
