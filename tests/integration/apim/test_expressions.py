@@ -573,6 +573,17 @@ async def test_hundreds_of_calls_do_not_mix(host: ExpressionHost) -> None:
     await asyncio.gather(*(call(number) for number in range(200)))
 
 
+async def test_a_message_of_another_call_waits_while_a_body_is_fetched(host: ExpressionHost) -> None:
+    """It too has a body: taken for the one that is waited for, it would be lost and its call never answered."""
+    reading, other = await host.open(ContextParts()), await host.open(ContextParts())
+    await reading.set_request(RequestMessage("POST", "http://gateway/", body=Body(b"mine")))
+    text, _ = await asyncio.gather(
+        reading.evaluate(INDEX["body text"]),
+        other.set_request(RequestMessage("POST", "http://gateway/", body=Body(b"another's"))),
+    )
+    assert (text, await other.evaluate(INDEX["body text"])) == ("mine", "another's")
+
+
 async def test_a_call_that_is_cancelled_holds_up_nobody(host: ExpressionHost) -> None:
     """Its caller went away while its expression was about to read the body."""
     context = await host.open(ContextParts())
