@@ -20,18 +20,26 @@ def main() -> int:
     except (MonoMissingError, PolicyError) as error:
         print(error, file=sys.stderr)
         return 1
-    asyncio.run(_serve(runner, int(os.environ.get("GATEWAY_PORT", "8080"))))
-    return 0
+    return asyncio.run(serve(runner, int(os.environ.get("GATEWAY_PORT", "8080"))))
 
 
-async def _serve(runner: Runner, port: int) -> None:
-    stopped = asyncio.Event()
+async def serve(runner: Runner, port: int) -> int:
+    """Serve until told to stop (0) or until no expression can be evaluated any more (1)."""
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     async with runner.serve(port):
         # After the server has put up its own handlers: ours must be the ones that count.
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+            loop.add_signal_handler(number, stopped.set)
         print(f"API Management policies on {runner.url}", flush=True)
-        await stopped.wait()
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait((stopping, runner.gateway.lost), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    if runner.gateway.lost.done():
+        print(runner.gateway.lost.result(), file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from local.apim.bridge import error_response
 from local.apim.call import Call
 from local.apim.errors import CallFailed
+from local.apim.expressions import HostLostError
 from local.apim.gateway import Gateway
 from local.apim.messages import Headers, Request, Response
 from local.apim.pipeline import run_call, subscription_key
@@ -60,6 +61,11 @@ class GatewayApp:
         try:
             response = await run_call(call)
             aborted = gone.is_set() or not await self._relay(call, response, send)
+        except HostLostError as error:
+            # Without it no policy can run again: the process must end, not answer 500 for ever.
+            if not self._gateway.lost.done():
+                self._gateway.lost.set_result(str(error))
+            raise
         finally:
             if call.response is not None:
                 await call.response.close()
@@ -118,7 +124,7 @@ class GatewayApp:
         return not left
 
     async def _relay_pieces(self, response: Response, send: Send) -> None:
-        await send({"type": "http.response.start", "status": response.status, "headers": _encoded(response.headers)})
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers.encoded()})
         least = BUFFER_BYTES if response.is_buffered else 1
         held = b"".join(response.first_pieces)
         assert response.pieces is not None
@@ -135,12 +141,8 @@ async def _send_whole(send: Send, response: Response) -> None:
     body = b"" if response.body_is_consumed else response.body or b""
     headers = Headers(response.headers)
     headers.set("Content-Length", [str(len(body))])
-    await send({"type": "http.response.start", "status": response.status, "headers": _encoded(headers)})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers.encoded()})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
 
 
 def _request(scope: Scope, body: bytes) -> Request:

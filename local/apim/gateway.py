@@ -41,6 +41,7 @@ class Gateway:
         self.token_windows: dict[str, Window] = {}
         self.token_quotas: dict[tuple[Any, ...], int] = {}
         self.host: ExpressionHost | None = None
+        self.lost: asyncio.Future[str]  # done, with the reason, once no expression can be evaluated any more
         self.llm_log: LlmLogWriter | None = None
         self.http: httpx.AsyncClient
         self.signing_keys: SigningKeys
@@ -53,6 +54,7 @@ class Gateway:
 
     async def open(self) -> None:
         """Start the expression host and the clients."""
+        self.lost = asyncio.get_running_loop().create_future()
         # Each call has a time limit of its own, given by its policy; the pool must not add another.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         self.http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)

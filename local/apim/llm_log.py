@@ -154,7 +154,7 @@ def _gateway_record(call: Call, *, aborted: bool) -> dict[str, Any]:
     succeeded = reason is None and status < 400
     properties: dict[str, Any] = {
         "method": call.request.method,
-        "url": call.request.original_url,
+        "url": call.request.original_url.partition("?")[0],  # a query may carry a key
         "responseCode": status,
         "apiId": call.gateway.policy.api.id,
         "operationId": call.operation.id if call.operation else None,

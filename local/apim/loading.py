@@ -41,7 +41,11 @@ class LoadedPolicy:
 
 def load_policy(directory: Path, overrides: Mapping[str, str]) -> LoadedPolicy:
     """Read, check and compile the policy in `directory`. Raises PolicyError naming file and line."""
-    named_values = NamedValues({**_defaults(directory / "named-values.yaml"), **overrides})
+    defaults = _defaults(directory / "named-values.yaml")
+    if unknown := sorted(set(overrides) - set(defaults)):
+        raise PolicyError("named-values.yaml", f"lists no named value {unknown[0]!r}")
+    given = {**defaults, **overrides}
+    named_values = NamedValues({name: value for name, value in given.items() if value is not None})
     sections = {}
     for section in SECTIONS:
         path = directory / f"{section}-policy.xml"
@@ -97,11 +101,11 @@ def _expressions(roots: list[Node]) -> Iterator[tuple[str, Value]]:
             yield from ((name, value) for name, value in node.values() if value.is_expression)
 
 
-def _defaults(path: Path) -> dict[str, str]:
+def _defaults(path: Path) -> dict[str, str | None]:
     if not path.exists():
         return {}
     listed: list[dict[str, Any]] = yaml.safe_load(path.read_text()) or []
-    return {entry["name"]: str(entry["default"]) for entry in listed if entry.get("default") is not None}
+    return {entry["name"]: None if entry.get("default") is None else str(entry["default"]) for entry in listed}
 
 
 def _declare(node: Node, coverage: Coverage, *, runs: bool) -> None:

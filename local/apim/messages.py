@@ -51,9 +51,20 @@ class Headers:
             grouped.setdefault(names.setdefault(name.lower(), name), []).append(value)
         return grouped
 
+    def encoded(self) -> list[tuple[bytes, bytes]]:
+        """As bytes for the wire: what came as Latin-1 goes as it came, what else a policy wrote as UTF-8."""
+        return [(name.encode("latin-1", "replace"), _encoded(value)) for name, value in self._fields]
+
     def passed_on(self) -> list[tuple[str, str]]:
         """Those that belong to the message, not to one connection."""
         return [(name, value) for name, value in self._fields if name.lower() not in _NOT_PASSED_ON]
+
+
+def _encoded(value: str) -> bytes:
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode()
 
 
 @dataclass

@@ -76,7 +76,7 @@ class Runner:
         server = uvicorn.Server(
             uvicorn.Config(
                 GatewayApp(self.gateway),
-                log_level="critical",
+                log_level="error",
                 lifespan="off",
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_SECONDS,

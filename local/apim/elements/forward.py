@@ -54,7 +54,7 @@ def _request(call: Call) -> httpx.Request:
     body = None if call.request.body_is_consumed else call.request.body
     try:
         return call.gateway.http.build_request(
-            call.request.method, call.request.target, headers=list(headers), content=body or None
+            call.request.method, call.request.target, headers=headers.encoded(), content=body or None
         )
     except httpx.InvalidURL as error:
         raise CallFailed("BackendConnectionFailure", f"{call.request.target} is not a URL: {error}") from error

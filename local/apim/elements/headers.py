@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from local.apim.call import Call
 from local.apim.document import Node
 from local.apim.errors import CallFailed
 from local.apim.messages import Headers, Request
 from local.apim.schema import ALL_SECTIONS, Children, Element, Policy, literal, needs
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FORBIDDEN = re.compile(r"[\r\n\0]")
 
 
 async def change_header(call: Call, node: Node, headers: Headers) -> None:
@@ -16,7 +21,10 @@ async def change_header(call: Call, node: Node, headers: Headers) -> None:
     values = [await call.text(value, "text") for value in node.all("value")]
     if action == "delete":
         headers.delete(name)
-    elif action == "append":
+        return
+    if not _NAME.fullmatch(name) or any(_FORBIDDEN.search(value) for value in values):
+        raise CallFailed("InvalidHeader", f"the header {name[:60]!r} cannot be sent with what it was set to")
+    if action == "append":
         headers.append(name, values)
     elif action == "override" or headers.get(name) is None:
         headers.set(name, values)

@@ -73,8 +73,8 @@ async def _request(call: Call, node: Node) -> httpx.Request:
             await add_token(call, child, headers)
     headers.delete("content-length")
     try:
-        return call.gateway.http.build_request(method, url, headers=list(headers), content=body or None)
-    except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        return call.gateway.http.build_request(method, url, headers=headers.encoded(), content=body or None)
+    except httpx.InvalidURL as error:
         raise CallFailed("InvalidRequest", f"the request cannot be made: {error}") from error
 
 

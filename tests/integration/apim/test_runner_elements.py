@@ -50,6 +50,21 @@ async def test_set_header_overrides_skips_appends_and_deletes(
     ]
 
 
+async def test_headers_may_hold_any_letter_but_no_line_break(
+    start: Start, backend: Backend, client: httpx.AsyncClient
+) -> None:
+    """Bytes that came go as they came, other letters as UTF-8; a line break would smuggle a header in."""
+    runner = await start(
+        """<set-header name="x-policy"><value>@("\u20ac")</value></set-header>
+        <set-header name="x-line"><value>@(context.Request.Headers.ContainsKey("x-break") ? "a\\nb: c" : "ok")</value>
+        </set-header>"""
+    )
+    await client.post(runner.url + CHAT, headers={"x-client": "caf\u00e9".encode()})
+    sent = dict(backend.request.headers.raw)
+    assert (sent[b"x-client"], sent[b"x-policy"]) == ("caf\u00e9".encode(), "\u20ac".encode())
+    assert (await client.post(runner.url + CHAT, headers={"x-break": "1"})).status_code == 500
+
+
 async def test_set_body_replaces_the_request_and_the_answer(
     start: Start, backend: Backend, client: httpx.AsyncClient
 ) -> None:

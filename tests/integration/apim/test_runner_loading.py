@@ -105,7 +105,13 @@ def test_a_document_over_256_kib_is_refused(tmp_path: Path) -> None:
 def test_a_named_value_over_4096_characters_is_refused(tmp_path: Path) -> None:
     """API Management stores no longer one."""
     with pytest.raises(PolicyError, match="has 4097 characters"):
-        load(write_policies(tmp_path), long="x" * 4097)
+        load(write_policies(tmp_path, named_values={"long": "-"}), long="x" * 4097)
+
+
+def test_a_named_value_that_is_not_listed_is_refused(tmp_path: Path) -> None:
+    """A misspelt override would silently leave the default in force."""
+    with pytest.raises(PolicyError, match="lists no named value 'tk-typo'"):
+        load(write_policies(tmp_path), **{"tk-typo": "1"})
 
 
 def test_an_expression_that_does_not_compile_is_refused_at_its_line(mono: None, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.apim.settings import hashed_keys
+from local.apim.__main__ import serve
+from local.apim.runner import Runner
+from local.apim.settings import RunnerOptions, hashed_keys
 from local.options import PROJECT
 from local.process import Process, free_port
 from tests.support.policy_files import Backend, write_policies
@@ -25,7 +29,6 @@ def environment(backend_url: str, policies: Path, port: int) -> dict[str, str]:
         "APIM_POLICIES": str(policies),
         "GATEWAY_PORT": str(port),
         "GATEWAY_KEYS": json.dumps(hashed_keys({"key": "search-prod"})),
-        "APIM_NAMED_VALUES": '{"greeting": "hello"}',
         "APIM_BACKENDS": json.dumps({"pool": f"{backend_url}/pool"}),
         "LLM_LOGS_HUB": "",
     }
@@ -40,7 +43,8 @@ async def test_the_process_serves_the_policies(mono: None, backend: Backend, tmp
         named_values={"greeting": "?"},
     )
     port = free_port()
-    process = Process("apim", [sys.executable, "-m", "local.apim"], env=environment(backend.url, policies, port))
+    env = {**environment(backend.url, policies, port), "APIM_NAMED_VALUES": '{"greeting": "hello"}'}
+    process = Process("apim", [sys.executable, "-m", "local.apim"], env=env)
     url = f"http://127.0.0.1:{port}"
     try:
         process.wait_until(lambda: _is_healthy(url))
@@ -92,3 +96,22 @@ def _is_healthy(url: str) -> bool:
         return httpx.get(f"{url}/health").json()["status"] == "ok"
     except httpx.HTTPError:
         return False
+
+
+async def test_a_gateway_whose_expressions_cannot_run_any_more_ends(
+    mono: None, backend: Backend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever watches the process starts it again; it must not answer 500 for ever."""
+    runner = Runner(RunnerOptions(backend.url, write_policies(tmp_path, '<set-variable name="a" value="@(1)" />')))
+    serving = asyncio.create_task(serve(runner, 0))
+    async with asyncio.timeout(15), httpx.AsyncClient() as client:
+        while not runner.port:  # noqa: ASYNC110 - the runner offers no event
+            await asyncio.sleep(0.01)
+        url = f"{runner.url}/openai/v1/chat/completions"
+        assert (await client.post(url)).status_code == 200
+        assert runner.gateway.host is not None
+        assert runner.gateway.host.pid is not None
+        os.kill(runner.gateway.host.pid, signal.SIGKILL)
+        assert (await client.post(url)).status_code == 500
+        assert await serving == 1
+    assert "the expression host cannot answer" in capsys.readouterr().err
