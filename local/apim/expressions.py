@@ -22,6 +22,7 @@ from local.apim.expressions_host import (
     Body,
     Context,
     ContextParts,
+    CSharpObject,
     ExpressionError,
     ExpressionHost,
     HostLostError,
@@ -34,6 +35,7 @@ from local.apim.expressions_host import (
 __all__ = [
     "BUFFER_LIMIT_BYTES",
     "Body",
+    "CSharpObject",
     "Compiled",
     "Context",
     "ContextParts",

@@ -136,7 +136,8 @@ def _source(class_name: str, expressions: Sequence[Expression]) -> str:
 
 
 def _run_mcs(expressions: Sequence[Expression], arguments: list[str]) -> None:
-    run = _run(["mcs", f"-langversion:{_allow_list()['language']}", *_mcs_references(), *arguments], check=False)
+    language = f"-langversion:{_allow_list()['language']}"
+    run = _run(["mcs", "-codepage:utf8", language, *_mcs_references(), *arguments], check=False)
     if run.returncode == 0:
         return
     output = run.stdout + run.stderr
