@@ -19,7 +19,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def environment(**settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("TOUR", "ONCE", "CONFIG_DIR")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("TOUR", "ONCE", "GATEWAY", "CONFIG_DIR")}
     ports = {"FUNCTIONS_PORT": str(free_port()), "GATEWAY_PORT": str(free_port())}
     return kept | ports | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"} | settings
 
@@ -31,9 +31,11 @@ def run(**settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def tour() -> subprocess.CompletedProcess[str]:
-    return run(ONCE="1")
+@pytest.fixture(scope="module", params=["builtin", "apim"])
+def tour(request: pytest.FixtureRequest) -> subprocess.CompletedProcess[str]:
+    if request.param == "apim":
+        request.getfixturevalue("mono")
+    return run(ONCE="1", GATEWAY=request.param)
 
 
 def test_the_tour_ends_well(tour):
@@ -67,6 +69,13 @@ def test_a_person_learns_how_to_go_on(tour):
     """Keys and addresses are printed."""
     for words in ("local-search", "/api/v1/spend?tenant=", "/api/v1/usage/summary", "Where to look next"):
         assert words in tour.stdout, tour.stdout
+
+
+def test_a_gateway_that_does_not_exist_is_refused():
+    """A typo must not quietly start the other gateway."""
+    refused = run(ONCE="1", GATEWAY="apin")
+    assert refused.returncode == 2
+    assert "GATEWAY: expected builtin or apim, got 'apin'" in refused.stdout
 
 
 def test_a_configuration_with_an_error_is_named_and_nothing_starts(tmp_path):
