@@ -57,6 +57,9 @@ def test_production_names_every_missing_variable_at_once() -> None:
         ("LEDGER_RETENTION_DAYS", "1.5"),
         ("LEDGER_TABLE_PREFIX", "toll-keeper"),
         ("USAGE_HUB", "a/b"),
+        ("LLM_LOGS_HUB", "a/b"),
+        ("LLM_LOGS_HUB", "Usage"),  # the hub of usage events
+        ("STREAM_WAIT_MINUTES", "0"),
         ("RESERVATION_KEYS", "short"),
         ("RESERVATION_KEYS", DEVELOPMENT_TOKEN_KEY),
         ("GATEWAY_KEYS", "{not json"),

@@ -45,10 +45,13 @@ def batch(bodies: list[bytes], context: dict[str, str] | None = CONTEXT) -> list
     return events
 
 
-async def test_batch_reaches_ingest_with_bytes_and_positions(doors: Doors, services: SimpleNamespace) -> None:
+@pytest.mark.parametrize("name", ["ingest", "llm_logs"])
+async def test_batch_reaches_its_service_with_bytes_and_positions(
+    doors: Doors, services: SimpleNamespace, name: str
+) -> None:
     """Bodies go on byte for byte, with stream, enqueued time to the millisecond, and sequence number."""
-    await doors.functions["ingest"].get_user_function()(batch([b'{"a":1}', b"\xff not json"]))
-    ((deliveries,), _) = services.ingest.run.calls[0]
+    await doors.functions[name].get_user_function()(batch([b'{"a":1}', b"\xff not json"]))
+    ((deliveries,), _) = getattr(services, name).run.calls[0]
     enqueued_ms = (datetime(2026, 11, 21, 10, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
     stream = "ns.servicebus.windows.net/usage/3"
     assert [tuple(each) for each in deliveries] == [
@@ -57,11 +60,12 @@ async def test_batch_reaches_ingest_with_bytes_and_positions(doors: Doors, servi
     ]
 
 
-async def test_failed_batch_is_raised_to_the_host(doors: Doors, services: SimpleNamespace) -> None:
+@pytest.mark.parametrize("name", ["ingest", "llm_logs"])
+async def test_failed_batch_is_raised_to_the_host(doors: Doors, services: SimpleNamespace, name: str) -> None:
     """A swallowed failure would let the checkpoint pass money by."""
-    services.ingest.run = Recorder(RuntimeError("the ledger is away"))
+    getattr(services, name).run = Recorder(RuntimeError("the ledger is away"))
     with pytest.raises(RuntimeError, match="the ledger is away"):
-        await doors.functions["ingest"].get_user_function()(batch([b"{}"]))
+        await doors.functions[name].get_user_function()(batch([b"{}"]))
 
 
 async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: SimpleNamespace) -> None:

@@ -10,8 +10,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from shared.errors import InvalidRequest
-from shared.usage.build import grant_event_bytes, partition_key, partition_key_of, usage_event_bytes
-from shared.usage.events import MAX_EVENT_BYTES, GrantEvent, UsageEvent, decode_event, decode_http
+from shared.usage.build import (
+    grant_event_bytes,
+    partition_key,
+    partition_key_of,
+    true_up_event_bytes,
+    usage_event_bytes,
+)
+from shared.usage.events import MAX_EVENT_BYTES, GrantEvent, TrueUpEvent, UsageEvent, decode_event, decode_http
 from shared.usage.rejected import EventRejected
 
 NOW = datetime(2026, 11, 21, 10, 0, 1, tzinfo=UTC)
@@ -293,6 +299,45 @@ def test_a_grant_without_amount_person_or_reason_is_refused(changes: dict[str, A
     """A correction nobody signed, or of no exact amount, never reaches a counter."""
     error = refusal(grant(**changes))
     assert (error.code, error.param) == ("invalid_event", param)
+
+
+def true_up(accrual: str = "request-1") -> bytes:
+    """The true-up of a call, as the product publishes it."""
+    return true_up_event_bytes(
+        "apim/prod-weu", accrual, TIME, tenant="contoso", prompt_tokens=812, completion_tokens=240
+    )
+
+
+def test_a_true_up_names_its_accrual_by_its_own_id() -> None:
+    """Under another id a second true-up of the same accrual would be another event, and be billed as well."""
+    found = decode_event(true_up(), NOW)
+    assert isinstance(found, TrueUpEvent)
+    assert (found.id, found.data.accrual, found.time_utc) == ("request-1/true-up", "request-1", TIME)
+    assert found.data.usage == {"prompt_tokens": 812, "completion_tokens": 240, "total_tokens": 1052}
+    error = refusal(true_up().replace(b'"id":"request-1/true-up"', b'"id":"request-2/true-up"'))
+    assert (error.code, error.param) == ("invalid_event", "id")
+
+
+def test_a_true_up_of_the_longest_id_can_be_decoded() -> None:
+    """What was accepted as a call must be accepted as its true-up, or that call could never be measured."""
+    longest = "i" * 512
+    assert decode_event(event(id=longest), NOW).id == longest
+    assert decode_event(true_up(f"{longest}/1000"), NOW).id == f"{longest}/1000/true-up"
+
+
+def test_nobody_may_post_a_true_up() -> None:
+    """Whoever may report usage could else replace what any stream was billed."""
+    with pytest.raises(EventRejected) as caught:
+        decode_http(ONE, true_up(), NOW)
+    assert (caught.value.code, caught.value.param) == ("type_unknown", "type")
+
+
+@pytest.mark.parametrize(
+    ("id_", "attempt", "expected"), [("r-1", 1, "r-1"), ("r-1", 2, "r-1"), ("r-1/2", 2, "r-1"), ("r/2", 1, "r/2")]
+)
+def test_the_correlation_id_leaves_the_attempt_out(id_: str, attempt: int, expected: str) -> None:
+    """The gateway's log knows the request, not which attempt answered it."""
+    assert decode_usage(event({"attempt": attempt}, id=id_)).correlation_id == expected
 
 
 def test_equal_arguments_build_equal_bytes() -> None:
