@@ -7,6 +7,7 @@ be; one whom the maps forgot is never served for nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
@@ -32,7 +33,9 @@ def generated_named_values(config: Config) -> dict[str, str]:
     """Every generated named value by name. Raises ConfigInvalid for one that API Management would not store."""
     enforcement = {t.id: t.enforcement for t in config.tenants.values() if t.enforcement != DEFAULT_ENFORCEMENT}
     fail_modes = {t.id: t.fail_mode for t in config.tenants.values() if t.fail_mode != DEFAULT_FAIL_MODE}
-    scope_types = sorted({kind for tenant in config.tenants.values() for kind in tenant.client_asserted_scopes})
+    scope_types = {t.id: "+".join(sorted(t.client_asserted_scopes)) or NONE for t in config.tenants.values()}
+    usual = max(Counter(scope_types.values()).items(), key=lambda counted: (counted[1], counted[0]))[0]
+    unusual = {tenant: types for tenant, types in scope_types.items() if types != usual}
     return {
         "tk-enforcement": DEFAULT_ENFORCEMENT,
         "tk-enforcement-by-caller": _listed(
@@ -42,7 +45,10 @@ def generated_named_values(config: Config) -> dict[str, str]:
         "tk-fail-mode-by-caller": _listed(
             "tk-fail-mode-by-caller", _callers(config.teams.values(), fail_modes), _SHORTEN_CALLERS
         ),
-        "tk-asserted-scopes": _listed("tk-asserted-scopes", scope_types, "list fewer client_asserted_scopes"),
+        "tk-asserted-scopes": _listed("tk-asserted-scopes", [usual], "list fewer client_asserted_scopes"),
+        "tk-asserted-scopes-by-caller": _listed(
+            "tk-asserted-scopes-by-caller", _callers(config.teams.values(), unusual), _SHORTEN_CALLERS
+        ),
         "tk-deployments": _listed("tk-deployments", _deployments(config), _SHORTEN_DEPLOYMENTS),
     }
 

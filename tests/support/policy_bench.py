@@ -37,7 +37,8 @@ MESSAGES = [{"role": "user", "content": "How much is left?"}]
 NAMED_VALUES = {
     "tk-enforcement-by-caller": "s:observed=observe,s:unchecked=off,g:group-42=off",
     "tk-fail-mode-by-caller": "s:opened=open,s:kept=cached,a:app%20one=open",
-    "tk-asserted-scopes": "session,task",
+    "tk-asserted-scopes": "session+task",
+    "tk-asserted-scopes-by-caller": "p:mute=-,p:brief=task",
     "tk-deployments": "gpt-4o=gpt-4o-weu,gpt-4o-mini=gpt-4o-mini-weu",
     "tk-usage-opt-out": "quiet,t%C3%AAte",
     "tk-check-timeout-seconds": "1",

@@ -123,6 +123,15 @@ async def test_listed_scopes_are_asserted_and_no_others(bench: Bench) -> None:
     assert (await bench.event(answer))["data"]["scopes"] == {"team": "search", "session": "s-42", "task": "t/1"}
 
 
+async def test_scopes_that_the_callers_tenant_does_not_list_are_ignored(bench: Bench) -> None:
+    """Sent on, they would be refused by a check, and make the event of a call without one worthless."""
+    headers = {"x-budget-scope-session": "s", "x-budget-scope-task": "t", "x-budget-scope--": "x"}
+    for product, scopes in (("mute", {}), ("Brief", {"task": "t"}), ("loud", {"session": "s", "task": "t"})):
+        answer = await bench.post(bench.subscribe(product=product), headers=headers)
+        assert answer.status_code == 200
+        assert bench.service.asked[-1]["scopes"] == scopes
+
+
 @pytest.mark.parametrize(
     ("sent", "key"),
     [

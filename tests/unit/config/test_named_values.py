@@ -52,7 +52,8 @@ def test_only_what_differs_from_the_safe_default_is_told() -> None:
     assert values["tk-fail-mode-by-caller"] == (
         f"a:robot=cached,g:{GROUP.lower()}=open,p:gold=open,s:odd%2C%20one=open,s:shop=open,u:ada=cached"
     )
-    assert values["tk-asserted-scopes"] == "session,task"
+    assert values["tk-asserted-scopes"] == "session+task"
+    assert values["tk-asserted-scopes-by-caller"] == "a:robot=session,s:plain=-,u:ada=session"
 
 
 def test_models_are_told_only_where_their_deployment_has_another_name() -> None:
@@ -70,7 +71,14 @@ def test_nothing_to_tell_is_a_dash() -> None:
     """API Management refuses an empty named value, and with it the whole deployment."""
     values = generated_named_values(load_config({"tenants.yaml": b"tenants: [{id: default}]"}, "config"))
     assert {name: values[name] for name in values if name not in ("tk-enforcement", "tk-fail-mode")} == dict.fromkeys(
-        ("tk-enforcement-by-caller", "tk-fail-mode-by-caller", "tk-asserted-scopes", "tk-deployments"), "-"
+        (
+            "tk-enforcement-by-caller",
+            "tk-fail-mode-by-caller",
+            "tk-asserted-scopes",
+            "tk-asserted-scopes-by-caller",
+            "tk-deployments",
+        ),
+        "-",
     )
 
 
@@ -101,7 +109,7 @@ def test_the_command_prints_them_as_json(tmp_path: Path, capsys: pytest.CaptureF
     """A deployment reads them from the command; a bad configuration gives the message and exit code 1 instead."""
     (tmp_path / "tenants.yaml").write_bytes(TENANTS)
     assert main(["named-values", str(tmp_path)]) == 0
-    assert json.loads(capsys.readouterr().out)["tk-asserted-scopes"] == "session,task"
+    assert json.loads(capsys.readouterr().out)["tk-asserted-scopes"] == "session+task"
     (tmp_path / "tenants.yaml").write_text("tenants: [{id: default, fail_mode: perhaps}]\n")
     assert main(["named-values", str(tmp_path)]) == 1
     assert "fail_mode" in capsys.readouterr().err
