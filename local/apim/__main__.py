@@ -11,10 +11,12 @@ from local.apim.errors import PolicyError
 from local.apim.expressions import MonoMissingError
 from local.apim.runner import Runner
 from local.apim.settings import options_from_env
+from shared.telemetry import log_to_stderr
 
 
 def main() -> int:
     """The exit code: 0 when stopped, 1 when the policies cannot run."""
+    log_to_stderr()
     try:
         runner = Runner(options_from_env(os.environ))
     except (MonoMissingError, PolicyError) as error:

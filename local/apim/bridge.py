@@ -63,7 +63,7 @@ class Bridge:
         try:
             return await context.evaluate_value(expression, store=store)
         except StreamedBodyRead as error:
-            self._call.gateway.violations.append(f"{error.where}: {error.message}")
+            self._call.gateway.violate(f"{error.where}: {error.message}")
             raise _failed(error) from error
         except ExpressionError as error:
             raise _failed(error) from error

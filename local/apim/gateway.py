@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from local.apim.cache import Cache
 from local.apim.coverage import Coverage
 from local.apim.elements.jwt import SigningKeys
 from local.apim.expressions import ExpressionHost
@@ -17,11 +19,15 @@ from local.apim.hub import HubSender, LoggedEvent
 from local.apim.llm_log import LlmLogWriter, Watch
 from local.apim.loading import LoadedPolicy
 from local.apim.messages import Response
+from local.apim.recent import Recent
 from local.apim.settings import RunnerOptions
 
 if TYPE_CHECKING:
     from local.apim.call import Call
     from local.apim.elements.limits import Window
+
+
+log = logging.getLogger("tollkeeper.apim")
 
 
 class Gateway:
@@ -32,11 +38,11 @@ class Gateway:
         self.options = options
         self.coverage = Coverage()
         policy.declare(self.coverage)
-        self.violations: list[str] = []
-        self.errors: list[dict[str, Any]] = []
-        self.events: list[LoggedEvent] = []
-        self.traces: list[str] = []
-        self.cache: dict[str, tuple[float, Any]] = {}  # key -> (monotonic time it ends, value)
+        self.violations: list[str] = Recent()
+        self.errors: list[dict[str, Any]] = Recent()
+        self.events: list[LoggedEvent] = Recent()
+        self.traces: list[str] = Recent()
+        self.cache = Cache()
         self.rate_windows: dict[str, Window] = {}
         self.token_windows: dict[str, Window] = {}
         self.token_quotas: dict[tuple[Any, ...], int] = {}
@@ -56,7 +62,8 @@ class Gateway:
         """Start the expression host and the clients."""
         self.lost = asyncio.get_running_loop().create_future()
         # Each call has a time limit of its own, given by its policy; the pool must not add another.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+        # Servers here end idle connections after 5 s; one that is reused just then would look like a broken backend.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2.0)
         self.http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
         self.signing_keys = SigningKeys(self.http)
         if self.options.hub_connection is not None:
@@ -112,6 +119,11 @@ class Gateway:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    def violate(self, where: str) -> None:
+        """A policy touched the body of a stream: note it, and tell whoever reads the log."""
+        self.violations.append(where)
+        log.error("the body of a stream was touched: %s", where)
 
     def log_event(self, logger_id: str, partition_key: str | None, body: str) -> None:
         """Hand an event to a logger's hub."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, NamedTuple
+
+from local.apim.recent import Recent
 
 if TYPE_CHECKING:
     from azure.eventhub.aio import EventHubProducerClient
+
+
+log = logging.getLogger("tollkeeper.apim")
 
 
 class LoggedEvent(NamedTuple):
@@ -25,7 +31,7 @@ class HubSender:
         self._clients: dict[str, EventHubProducerClient] = {}
         self._queue: asyncio.Queue[tuple[str, str | None, bytes]] = asyncio.Queue()
         self._task = asyncio.create_task(self._work())
-        self.failures: list[str] = []
+        self.failures: list[str] = Recent()
 
     def send(self, hub: str, partition_key: str | None, body: bytes) -> None:
         """Hand over one event."""
@@ -58,5 +64,6 @@ class HubSender:
                 await self._clients[hub].send_batch([EventData(body)], partition_key=partition_key)
             except (EventHubError, ValueError) as error:
                 self.failures.append(f"{hub}: {type(error).__name__}: {error}")
+                log.warning("an event did not reach the hub %s: %s", hub, type(error).__name__)
             finally:
                 self._queue.task_done()

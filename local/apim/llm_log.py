@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from local.apim.recent import Recent
 from local.apim.settings import LlmLog
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class LlmLogWriter:
         self._numbers = itertools.count(1)
         self._messages = itertools.count(1)
         self._flush: asyncio.Task[None] | None = None
-        self.records: list[dict[str, Any]] = []  # everything written, each once
+        self.records: list[dict[str, Any]] = Recent()  # everything written, each once
 
     def write(self, call: Call, watch: Watch | None, *, aborted: bool) -> None:
         """The records of a call that is over."""

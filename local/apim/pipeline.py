@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from local.apim.bridge import error_response, last_error
@@ -12,6 +13,8 @@ from local.apim.steps import run_policies
 
 if TYPE_CHECKING:
     from local.apim.messages import Request
+
+log = logging.getLogger("tollkeeper.apim")
 
 _VALID_KEY = "Make sure to provide a valid key for an active subscription."
 SUBSCRIPTION_HEADER, SUBSCRIPTION_QUERY = "api-key", "subscription-key"
@@ -70,6 +73,8 @@ def _note(call: Call, failure: CallFailed) -> None:
     if not failure.section:
         failure.section = call.section
     call.gateway.errors.append(last_error(failure))
+    # Without the message: what an exception says may hold a piece of a prompt.
+    log.warning("%s in %s of %s: %s", failure.source, failure.path or "-", failure.section, failure.reason)
 
 
 def _refused_before_policies(call: Call) -> CallFailed | None:

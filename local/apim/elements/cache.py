@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from local.apim.call import Call
 from local.apim.document import Node
 from local.apim.schema import ALL_SECTIONS, Attribute, Element, Policy, literal, needs
@@ -15,8 +13,8 @@ async def run_lookup(call: Call, node: Node) -> None:
     """Put the cached value into a variable; without one the default, or no variable at all."""
     variable = node.attributes["variable-name"].text
     found = call.gateway.cache.get(await call.text(node, "key"))
-    if found is not None and found[0] > time.monotonic():
-        await call.bridge.set_variable(variable, found[1])
+    if found is not None:
+        await call.bridge.set_variable(variable, found[0])
     elif "default-value" in node.attributes:
         await call.evaluate(node, "default-value", node.attributes["default-value"], store=variable)
         if not node.attributes["default-value"].is_expression:
@@ -29,12 +27,12 @@ async def run_store(call: Call, node: Node) -> None:
     """Keep a value for `duration` seconds."""
     key, seconds = await call.text(node, "key"), await call.number(node, "duration")
     value = await call.raw(node, "value")
-    call.gateway.cache[key] = (time.monotonic() + seconds, value and value.value)
+    call.gateway.cache.put(key, value and value.value, seconds)
 
 
 async def run_remove(call: Call, node: Node) -> None:
     """Forget a value."""
-    call.gateway.cache.pop(await call.text(node, "key"), None)
+    call.gateway.cache.remove(await call.text(node, "key"))
 
 
 _KEY = {"key": needs(), "caching-type": literal(choices=_CACHING_TYPES)}

@@ -52,7 +52,7 @@ async def run_set_body(call: Call, node: Node) -> None:
         message.headers.delete("content-length")
     else:
         if message.is_streamed:
-            call.gateway.violations.append(f"{node.where} replaced the body of a streamed answer")
+            call.gateway.violate(f"{node.where} replaced the body of a streamed answer")
             raise CallFailed("ExpressionValueEvaluationFailure", "the body of a streamed answer was replaced")
         await message.close()
         message.replace_body(body)

@@ -232,7 +232,7 @@ async def test_values_are_cached_for_their_time(start: Start, client: httpx.Asyn
     )
     seen = [(await client.post(runner.url + CHAT, headers=h)).text for h in ({}, {}, {"x-remove": "1"}, {})]
     assert seen == ["-1False", "7False", "7False", "-1False"]
-    runner.gateway.cache["k"] = (0.0, 7)  # its time is over
+    runner.gateway.cache.put("k", 7, seconds=0)  # its time is over
     assert (await client.post(runner.url + CHAT)).text == "-1False"
 
 
