@@ -370,6 +370,18 @@ async def test_fail_mode_cached_stands_on_the_last_decision(bench: Bench) -> Non
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "state_unavailable")
 
 
+async def test_refusal_ends_what_fail_mode_cached_stands_on(bench: Bench) -> None:
+    """A budget that was spent before the service went away is not spent further on an older decision."""
+    key = bench.subscribe("kept", says=lambda asked: admission(asked))
+    ask = {"model": "gpt-4.1-mini"}
+    assert (await bench.post(key, **ask)).status_code == 200
+    bench.service.says["kept"] = lambda asked: refusal(402, "budget_exhausted")
+    assert (await bench.post(key, **ask)).status_code == 402
+    bench.service.says["kept"] = NO_ANSWERS["500"]
+    refused = await bench.post(key, **ask)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "state_unavailable")
+
+
 async def test_odd_members_of_an_admission_do_no_harm(bench: Bench) -> None:
     """Missing tools, headroom, provider and deployment have their defaults; absurd seconds are cut."""
     odd = {"disabled_tools": None, "cache_seconds": 10**9, "provider": None, "deployment": None, "model": "gpt-4o-weu"}

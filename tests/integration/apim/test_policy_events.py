@@ -127,6 +127,7 @@ async def test_streams_of_every_kind_are_never_read(bench: Bench, path: str) -> 
         ({"usage": {f"count_{n}": n for n in range(200)}}, None, None),
         ({}, None, None),
         ([1], None, None),
+        ('{"usage": {"prompt_tokens": 3, "odd": NaN, "odder": Infinity}}', {"prompt_tokens": 3}, None),
         ("{broken", None, None),
         ("", None, None),
     ],
