@@ -21,6 +21,7 @@ from local.apim.loading import LoadedPolicy
 from local.apim.messages import Response
 from local.apim.recent import Recent
 from local.apim.settings import RunnerOptions
+from local.apim.tokens import Tokens
 
 if TYPE_CHECKING:
     from local.apim.call import Call
@@ -43,6 +44,7 @@ class Gateway:
         self.events: list[LoggedEvent] = Recent()
         self.traces: list[str] = Recent()
         self.cache = Cache()
+        self.tokens = Tokens(options.mint_token, on_azure=options.on_azure)
         self.rate_windows: dict[str, Window] = {}
         self.token_windows: dict[str, Window] = {}
         self.token_quotas: dict[tuple[Any, ...], int] = {}
@@ -81,6 +83,7 @@ class Gateway:
             await self._hub.close()
         if self.host is not None:
             await self.host.close()
+        await self.tokens.close()
         await self.http.aclose()
 
     async def settle(self) -> None:

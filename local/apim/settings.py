@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from local.apim.tokens import MintToken, local_token
 
 PROJECT = Path(__file__).resolve().parents[2]
 POLICIES = PROJECT / "apim-policies"
@@ -38,7 +40,8 @@ class RunnerOptions:
     service_name: str = "apim-local"  # context.Deployment.ServiceName
     region: str = "westeurope"
     llm_log: LlmLog = LlmLog()
-    mint_token: Callable[[str, str | None], str] = lambda resource, client_id: "local-managed-identity"
+    mint_token: MintToken = local_token
+    on_azure: bool = False  # the models are Azure's, so tokens for https:// resources must be too
 
 
 def hashed_keys(keys: Mapping[str, str]) -> dict[str, str]:
@@ -63,4 +66,5 @@ def options_from_env(env: Mapping[str, str]) -> RunnerOptions:
         subscriptions=json.loads(env.get("GATEWAY_KEYS", "{}")),
         products=json.loads(env.get("APIM_PRODUCTS", "{}")),
         llm_log=log,
+        on_azure=bool(env.get("AZURE_OPENAI_ENDPOINT")),
     )

@@ -14,7 +14,7 @@ async def add_token(call: Call, node: Node, headers: Headers) -> None:
     resource = await call.text(node, "resource")
     client_id = node.attributes.get("client-id")
     try:
-        token = call.gateway.options.mint_token(resource, client_id.text if client_id else None)
+        token = await call.gateway.tokens.token(resource, client_id.text if client_id else None)
     except RuntimeError as error:
         if await call.boolean(node, "ignore-error"):
             return
