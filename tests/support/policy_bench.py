@@ -36,7 +36,7 @@ MESSAGES = [{"role": "user", "content": "How much is left?"}]
 # The callers whose modes differ, by the names they have in the generated maps.
 NAMED_VALUES = {
     "tk-enforcement-by-caller": "s:observed=observe,s:unchecked=off,g:group-42=off",
-    "tk-fail-mode-by-caller": "s:opened=open,s:kept=cached,a:app%20one=open",
+    "tk-fail-mode-by-caller": "s:opened=open,s:kept=cached,a:app%20one=open,s:odd%21%2A%27%28%29%2C%3D%C3%A9=open",
     "tk-asserted-scopes": "session+task",
     "tk-asserted-scopes-by-caller": "p:mute=-,p:brief=task",
     "tk-deployments": "gpt-4o=gpt-4o-weu,gpt-4o-mini=gpt-4o-mini-weu",

@@ -7,6 +7,7 @@ every condition; if not, it fails and names what is missing. A part of the tests
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import uuid
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 
 from local.apim.coverage import Coverage, Report, merge
 
-TESTS = "tests/integration/apim/test_policy_"
+TESTS = "tests/integration/apim"
 _DIRECTORY = "TOLLKEEPER_POLICY_COVERAGE"
 
 
@@ -54,7 +55,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     report = coverage.report()
     terminalreporter.write_sep("=", _figure(coverage, report))
     for place in report.missing if _is_complete(config) else ():
-        terminalreporter.write_line(f"never executed: {place}")
+        terminalreporter.write_line(f"not covered: {place}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_DIRECTORY), ignore_errors=True)
 
 
 def _figure(coverage: Coverage, report: Report) -> str:
@@ -81,4 +88,4 @@ def _is_complete(config: pytest.Config) -> bool:
     ):
         return False
     passed = {report.nodeid.partition("::")[0] for report in reporter.stats.get("passed", [])}
-    return {path.as_posix() for path in Path(TESTS).parent.glob("test_policy_*.py")} <= passed
+    return {f"{TESTS}/{path.name}" for path in (config.rootpath / TESTS).glob("test_policy_*.py")} <= passed

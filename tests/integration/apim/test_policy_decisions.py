@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.responses import JSONResponse, Response
@@ -15,6 +16,7 @@ from tests.support.policy_bench import (
     AZURE,
     CHAT,
     EMBEDDINGS,
+    NAMED_VALUES,
     RESPONSES,
     Bench,
     Says,
@@ -255,6 +257,12 @@ async def test_app_of_a_tenant_that_fails_open_passes_by_its_token(bench: Bench)
         assert [(await bench.post(None, headers=each)).status_code for each in headers] == [200, 503]
     finally:
         del bench.service.says[""]
+
+
+async def test_odd_ids_are_found_in_the_maps(bench: Bench) -> None:
+    """The policies spell an id exactly as the generator of the maps does, separators and accents included."""
+    assert quote("odd!*'(),=é", safe="") in NAMED_VALUES["tk-fail-mode-by-caller"]
+    assert (await bench.post(bench.subscribe("odd!*'(),=é", NO_ANSWERS["500"]))).status_code == 200
 
 
 async def test_event_of_a_person_in_many_groups_stays_small(bench: Bench) -> None:
