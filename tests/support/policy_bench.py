@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import uvicorn
@@ -164,7 +165,7 @@ class Bench:
     def subscribe(self, name: str | None = None, says: Says | None = None, product: str | None = None) -> str:
         """A subscription; the answer is its key."""
         name = name or f"sub-{uuid.uuid4().hex[:12]}"
-        key = f"key-of-{name}"
+        key = f"key-of-{quote(name)}"
         self.runner.options.subscriptions.update(_hashed(key, name))  # type: ignore[attr-defined]
         if product is not None:
             self.runner.options.products[name] = product  # type: ignore[index]
