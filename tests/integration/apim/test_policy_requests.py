@@ -205,13 +205,46 @@ async def test_rewritten_body_says_the_same_to_the_model(bench: Bench) -> None:
     assert headers["content-type"] == "application/json"
 
 
-async def test_doubled_members_cannot_smuggle_a_model(bench: Bench) -> None:
-    """What was checked is what is sent: of doubled members one is left."""
-    content = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}], "model": "gpt-4o-mini"}'
-    await bench.post(bench.subscribe(), content=content)
-    assert bench.service.asked[-1]["model"] == "gpt-4o-mini"
-    assert bench.model.requests[-1][2].count(b'"model"') == 1
-    assert bench.model.last[2]["model"] == "gpt-4o-mini-weu"
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"model": "gpt-4o-mini-weu", "model": "gpt-4o-weu"',
+        '"model": "gpt-4o-mini-weu", "mod\\u0065l": "gpt-4o-weu"',
+        '"model": "gpt-4o-weu", "stream": true, "stream": false',
+    ],
+)
+async def test_doubled_members_cannot_smuggle_anything(bench: Bench, members: str) -> None:
+    """Of two the gateway would check the last, and a backend may serve the first."""
+    content = f'{{{members}, "messages": [{{"role": "user", "content": "a: b"}}]}}'.encode()
+    asked = len(bench.service.asked)
+    answer = await bench.post(bench.subscribe(), content=content)
+    assert error_of(answer) == (400, "invalid_request", None)
+    assert "twice" in answer.text
+    assert len(bench.service.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "application/json; charset=utf-8"}, 200),
+        ({"content-type": 'application/json; Charset = "UTF-8"'}, 200),
+        ({"content-type": "application/json", "content-encoding": "Identity"}, 200),
+        ({"content-type": "application/json; charset=utf-7"}, 415),
+        ({"content-type": "application/json;charset='utf-16'"}, 415),
+        ({"content-type": 'application/json; charset="utf-32"'}, 415),
+        ({"content-encoding": "gzip"}, 415),
+        ({"content-encoding": "deflate, identity"}, 415),
+    ],
+)
+async def test_bytes_that_two_readers_may_read_differently_are_refused(
+    bench: Bench, headers: dict[str, str], status: int
+) -> None:
+    """In UTF-7 a text can name a cheap model to the gateway and a dear one to the backend."""
+    content = json.dumps({"model": "gpt-4o", "messages": MESSAGES}).encode()
+    answer = await bench.post(bench.subscribe(), content=content, headers=headers)
+    assert answer.status_code == status
+    if status == 415:
+        assert error_of(answer)[1] == "unsupported_media_type"
 
 
 async def test_usage_is_asked_for_on_streams_of_chat(bench: Bench) -> None:
