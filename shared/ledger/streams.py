@@ -6,6 +6,7 @@ miss the other. What both find is published twice with the same bytes, which the
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -31,40 +32,49 @@ class Streams:
         """What the LLM log says. Returns the records that say more than what was published before: never billed."""
         await self._table.add([], records, datetime.now(UTC))
         standing = await self.join(record.correlation_id for record in records)
-        return [record for record in records if contradicts(record, standing.get(record.correlation_id))]
+        return [
+            record
+            for record in records
+            if any(contradicts(record, match) for match in standing.get(record.correlation_id, ()))
+        ]
 
-    async def join(self, correlation_ids: Iterable[str]) -> dict[str, Match]:
+    async def join(self, correlation_ids: Iterable[str]) -> dict[str, list[Match]]:
         """Publish the true-ups of calls whose halves are both there; returns what stands for each, by id."""
         halves = await self._table.read(correlation_ids)
-        claims = [match for each in halves if each.match is None and (match := match_of(each)) is not None]
-        standing = [each.match for each in halves if each.match is not None]
+        claims = [match for each in halves for match in new_matches(each)]
+        standing = [match for each in halves for match in each.matches.values()]
         if claims:
             standing += await self._table.claim(claims, datetime.now(UTC))
         waiting = [match for match in standing if not match.published]
         if waiting:
             await self._publish([(_partition_key(match), _event(match)) for match in waiting])
             await self._table.mark_published(waiting)
-        return {match.call.correlation_id: match for match in standing}
+        by_id: defaultdict[str, list[Match]] = defaultdict(list)
+        for match in standing:
+            by_id[match.call.correlation_id].append(match)
+        return by_id
 
 
-def match_of(halves: Halves) -> Match | None:
-    """The true-up that these halves give, or None while something is missing.
+def new_matches(halves: Halves) -> list[Match]:
+    """The true-ups that these halves give and that nobody claimed yet; none while something is missing.
 
-    One of several calls under one id is trued up, the last attempt: the log tells of the answer that was sent, and
-    billing both by it would bill it twice.
+    Each source's own accrual is trued up, so that no source can take another's measurement away. Of several attempts
+    of one source it is the last: the log tells of the answer that was sent, and billing both by it would bill it twice.
     """
-    if not halves.calls or halves.prompt_tokens is None:
-        return None
-    call = max(halves.calls, key=lambda call: (call.attempt, call.source, call.accrual_id))
-    if halves.completion_tokens is None and call.needs_output:
-        return None
-    return Match(call, halves.prompt_tokens, halves.completion_tokens or 0)
+    if halves.prompt_tokens is None:
+        return []
+    last: dict[str, StreamCall] = {}
+    for call in sorted(halves.calls, key=lambda call: (call.attempt, call.accrual_id)):
+        last[call.source] = call
+    return [
+        Match(call, halves.prompt_tokens, halves.completion_tokens or 0)
+        for source, call in last.items()
+        if source not in halves.matches and (halves.completion_tokens is not None or not call.needs_output)
+    ]
 
 
-def contradicts(record: LogRecord, match: Match | None) -> bool:
+def contradicts(record: LogRecord, match: Match) -> bool:
     """Whether a record says more than the true-up that was made of the ones before it."""
-    if match is None:
-        return False
     more_prompt = (record.prompt_tokens or 0) > match.prompt_tokens
     return more_prompt or (record.completion_tokens or 0) > match.completion_tokens
 

@@ -70,7 +70,7 @@ class StreamCall(NamedTuple):
 
 
 class Match(msgspec.Struct):
-    """The one true-up of a correlation id, fixed when both halves first met: what it says never changes again."""
+    """The one true-up of a source's call, fixed when both halves first met: what it says never changes again."""
 
     call: StreamCall
     prompt_tokens: int
@@ -88,7 +88,7 @@ class Halves(msgspec.Struct):
     logged: bool = False
     streamed: bool = False  # a record says that the answer was streamed
     aborted: bool = False
-    match: Match | None = None
+    matches: dict[str, Match] = msgspec.field(default_factory=dict)  # by source
     swept: bool = False  # was counted as unmeasured or unreported
     newest_utc: datetime = datetime.min.replace(tzinfo=UTC)  # when the last half came
     keys: list[tuple[str, str]] = msgspec.field(default_factory=list)
@@ -136,7 +136,7 @@ class StreamTable:
 
     async def mark_published(self, matches: Iterable[Match]) -> None:
         """The true-ups are on the hub."""
-        await self._upsert({**_key(match.call.correlation_id, "match"), "published": True} for match in matches)
+        await self._upsert({**_match_key(match.call), "published": True} for match in matches)
 
     async def mark_swept(self, halves: Iterable[Halves]) -> None:
         """They were counted and noticed."""
@@ -271,9 +271,14 @@ def _log_row(record: LogRecord) -> Entity:
     return row
 
 
+def _match_key(call: StreamCall) -> dict[str, str]:
+    """One per source: else whoever may post usage could post an accrual under another's id and be measured instead."""
+    return _key(call.correlation_id, f"match|{blake2b(call.source.encode(), digest_size=16).hexdigest()}")
+
+
 def _match_row(match: Match) -> Entity:
     return {
-        **_key(match.call.correlation_id, "match"),
+        **_match_key(match.call),
         "correlation_id": match.call.correlation_id,
         **_call_columns(match.call),
         "prompt_tokens": (match.prompt_tokens, INT64),
@@ -310,7 +315,8 @@ def _add(halves: Halves, entity: Mapping[str, Any]) -> None:
     if kind == "call":
         halves.calls.append(_call(entity))
     elif kind == "match":
-        halves.match = _match(entity)
+        match = _match(entity)
+        halves.matches[match.call.source] = match
     elif kind == "swept":
         halves.swept = True
     elif entity.get("aborted"):

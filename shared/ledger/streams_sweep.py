@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from shared.ledger.store import RowRef
-from shared.ledger.streams import Streams, match_of
-from shared.ledger.streams_store import BUCKET, Halves, StreamCall, StreamTable
+from shared.ledger.streams import Streams, new_matches
+from shared.ledger.streams_store import BUCKET, Halves, Match, StreamCall, StreamTable
 from shared.notify.outbox import Outbox
 
 log = logging.getLogger("tollkeeper.streams")
@@ -80,9 +80,9 @@ class StreamSweep:
         kept: list[str] = []
         unreported = 0
         halves = await self._table.read(correlation_id for _, correlation_id in due)
-        joinable = [each for each in halves if _is_unpublished(each)]
-        if joinable:
-            await self._streams.join(each.correlation_id for each in joinable)
+        unpublished = [match for each in halves for match in _unpublished(each)]
+        if unpublished:
+            await self._streams.join({match.call.correlation_id for match in unpublished})
         for each in halves:
             if each.calls:
                 kept.append(each.correlation_id)
@@ -104,7 +104,7 @@ class StreamSweep:
             report.unmeasured + unmeasured,
             report.aborted + aborted,
             report.unreported + unreported,
-            report.published + len(joinable),
+            report.published + len(unpublished),
             report.deleted,
         )
 
@@ -112,8 +112,8 @@ class StreamSweep:
         """The calls that no log record measured. The ledger has the last word: a trigger that starts from the hub's
         beginning brings calls again whose true-up was made and forgotten here.
         """
-        match = halves.match or match_of(halves)
-        rest = [call for call in halves.calls if match is None or call.ref != match.call.ref]
+        matched = {match.call.ref for match in (*halves.matches.values(), *new_matches(halves))}
+        rest = [call for call in halves.calls if call.ref not in matched]
         return [call for call in rest if not await self._is_trued_up(call.ref)]
 
     async def _notice(
@@ -132,8 +132,6 @@ class StreamSweep:
             await self._outbox.add_once(f"streams_unreported|{day}", "streams_unreported", payload)
 
 
-def _is_unpublished(halves: Halves) -> bool:
-    """Whether its true-up could be on the hub and is not: whoever was to publish it died and did not come again."""
-    if halves.match is not None:
-        return not halves.match.published
-    return match_of(halves) is not None
+def _unpublished(halves: Halves) -> list[Match]:
+    """True-ups that could be on the hub and are not: whoever was to publish them died and did not come again."""
+    return [match for match in halves.matches.values() if not match.published] + new_matches(halves)

@@ -312,6 +312,34 @@ async def test_of_two_attempts_only_the_last_is_trued_up(stack, hub):
     assert await stack.spent_and_held() == ((ESTIMATE + 10 + 40) * MICRO_USD, 0)
 
 
+async def test_no_other_source_takes_a_calls_measurement_away(stack, hub):
+    """Whoever may post usage may post an accrual under a request id that is not theirs, with a higher attempt or an
+    earlier arrival; the call itself is measured all the same, and the stranger's accrual costs only what it claims."""
+    stranger = changed(usage_bytes("a-1", 0, source="http/oid/x"), usage=None, scopes={"team": "other"}, attempt=9)
+    await hub.usage(stranger)
+    await hub.log(logged("a-1", 812, 240))
+    await hub.usage(stream("a-1"))
+    await hub.true_ups()
+    rows = {(row.source, row.kind): row for row in await rows_of(stack)}
+    assert rows["apim/test", "true_up"].tokens == {"input": 812, "output": 240}
+    assert rows["http/oid/x", "true_up"].scopes == {"team": "other"}
+    assert await stack.spent_and_held() == ((812 + 480) * MICRO_USD, 0)
+    assert (await stack.sweep.run(datetime.now(UTC) + timedelta(minutes=41))).unmeasured == Counter()
+
+
+async def test_both_sources_are_trued_up_when_the_log_comes_last(stack, hub):
+    """One record completes the accruals of two sources at once: each gets a true-up of its own, exactly once."""
+    mine, posted = stream("a-1"), changed(usage_bytes("a-1", 0, source="http/oid/apim/test"), usage=None)
+    await hub.usage(mine, posted, changed(posted, attempt=2))
+    for _ in range(2):
+        await hub.log(logged("a-1", 10, 20))
+    assert await hub.true_ups() == 2
+    true_ups = {(row.source, row.id) for row in await rows_of(stack) if row.kind == "true_up"}
+    assert true_ups == {("apim/test", "a-1/true-up"), ("http/oid/apim/test", "a-1/2/true-up")}
+    report = await stack.sweep.run(datetime.now(UTC) + timedelta(minutes=41))
+    assert report[:4] == (Counter(acme=1), Counter(), 0, 0)  # the poster's first attempt
+
+
 async def test_stored_rows_win_over_prices_and_tenants_of_a_redelivery(stack, hub):
     """A crash, then dearer prices: counters computed afresh would differ from the ledger for ever."""
     await hub.usage(stream("a-1"))
