@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
+from azure.eventhub import EventData
+from azure.eventhub.aio import EventHubProducerClient
 
 from local.azurite import Azurite
 from local.eventhub.embedded import EmbeddedHub
@@ -57,8 +59,21 @@ ONE = {"content-type": "application/cloudevents+json"}
 
 
 @pytest.fixture(scope="module")
+def hub_names(hub: EmbeddedHub) -> tuple[str, str]:
+    """The usage hub and the LLM log's, this module's own."""
+    name = f"doors-{uuid.uuid4().hex[:8]}"
+    hub.create_hub(name, partition_count=2)
+    hub.create_hub(f"{name}-logs", partition_count=1)
+    return name, f"{name}-logs"
+
+
+@pytest.fixture(scope="module")
 def host_url(
-    azurite: Azurite, redis_server: RedisServer, hub: EmbeddedHub, tmp_path_factory: pytest.TempPathFactory
+    azurite: Azurite,
+    redis_server: RedisServer,
+    hub: EmbeddedHub,
+    hub_names: tuple[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """The function app, hosted; its tables, hub and Redis data are this module's own."""
     directory = tmp_path_factory.mktemp("doors")
@@ -66,18 +81,15 @@ def host_url(
         path = directory / "config" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    hub_name = f"doors-{uuid.uuid4().hex[:8]}"
-    hub.create_hub(hub_name, partition_count=2)
-    hub.create_hub(f"{hub_name}-logs", partition_count=1)
     port = free_port()
     env = os.environ | {
         "TOLLKEEPER_ENV": "development",
         "CONFIG_DIR": str(directory / "config"),
         "REDIS_URL": f"{redis_server.url}/7",
         "EventHubs": hub.connection_string(),
-        "USAGE_HUB": hub_name,
+        "USAGE_HUB": hub_names[0],
         "USAGE_CONSUMER_GROUP": "$Default",
-        "LLM_LOGS_HUB": f"{hub_name}-logs",
+        "LLM_LOGS_HUB": hub_names[1],
         "LLM_LOGS_CONSUMER_GROUP": "$Default",
         "LEDGER_STORAGE": azurite.connection_string,
         "LEDGER_TABLE_PREFIX": f"d{uuid.uuid4().hex[:8]}",
@@ -243,6 +255,90 @@ async def test_bad_event_on_the_hub_becomes_a_dead_letter_and_can_be_replayed(cl
     assert (replay.status_code, replay.json()) == (202, {"replayed": 1, "unknown": ["hub-0"]})
     assert [each["replayed_by"] for each in await letters() if each["id"] == letter["id"]] == ["local-developer"]
     assert await spent(client, f"team:{team}") == CALL_NANO_USD
+
+
+@pytest.fixture
+async def llm_log(host_url: str, hub: EmbeddedHub, hub_names: tuple[str, str]) -> AsyncIterator[Callable[..., Any]]:
+    """Puts one message onto the hub that the gateway's diagnostic setting writes to."""
+    async with EventHubProducerClient.from_connection_string(hub.connection_string(hub_names[1])) as producer:
+
+        async def send(*records: dict[str, Any]) -> None:
+            await producer.send_batch([EventData(json.dumps({"records": records}))])
+
+        yield send
+
+
+def log_record(id: str, **properties: Any) -> dict[str, Any]:  # noqa: A002
+    """A record of the LLM log as the gateway writes it, with a text that must go nowhere."""
+    said = {"isStreamCompletion": True, "sequenceNumber": 1, "requestMessages": "do not keep", **properties}
+    return {"Category": "GatewayLlmLogs", "correlationId": id.upper(), "Properties": said}
+
+
+async def usage_of(client: httpx.AsyncClient, team: str) -> dict[str, Any]:
+    """The team's line of the summary; empty while there is none."""
+    rows = (await client.get("usage/summary", params={**READ, "group_by": "team", "team": team})).json()["rows"]
+    found: dict[str, Any] = rows[0] if rows else {}
+    return found
+
+
+async def test_a_message_of_the_llm_log_trues_a_stream_up(
+    client: httpx.AsyncClient, llm_log: Callable[..., Awaitable[None]]
+) -> None:
+    """Through both triggers and both hubs: estimated at once, measured to the nano-dollar when the log has come, in
+    counter, summary and both forms of the statement; a second message changes nothing."""
+    team, id_ = f"team-{uuid.uuid4().hex[:8]}", str(uuid.uuid4())
+    await client.post("usage", content=event(team, id=id_, usage=None, streamed=True), headers=ONE)
+
+    async def measured() -> int:
+        return int((await usage_of(client, team)).get("measured_share") == "1.0000")
+
+    async def accrued() -> int:
+        return int((await usage_of(client, team)).get("estimated_share") == "1.0000")
+
+    await eventually(lambda: _is(accrued(), 1))
+    await llm_log(log_record(id_, promptTokens=1000), log_record(id_, completionTokens=0, sequenceNumber=3))
+    await llm_log(log_record(id_, completionTokens=500, sequenceNumber=2))
+    await eventually(lambda: _is(spent(client, f"team:{team}"), CALL_NANO_USD))
+    await eventually(lambda: _is(measured(), 1))
+    await llm_log(log_record(id_, completionTokens=500, sequenceNumber=2))
+    row = await usage_of(client, team)
+    assert (row["requests"], row["cost"], row["measured_cost"]) == (1, "0.0075", "0.0075")
+    assert (row["tokens"], row["estimated_cost"], row["missing_cost"]) == (
+        {"input": 1000, "output": 500},
+        "0.00",
+        "0.00",
+    )
+    document = (await client.get("chargeback/report", params=READ)).json()
+    (line,) = [each for each in document["lines"] if each["team"] == team]
+    table = await client.get("chargeback/report", params={**READ, "format": "csv"})
+    (flat,) = [each for each in csv.DictReader(io.StringIO(table.text)) if each["team"] == team]
+    for name in ("cost", "measured_cost", "estimated_cost", "missing_cost", "measured_share", "missing_share"):
+        assert line[name] == flat[name] == row[name]
+
+
+async def test_a_bad_record_of_the_llm_log_goes_back_to_its_own_hub(
+    client: httpx.AsyncClient, llm_log: Callable[..., Awaitable[None]]
+) -> None:
+    """The letter of a record that cannot be read is replayed on the LLM log hub, where it is refused again; the good
+    records of its message have done their work."""
+    team, id_, marker = f"team-{uuid.uuid4().hex[:8]}", str(uuid.uuid4()), 10**9 + 7
+    await client.post("usage", content=event(team, id=id_, usage=None, streamed=True), headers=ONE)
+    await llm_log(
+        log_record(str(uuid.uuid4()), promptTokens=marker), log_record(id_, promptTokens=1000, completionTokens=500)
+    )
+    await eventually(lambda: _is(spent(client, f"team:{team}"), CALL_NANO_USD))
+
+    async def letters() -> list[dict[str, Any]]:
+        found = await client.get("dead-letters", params={"code": "usage_unreadable"})
+        return [
+            each for each in found.json()["dead_letters"] if each["position"]["stream"].split("/")[1][-5:] == "-logs"
+        ]
+
+    await eventually(lambda: _is(_count(letters), 1))
+    (letter,) = await letters()
+    replay = await client.post("dead-letters/replay", json={"ids": [letter["id"]]})
+    assert (replay.status_code, replay.json()) == (202, {"replayed": 1, "unknown": []})
+    await eventually(lambda: _is(_count(letters), 2))
 
 
 async def _count(found: Callable[[], Awaitable[list[dict[str, Any]]]]) -> int:
