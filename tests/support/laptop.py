@@ -29,7 +29,7 @@ from local.process import free_port
 from local.stack import Stack
 from shared.ledger.row import LedgerRow
 from shared.ledger.store import LedgerStore
-from shared.ledger.tables import open_tables
+from shared.ledger.tables import connect_tables
 from shared.settings import Settings
 
 T = TypeVar("T")
@@ -138,7 +138,7 @@ class Laptop:
         return found
 
     async def _read_ledger(self) -> list[LedgerRow]:
-        tables = await open_tables(Settings(storage_connection=self.storage_connection))
+        tables = connect_tables(Settings(storage_connection=self.storage_connection))
         store = LedgerStore(tables)
         try:
             now = datetime.now(UTC)
