@@ -161,11 +161,14 @@ class Laptop:
         """URL of the counters' Redis."""
         return self.stack.settings["REDIS_URL"]
 
+    def budgets(self, tenant: str = TENANT) -> list[dict[str, Any]]:
+        """The tenant's budgets as /spend shows them now."""
+        found: list[dict[str, Any]] = self._functions("/spend", tenant=tenant)["budgets"]
+        return found
+
     def spend(self, team: str) -> dict[str, Any]:
         """The team's budget as /spend shows it now."""
-        query = {"tenant": TENANT, "scope_type": "team"}
-        budgets = self._functions("/spend", **query)["budgets"]
-        return next(budget for budget in budgets if budget["scope"] == f"team:{team}")
+        return next(budget for budget in self.budgets() if budget["scope"] == f"team:{team}")
 
     def settled_spend(self, team: str) -> dict[str, Any]:
         """The team's budget once nothing is held any more."""
