@@ -64,7 +64,7 @@ class Watch:
     def _read(self, data: bytes) -> None:
         try:
             answer = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):  # whatever an answer holds, it is the caller's to read
             return
         if not isinstance(answer, dict):
             return
@@ -192,6 +192,6 @@ def _count(usage: dict[str, Any], *names: str) -> int:
 def _json(body: bytes | None) -> dict[str, Any]:
     try:
         value = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

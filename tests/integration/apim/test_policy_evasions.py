@@ -97,3 +97,18 @@ async def test_embeddings_are_measured_even_if_asked_for_as_a_stream(bench: Benc
     fields: dict[str, Any] = {"model": "text-embedding-3-small", "input": "x", "stream": True}
     answer = await bench.post(bench.subscribe(), EMBEDDINGS, **fields)
     assert (await bench.event(answer))["data"]["usage"]["prompt_tokens"] == 1
+
+
+async def test_an_answer_nested_without_end_is_relayed_and_accrued(bench: Bench) -> None:
+    """Whoever reads along must not fail on it: the call would be served and neither answered nor billed."""
+    body = '{"a": ' + "[" * 3000 + "]" * 3000 + "}"
+    answer = await bench.post(
+        bench.subscribe(),
+        headers={
+            "x-raw-status": "200",
+            "x-raw-body": body,
+            "x-raw-headers": '{"content-type": "application/json"}',
+        },
+    )
+    assert (answer.status_code, answer.text) == (200, body)
+    assert (await bench.event(answer))["data"]["usage"] is None
