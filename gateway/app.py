@@ -120,8 +120,8 @@ class Gateway:
             raise UpstreamRefused("the model backend does not accept the gateway's credential")
         headers = self._response_headers(exchange, upstream)
         if upstream.status_code < 400 and _is_event_stream(upstream):
-            on_end = partial(self._stream_ended, exchange, upstream.status_code)
             watch = UsageWatch(hide_usage_chunk=not call.wants_usage_chunk)
+            on_end = partial(self._stream_ended, exchange, upstream.status_code, watch)
             return StreamRelay(upstream, headers, watch, exchange.request_id, on_end)
         return await self._whole_answer(exchange, upstream, headers)
 
@@ -139,8 +139,9 @@ class Gateway:
             await upstream.aclose()
         return Response(content, status, headers)
 
-    def _stream_ended(self, exchange: Exchange, status: int, usage: dict[str, Any] | None) -> None:
-        exchange.report(self._events, status=status, usage=usage, streamed=True)
+    def _stream_ended(self, exchange: Exchange, status: int, watch: UsageWatch) -> None:
+        aborted = watch.usage is None and not watch.finished
+        exchange.report(self._events, status=status, usage=watch.usage, streamed=True, aborted=aborted)
 
     async def _release(self, answer: CheckAnswer) -> None:
         if answer.reservation is None:

@@ -30,14 +30,22 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     region: str = ""
 
-    def report(self, events: EventQueue, *, status: int, usage: dict[str, Any] | None, streamed: bool) -> None:
+    def report(
+        self,
+        events: EventQueue,
+        *,
+        status: int,
+        usage: dict[str, Any] | None,
+        streamed: bool,
+        aborted: bool = False,
+    ) -> None:
         """Queue the usage event. Its time is the moment of admission: that fixes hour, period and price."""
         events.put(
             usage_event_bytes(
                 self.source,
                 self.request_id,
                 self.answer.admitted_at_utc,
-                self._data(status=status, usage=usage, streamed=streamed),
+                self._data(status=status, usage=usage, streamed=streamed) | ({"aborted": True} if aborted else {}),
             )
         )
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import httpx
 from starlette.types import Receive, Scope, Send
 
 from gateway.stream import UsageWatch, stream_error
 
-OnEnd = Callable[[dict[str, Any] | None], None]
+OnEnd = Callable[[], None]
 
 
 class StreamRelay:
-    """An ASGI response. `on_end` is called once with the usage that went by, or None when the stream was cut.
+    """An ASGI response. `on_end` is called once, when `watch` has seen all of the stream that there will be.
 
     Not Starlette's StreamingResponse: when a client leaves, that one drops the body's iterator and lets the garbage
     collector end it, some time later; here the backend is let go and the event made at once.
@@ -42,7 +41,7 @@ class StreamRelay:
                 task.cancel()
             await asyncio.gather(relay, gone, return_exceptions=True)
             # Before the close below, which may wait on the network: the event must not depend on it.
-            self._on_end(self._watch.usage)
+            self._on_end()
             with contextlib.suppress(httpx.HTTPError):  # already cut: there is nothing left to close
                 await self._upstream.aclose()
 

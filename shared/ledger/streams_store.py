@@ -47,6 +47,7 @@ class StreamCall(NamedTuple):
     needs_output: bool = True  # embeddings write none
     processing_tier: str = ""
     max_output_tokens: int | None = None
+    aborted: bool = False  # by its gateway's own word
 
     @classmethod
     def of(cls, row: LedgerRow, event: UsageEvent) -> StreamCall:
@@ -61,6 +62,7 @@ class StreamCall(NamedTuple):
             row.operation != "embeddings",
             event.data.processing_tier,
             event.data.max_output_tokens,
+            event.data.aborted,
         )
 
     @property
@@ -254,6 +256,8 @@ def _call_columns(call: StreamCall) -> Entity:
         columns["processing_tier"] = call.processing_tier
     if call.max_output_tokens is not None:
         columns["max_output_tokens"] = (call.max_output_tokens, INT64)
+    if call.aborted:
+        columns["aborted"] = True
     return columns
 
 
@@ -304,6 +308,7 @@ def _call(entity: Mapping[str, Any]) -> StreamCall:
         entity["needs_output"],
         entity.get("processing_tier", ""),
         None if cap is None else integer(cap),
+        bool(entity.get("aborted")),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -54,11 +55,11 @@ class StreamSweep:
         while due := await self._table.due("due", now_utc - self._wait - BUCKET, _AT_ONCE):
             report = await self._sweep(due, now_utc, report)
         while ended := await self._table.due("end", now_utc, _AT_ONCE):
-            for halves in await self._table.read(correlation_id for _, correlation_id in ended):
-                if halves.newest_utc <= now_utc - KEPT:  # else a later entry leads to it again
-                    await self._table.delete(halves.keys)
-                    report = report._replace(deleted=report.deleted + 1)
+            halves = await self._table.read(correlation_id for _, correlation_id in ended)
+            old = [each for each in halves if each.newest_utc <= now_utc - KEPT]  # a later entry leads to the others
+            await self._table.delete([key for each in old for key in each.keys])
             await self._table.delete([key for key, _ in ended])
+            report = report._replace(deleted=report.deleted + len(old))
         if any((report.unmeasured, report.aborted, report.unreported, report.published)):
             log.info(
                 "streams_swept",
@@ -78,16 +79,19 @@ class StreamSweep:
         aborted: Counter[str] = Counter()
         counted: list[Halves] = []
         kept: list[str] = []
+        forgotten: list[Halves] = []
         unreported = 0
         halves = await self._table.read(correlation_id for _, correlation_id in due)
         unpublished = [match for each in halves for match in _unpublished(each)]
         if unpublished:
             await self._streams.join({match.call.correlation_id for match in unpublished})
-        for each in halves:
+        waits = await asyncio.gather(*(self._unmeasured(each) for each in halves))
+        for each, waiting in zip(halves, waits, strict=True):
             if each.calls:
                 kept.append(each.correlation_id)
-                if not each.swept and (waiting := await self._unmeasured(each)):
-                    (aborted if each.aborted else unmeasured).update(call.tenant for call in waiting)
+                if waiting:
+                    for call in waiting:
+                        (aborted if each.aborted or call.aborted else unmeasured)[call.tenant] += 1
                     counted.append(each)
             elif each.logged and each.streamed:
                 kept.append(each.correlation_id)
@@ -95,10 +99,11 @@ class StreamSweep:
                     unreported += 1
                     counted.append(each)
             else:  # an answer that was not streamed, whose usage the gateway reported by itself, or a stranger's abort
-                await self._table.delete(each.keys)
+                forgotten.append(each)
         await self._notice(unmeasured, aborted, unreported, now_utc)
         await self._table.mark_swept(counted)
         await self._table.keep_until(kept, now_utc + KEPT)
+        await self._table.delete([key for each in forgotten for key in each.keys])
         await self._table.delete([key for key, _ in due])
         return SweepReport(
             report.unmeasured + unmeasured,
@@ -109,9 +114,11 @@ class StreamSweep:
         )
 
     async def _unmeasured(self, halves: Halves) -> list[StreamCall]:
-        """The calls that no log record measured. The ledger has the last word: a trigger that starts from the hub's
-        beginning brings calls again whose true-up was made and forgotten here.
+        """The calls that no log record measured, unless they were counted before. The ledger has the last word: a
+        trigger that starts from the hub's beginning brings calls again whose true-up was made and forgotten here.
         """
+        if halves.swept:
+            return []
         matched = {match.call.ref for match in (*halves.matches.values(), *new_matches(halves))}
         rest = [call for call in halves.calls if call.ref not in matched]
         return [call for call in rest if not await self._is_trued_up(call.ref)]

@@ -92,7 +92,8 @@ async def delete_rows(table: TableClient, keys: Iterable[tuple[str, str]]) -> No
     partitions: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
     for partition, row in keys:
         partitions[partition].append({"PartitionKey": partition, "RowKey": row})
-    for rows in partitions.values():
+
+    async def delete(rows: list[dict[str, str]]) -> None:
         for start in range(0, len(rows), TRANSACTION_ROWS):
             chunk = rows[start : start + TRANSACTION_ROWS]
             try:
@@ -102,6 +103,8 @@ async def delete_rows(table: TableClient, keys: Iterable[tuple[str, str]]) -> No
                     raise
                 # Somebody else is deleting the same rows; one by one a missing row is no error.
                 await asyncio.gather(*(table.delete_entity(row) for row in chunk))
+
+    await asyncio.gather(*(delete(rows) for rows in partitions.values()))
 
 
 def _name(settings: Settings, table: str) -> str:

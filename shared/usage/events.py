@@ -56,6 +56,7 @@ class UsageData(Struct, kw_only=True):
     decision: Label = ""
     processing_tier: Label = ""
     streamed: bool = False
+    aborted: bool = False  # the gateway saw the stream cut before its tokens came, so its sender knows of no more
     status: Annotated[int, Meta(ge=0, le=999)] = 200  # 0: the backend was never reached
     usage: dict[str, Any] | None = None
     reservation: Annotated[str, Meta(max_length=MAX_RESERVATION)] | None = None

@@ -213,7 +213,7 @@ async def test_a_client_that_leaves_is_still_billed_and_the_model_stopped(bench)
     left = time.monotonic()
     data = (await bench.event())["data"]
     assert time.monotonic() - left < 2
-    assert (data["usage"], data["streamed"], data["status"]) == (None, True, 200)
+    assert (data["usage"], data["streamed"], data["status"], data["aborted"]) == (None, True, 200, True)
     async with httpx.AsyncClient() as client:
         for _ in range(100):
             served = (await client.get(f"{bench.model_url}/sim/usage")).json()["gpt-4o"]
@@ -262,7 +262,7 @@ async def test_a_stream_the_backend_cuts_ends_with_an_error_the_sdk_raises(bench
     last = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
     assert last["error"]["code"] == "upstream_failed"
     data = (await bench.event())["data"]
-    assert (data["usage"], data["streamed"]) == (None, True)
+    assert (data["usage"], data["streamed"], data["aborted"]) == (None, True, True)
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -472,6 +472,15 @@ async def test_the_sweep_counts_what_never_came(stack, hub):
     assert notices["streams_unreported"]["unreported"] == 1
 
 
+async def test_a_stream_that_its_own_gateway_saw_cut_counts_as_aborted(stack, hub):
+    """The built-in gateway has no LLM log: an operator who reads `unmeasured` would look for a log that cannot be."""
+    await hub.usage(stream("cut-1", aborted=True), stream("lost-1"))
+    report = await stack.sweep.run(datetime.now(UTC) + timedelta(minutes=41))
+    assert report[:2] == (Counter(acme=1), Counter(acme=1))
+    await hub.log(logged("cut-1", 812, 240))  # a gateway that has a log all the same is believed
+    assert await hub.true_ups() == 1
+
+
 async def test_a_log_that_comes_days_later_is_still_billed(stack, hub):
     """Counted as unmeasured is not given up: the halves lie there for a week."""
     await hub.usage(stream("a-1"))
