@@ -23,6 +23,7 @@ MESSAGES = [{"role": "user", "content": "What is left of the budget?"}]
 TOOL_MESSAGES = [{"role": "user", "content": "Please use web_search."}]
 TOOLS = [{"type": "function", "function": {"name": "web_search", "parameters": {"type": "object"}}}]
 FLAT_TOOLS = [{"type": "function", "name": "web_search", "parameters": {"type": "object"}, "strict": False}]
+IMPATIENT = {"timeout": 15, "max_retries": 0}  # of a stream that never begins: shorter than the model holds it
 DEGRADES = (
     ", warn: 0.000001, degrade: 0.000002, disable_tools: [web_search], downgrade: [{from: gpt-4o, to: gpt-4o-mini}]"
 )
@@ -302,7 +303,7 @@ def test_the_first_token_arrives_before_the_last_is_made(laptop, call):
     Then the call is in /spend, and after the LLM log in /usage/summary as measured, with the model's own count.
     """
     before = float(laptop.spend("streamer")["spent"])
-    with laptop.client("streamer").chat.completions.create(
+    with laptop.client("streamer", **IMPATIENT).chat.completions.create(
         model="gpt-4o",
         messages=MESSAGES,
         stream=True,
@@ -332,7 +333,7 @@ def test_the_first_token_arrives_before_the_last_is_made(laptop, call):
 
 def test_a_streamed_response_is_not_held_back_either(laptop, call):
     """The Responses API, whose events are larger."""
-    with laptop.client("rich").responses.create(
+    with laptop.client("rich", **IMPATIENT).responses.create(
         model="gpt-4o", input="Hi", stream=True, extra_headers=knobs(call, 30, x_sim_hold_after="6")
     ) as stream:
         events = iter(stream)
