@@ -43,9 +43,9 @@ class LlmLogs:
                 letters += 1
             found += [(delivery, len(decoded.refused) + at, record) for at, record in enumerate(decoded.records)]
         if found:
-            contradictions = {id(record) for record in await self._streams.logged([record for *_, record in found])}
+            contradictions = set(await self._streams.logged([record for *_, record in found]))
             for delivery, number, record in found:
-                if id(record) in contradictions:
+                if record in contradictions:
                     await self._conflict(record, delivery, number)
                     letters += 1
         return LogReport(len(found), ignored, letters)

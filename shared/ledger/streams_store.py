@@ -137,8 +137,8 @@ class StreamTable:
         return standing
 
     async def mark_published(self, matches: Iterable[Match]) -> None:
-        """The true-ups are on the hub."""
-        await self._upsert({**_match_key(match.call), "published": True} for match in matches)
+        """The true-ups are on the hub. Whole rows are written: one deleted meanwhile would hold nothing but the mark."""
+        await self._upsert(_match_row(match) | {"published": True} for match in matches)
 
     async def mark_swept(self, halves: Iterable[Halves]) -> None:
         """They were counted and noticed."""

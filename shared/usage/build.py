@@ -84,8 +84,8 @@ def _event_bytes(type_: str, source: str, id_: str, time_utc: datetime, data: di
 def partition_key(source: str, id: str) -> str:  # noqa: A002
     """The hub partition key of an identity: a retry lands in its first try's partition.
 
-    A true-up passes its accrual's source and id, so that both halves stay in one stream. There are 16 keys: a message
-    to the hub holds events of one key, so with a key per event each would be a round trip of its own (8 times slower).
+    A true-up passes its accrual's. There are 16 keys: a message to the hub holds events of one key, so with a key per
+    event each would be a round trip of its own (8 times slower).
     """
     return blake2b(f"{source}\n{id}".encode(), digest_size=8).hexdigest()[0]
 

@@ -18,7 +18,7 @@ from azure.core.exceptions import ServiceRequestError
 from shared.ledger.hours import HourIndex
 from shared.ledger.replay import ReplayService
 from shared.ledger.retention import RetentionJob
-from shared.ledger.streams_store import StreamCall
+from shared.ledger.streams_store import Match, StreamCall
 from shared.ledger.summary import Summaries
 from shared.months import month_of
 from shared.reports.render import render
@@ -341,6 +341,29 @@ async def test_many_sources_under_one_id_cost_only_themselves(stack, hub):
     await hub.log(aborted("a-1"), logged("a-1", 812, 240))
     assert await hub.true_ups() == 101
     assert await stack.spent_and_held() == ((812 + 480) * MICRO_USD, 0)
+
+
+async def test_marking_what_was_just_deleted_leaves_nothing_unreadable(stack):
+    """A sweep forgets a call while a worker publishes its true-up: half a row would fail every later batch that meets
+    this id, and its partition would stand still."""
+    now = datetime.now(UTC)
+    await stack.stream_table.add([StreamCall("a-1", "acme", "apim/test", "a-1", now)], [], now)
+    [found] = await stack.stream_table.read(["a-1"])
+    match = Match(found.calls[0], 812, 240)
+    await stack.stream_table.claim([match], now)
+    [found] = await stack.stream_table.read(["a-1"])
+    await stack.stream_table.delete(found.keys)
+    await stack.stream_table.mark_published([match])
+    [found] = await stack.stream_table.read(["a-1"])
+    assert found.matches["apim/test"].published
+
+
+async def test_embeddings_need_no_output_to_be_trued_up(stack, hub):
+    """Their log names the prompt only; waiting for the rest would keep them estimates for ever."""
+    await hub.usage(stream("e-1", operation="embeddings"))
+    await hub.log(logged("e-1", 812, 0))
+    assert await hub.true_ups() == 1
+    assert await stack.spent_and_held() == (812 * MICRO_USD, 0)
 
 
 async def test_a_worker_whose_clock_is_behind_loses_no_half(stack, hub):
