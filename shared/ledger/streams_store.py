@@ -137,7 +137,7 @@ class StreamTable:
         return standing
 
     async def mark_published(self, matches: Iterable[Match]) -> None:
-        """The true-ups are on the hub. Whole rows are written: one deleted meanwhile would hold nothing but the mark."""
+        """The true-ups are on the hub. Rows are written whole: one deleted meanwhile would hold only the mark."""
         await self._upsert(_match_row(match) | {"published": True} for match in matches)
 
     async def mark_swept(self, halves: Iterable[Halves]) -> None:

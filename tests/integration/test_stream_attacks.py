@@ -18,6 +18,7 @@ from azure.core.exceptions import ServiceRequestError
 from shared.ledger.hours import HourIndex
 from shared.ledger.replay import ReplayService
 from shared.ledger.retention import RetentionJob
+from shared.ledger.rollup_job import RollupJob
 from shared.ledger.streams_store import Match, StreamCall
 from shared.ledger.summary import Summaries
 from shared.months import month_of
@@ -315,6 +316,32 @@ async def test_shares_are_right_at_every_moment(stack, hub):
     for now in (soon, late):
         assert set((await books.parts(at, now)).values()) == {("1.0000", "0.0000", "0.0000")}
     assert (await sums_of(stack)).requests == 3
+
+
+async def test_a_true_up_after_the_rollup_reaches_the_reports(stack, hub):
+    """The hour was summed up with the estimate in it: its rollup no longer counts the moment the measured rows come,
+    and says the same once it is made again."""
+
+    def restart() -> None:
+        """A worker that reuses no mark: without the grace a rollup does not wait for marks that still cover inserts."""
+        stack.hours = HourIndex(stack.tables.hours, cover_seconds=10, grace_seconds=-10)
+        stack.wire()
+
+    restart()
+    at = datetime.now(UTC) - timedelta(hours=3)
+    books, now = Books(stack), datetime.now(UTC)
+    job = RollupJob(stack.tables, stack.hours, stack.ledger.reader)
+    await hub.usage(stream("a-1", time_utc=at))
+    await job.run()
+    assert not [hour async for hour in stack.hours.scan() if hour.dirty]
+    assert await books.parts(at, now) == {"search": ("0.0000", "0.0000", "1.0000")}
+    restart()
+    await hub.log(logged("a-1", 812, 240))
+    await hub.true_ups()
+    for _ in range(2):
+        assert await books.parts(at, now) == {"search": ("1.0000", "0.0000", "0.0000")}
+        assert (await sums_of(stack)).cost_nano_usd == (812 + 480) * MICRO_USD
+        await job.run()
 
 
 async def test_calls_at_the_last_instant_of_an_hour_and_a_month_stay_in_it(stack, hub):
