@@ -112,3 +112,35 @@ async def test_an_answer_nested_without_end_is_relayed_and_accrued(bench: Bench)
     )
     assert (answer.status_code, answer.text) == (200, body)
     assert (await bench.event(answer))["data"]["usage"] is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [
+        ({"x-budget-remaining": "5.00"}, {}),
+        ({"x-served-model": "gpt-4o-mini"}, {}),
+        ({}, {"disabled_tools": [None, 5, {"type": "web_search"}, ["web_search"], "unused"]}),
+    ],
+)
+async def test_an_admission_with_odd_parts_still_serves(
+    bench: Bench, headers: dict[str, str], fields: dict[str, Any]
+) -> None:
+    """Headers that miss their partner, and tools that are no names, are no reason for an error of the gateway."""
+    key = bench.subscribe(says=lambda asked: admission(asked, headers, **fields))
+    answer = await bench.post(key)
+    assert answer.status_code == 200
+    assert headers.items() <= answer.headers.items()
+    assert (await bench.event(answer))["data"]["status"] == 200
+
+
+@pytest.mark.parametrize(("key", "status"), [("\ue000", 400), ("\ue000 \ue000", 400), ("\ue000a \ue000", 200)])
+async def test_a_scope_of_the_guard_alone_is_no_scope(bench: Bench, key: str, status: int) -> None:
+    """The guard is taken out of events: a key of nothing else would leave a served call with an event nobody takes."""
+    headers = {b"api-key": bench.subscribe("unchecked").encode(), b"x-budget-scope-session": key.encode()}
+    body = {"model": "gpt-4o", "messages": [{"role": "user"}]}
+    answer = await bench.client.post(CHAT, headers=headers, json=body)
+    assert answer.status_code == status
+    for event in await bench.events(answer):
+        decoded = decode_event(json.dumps(event).encode(), datetime.now(UTC))
+        assert isinstance(decoded, UsageEvent)
+        assert decoded.data.scopes == {"session": "a"}
