@@ -187,8 +187,10 @@ def build_app(deployments: Mapping[str, str] | None = None) -> Starlette:
             Route(f"{prefix}/embeddings", model.embeddings, methods=["POST"]),
             Route(f"{prefix}/models", model.models),
         ]
-    # Azure OpenAI serves the Responses API on v1 paths alone; there is none per deployment.
-    routes += [Route(f"{prefix}/responses", model.responses, methods=["POST"]) for prefix in ("/v1", "/openai/v1")]
+    # Azure OpenAI's Responses API names the model in the body on every path; there is none per deployment.
+    for prefix in ("/v1", "/openai/v1", "/openai"):
+        routes.append(Route(f"{prefix}/responses", model.responses, methods=["POST"]))
+    routes.append(Route("/openai/models", model.models))
     return Starlette(routes=routes)
 
 

@@ -158,15 +158,24 @@ def test_tools_are_called_through_the_gateway(laptop, call):
     assert called[0].function.arguments == tool_call.function.arguments
 
 
-def test_the_responses_api_is_served_and_billed(laptop, call):
-    """Usage in Responses' own names reaches the ledger, a function call arrives as one."""
-    create = laptop.client("rich").responses.with_raw_response.create
+@pytest.mark.parametrize("kind", ["openai", "azure"])
+def test_the_responses_api_is_served_and_billed(laptop, call, kind):
+    """Usage in Responses' own names reaches the ledger, a function call arrives as one; on either client's path."""
+    client = laptop.client("rich") if kind == "openai" else laptop.azure_client("rich")
+    create = client.responses.with_raw_response.create
     answer = create(model="gpt-4o", input="How much?", instructions="Be brief.", extra_headers=knobs(call, 15))
     assert len(answer.parse().output_text.split()) == 15
     assert_billed(laptop, answer.headers["x-request-id"], call)
     fields = {"model": "gpt-4o", "input": "Use web_search.", "tools": FLAT_TOOLS}
     item = create(**fields, extra_headers=knobs(f"{call}-tool")).parse().output[0]
     assert (item.type, item.name) == ("function_call", "web_search")
+
+
+@pytest.mark.parametrize("kind", ["openai", "azure"])
+def test_the_models_are_listed(laptop, kind):
+    """On the path of either client, without a budget being asked."""
+    client = laptop.client("rich") if kind == "openai" else laptop.azure_client("rich")
+    assert "gpt-4o" in {model.id for model in client.models.list()}
 
 
 def test_a_response_streams_typed_events(laptop, call):

@@ -132,7 +132,6 @@ class Model:
             given = json.loads(headers.get("x-raw-headers", "{}"))
             await Response(headers.get("x-raw-body", ""), int(headers["x-raw-status"]), given)(scope, receive, send)
             return
-        served = {"/openai/responses": "/openai/v1/responses", "/openai/models": "/openai/v1/models"}
         delivered = False
 
         async def again() -> Any:
@@ -142,8 +141,7 @@ class Model:
             delivered = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        path = served.get(scope["path"], scope["path"])
-        await self._app({**scope, "path": path, "raw_path": path.encode()}, again, send)
+        await self._app(scope, again, send)
 
     @property
     def last(self) -> tuple[str, dict[str, str], Any]:

@@ -1,0 +1,66 @@
+"""The modes that hold for every caller whom the generated maps do not name: an operator's switches for an emergency."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.responses import Response
+
+from tests.support.policy_bench import Says, admission, refusal, start_bench
+
+MINI = {"decision": "downgrade", "model": "gpt-4o-mini", "deployment": "gpt-4o-mini-weu"}
+TOOLS = [{"type": "web_search"}]
+SAYS: dict[str, Says] = {
+    "refuses": lambda asked: refusal(402, "budget_exhausted"),
+    "is away": lambda asked: Response("no", 500),
+    "downgrades": lambda asked: admission(asked, disabled_tools=["web_search"], **MINI),
+}
+
+
+@pytest.mark.parametrize(
+    ("enforcement", "outcomes"),
+    [
+        ("on", {"refuses": (402, None), "is away": (503, None), "downgrades": (200, "downgrade")}),
+        (
+            "observe",
+            {
+                "refuses": (200, "observe_refuse"),
+                "is away": (200, "fail_open"),
+                "downgrades": (200, "observe_downgrade"),
+            },
+        ),
+        ("off", {"refuses": (200, "off"), "is away": (200, "off"), "downgrades": (200, "off")}),
+    ],
+)
+async def test_enforcement_of_everybody(
+    mono: None, enforcement: str, outcomes: dict[str, tuple[int, str | None]]
+) -> None:
+    """on obeys, observe asks and serves what was asked for, off asks nobody; each call served has one event."""
+    async with start_bench({"tk-enforcement": enforcement}) as bench:
+        for service, (status, decision) in outcomes.items():
+            answer = await bench.post(bench.subscribe(says=SAYS[service]), tools=TOOLS)
+            decisions = [event["data"]["decision"] for event in await bench.events(answer)]
+            assert (service, answer.status_code, decisions) == (service, status, [decision] if decision else [])
+            if enforcement != "on":
+                sent = bench.model.last[2]
+                assert (sent["model"], sent["tools"]) == ("gpt-4o-weu", TOOLS)
+        assert len(bench.service.asked) == (0 if enforcement == "off" else len(outcomes))
+
+
+async def test_a_caller_of_the_maps_keeps_its_own_enforcement(mono: None) -> None:
+    """The switch for everybody does not reach those whose tenant says otherwise."""
+    async with start_bench({"tk-enforcement": "off"}) as bench:
+        answer = await bench.post(bench.subscribe("observed", SAYS["refuses"]))
+        assert (await bench.event(answer))["data"]["decision"] == "observe_refuse"
+
+
+@pytest.mark.parametrize(
+    ("fail_mode", "known", "unknown"), [("closed", 503, 503), ("open", 200, 200), ("cached", 200, 503)]
+)
+async def test_fail_mode_of_everybody(mono: None, fail_mode: str, known: int, unknown: int) -> None:
+    """open serves everybody, closed nobody, cached whoever was admitted for the same call before."""
+    async with start_bench({"tk-fail-mode": fail_mode}) as bench:
+        regular, stranger = bench.subscribe("regular"), bench.subscribe(says=SAYS["is away"])
+        assert (await bench.post(regular)).status_code == 200
+        bench.service.says["regular"] = SAYS["is away"]
+        statuses = [(await bench.post(key)).status_code for key in (regular, stranger)]
+        assert statuses == [known, unknown]
