@@ -39,7 +39,7 @@ async def serve(runner: Runner, port: int) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     if runner.gateway.lost.done():
-        print(runner.gateway.lost.result(), file=sys.stderr)
+        print(f"no expression can be evaluated any more: {runner.gateway.lost.result()}", file=sys.stderr)
         return 1
     return 0
 

@@ -13,7 +13,6 @@ from starlette.types import Receive, Scope, Send
 from local.apim.bridge import error_response
 from local.apim.call import Call
 from local.apim.errors import CallFailed
-from local.apim.expressions import HostLostError
 from local.apim.gateway import Gateway
 from local.apim.messages import Headers, Request, Response
 from local.apim.pipeline import run_call, subscription_key
@@ -61,16 +60,10 @@ class GatewayApp:
         try:
             response = await run_call(call)
             aborted = gone.is_set() or not await self._relay(call, response, send)
-        except HostLostError as error:
-            # Without it no policy can run again: the process must end, not answer 500 for ever.
-            if not self._gateway.lost.done():
-                self._gateway.lost.set_result(str(error))
-            raise
         finally:
             if call.response is not None:
                 await call.response.close()
             self._end(call, aborted=aborted)
-            await call.bridge.close()
 
     def _call(self, request: Request, relative: str, gone: asyncio.Event) -> Call:
         options = self._gateway.options

@@ -9,13 +9,13 @@ from local.apim.expressions import (
     Body,
     Context,
     ContextParts,
+    CSharpObject,
     ExpressionError,
     RequestMessage,
     ResponseMessage,
     StreamedBodyRead,
     Value,
 )
-from local.apim.expressions_host import CSharpObject
 from local.apim.messages import Headers, Request, Response
 
 if TYPE_CHECKING:
@@ -33,18 +33,18 @@ class Bridge:
         self._response_body: Body | None = None
         self.message_variables: dict[str, Response] = {}
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Tell C# what is known before the first policy."""
         call, host = self._call, self._call.gateway.host
         if host is None:
             return
-        self._context = await host.open(_parts(call))
+        self._context = host.open(_parts(call))
         self.changed(call.request, body=True)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Forget the context."""
         if self._context is not None:
-            await self._context.close()
+            self._context.close()
 
     def changed(self, message: Request | Response, *, body: bool = False) -> None:
         """A policy changed this message; `body` when its bytes are others now."""
@@ -59,9 +59,9 @@ class Bridge:
 
     async def evaluate(self, expression: int, store: str | None = None) -> Value:
         """An expression's value. Raises CallFailed when it throws."""
-        context = await self._current()
+        context = self._current()
         try:
-            return await context.evaluate_value(expression, store=store)
+            return await context.evaluate(expression, store=store)
         except StreamedBodyRead as error:
             self._call.gateway.violate(f"{error.where}: {error.message}")
             raise _failed(error) from error
@@ -72,49 +72,49 @@ class Bridge:
             self._call.gateway.traces += context.traces
             context.traces.clear()
 
-    async def set_variable(self, name: str, value: Any) -> None:
+    def set_variable(self, name: str, value: Any) -> None:
         """Put a plain value into a variable."""
         if isinstance(value, CSharpObject):
             raise CallFailed("CacheValueNotSupported", f"a {value.type} cannot be kept in the cache")
         if self._context is not None:
-            await self._context.set_variable(name, value)
+            self._context.set_variable(name, value)
 
-    async def remove_variable(self, name: str) -> None:
+    def remove_variable(self, name: str) -> None:
         """Forget a variable."""
         if self._context is not None:
-            await self._context.remove_variable(name)
+            self._context.remove_variable(name)
 
-    async def set_jwt_variable(self, name: str, token: str) -> None:
+    def set_jwt_variable(self, name: str, token: str) -> None:
         """Put a validated token into a variable."""
         if self._context is not None:
-            await self._context.set_jwt_variable(name, token)
+            self._context.set_jwt_variable(name, token)
 
-    async def set_message_variable(self, name: str, response: Response) -> None:
+    def set_message_variable(self, name: str, response: Response) -> None:
         """Put a response into a variable."""
         self.message_variables[name] = response
         if self._context is not None:
-            await self._context.set_message_variable(name, _response_message(response, _body(response)))
+            self._context.set_message_variable(name, _response_message(response, _body(response)))
 
     async def show_failure(self, failure: CallFailed) -> None:
         """Make context.LastError and context.Response say what failed, for conditions and for on-error."""
         if self._context is not None:
-            await self._context.set_last_error(last_error(failure))
+            self._context.set_last_error(last_error(failure))
         if self._call.response is not None:
             await self._call.response.close()
         self._call.response = error_response(failure, str(self._call.request_id))
         self.changed(self._call.response, body=True)
 
-    async def set_backend(self, backend_id: str | None) -> None:
+    def set_backend(self, backend_id: str | None) -> None:
         """context.Backend."""
         if self._context is not None:
-            await self._context.set_part("backend", {"Id": backend_id} if backend_id else None)
+            self._context.set_part("backend", {"Id": backend_id} if backend_id else None)
 
-    async def _current(self) -> Context:
+    def _current(self) -> Context:
         assert self._context is not None, "a policy without expressions evaluated one"
         call = self._call
         if self._request_is_stale:
             self._request_is_stale = False
-            await self._context.set_request(
+            self._context.set_request(
                 RequestMessage(
                     method=call.request.method,
                     url=call.request.target,
@@ -129,7 +129,7 @@ class Bridge:
             self._response_is_stale = False
             response = call.response
             message = None if response is None else _response_message(response, self._response_body)
-            await self._context.set_response(message)
+            self._context.set_response(message)
         return self._context
 
     def _note_consumed(self) -> None:

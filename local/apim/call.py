@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from local.apim.bridge import Bridge
 from local.apim.document import Node
-from local.apim.document import Value as Written
 from local.apim.errors import CallFailed
 from local.apim.expressions import Value
 from local.apim.messages import Request, Response
@@ -42,12 +40,10 @@ class Call:
     section: str = "inbound"
     request_id: uuid.UUID = field(default_factory=uuid.uuid4)
     timestamp_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
-    started: float = field(default_factory=time.monotonic)
     response: Response | None = None
     backend_id: str | None = None
     backend_urls: Sequence[str] = ()  # of a pool, when set-backend-service chose one
     forwarded: bool = False  # a backend was asked
-    forward_attempts: int = 0
     failure: CallFailed | None = None
     watch: Watch | None = None  # of the answer that the client gets
     late_headers: dict[str, str] = field(default_factory=dict)  # that limits add to the response
@@ -66,13 +62,17 @@ class Call:
         return self.request
 
     async def raw(self, node: Node, name: str, *, store: str | None = None) -> Value | None:
-        """The attribute `name`, or the text for "text"; None when it is not there."""
-        written = node.text if name == "text" else node.attributes.get(name)
-        return None if written is None else await self.evaluate(node, name, written, store=store)
+        """The attribute `name`, or the text for "text"; None when it is not there.
 
-    async def evaluate(self, node: Node, name: str, written: Written, *, store: str | None = None) -> Value:
-        """What a value is for this call. Raises CallFailed when its expression throws."""
+        `store` also keeps it as that context variable; what an expression returns stays the object it is. Raises
+        CallFailed when the expression throws.
+        """
+        written = node.text if name == "text" else node.attributes.get(name)
+        if written is None:
+            return None
         if not written.is_expression:
+            if store is not None:
+                self.bridge.set_variable(store, written.text)
             return Value(written.text, written.text, "System.String")
         assert written.expression_id is not None
         value = await self.bridge.evaluate(written.expression_id, store)

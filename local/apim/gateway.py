@@ -75,6 +75,7 @@ class Gateway:
         if self.policy.compiled is not None:
             self.host = ExpressionHost(self.policy.compiled)
             await self.host.start()
+            self.lost = self.host.lost
 
     async def close(self) -> None:
         """Send what waits, then end everything."""
@@ -140,9 +141,8 @@ class Gateway:
 
     def watch(self, call: Call, response: Response) -> None:
         """Read along with the answer of an LLM operation."""
-        is_stream = (response.headers.get("content-type") or "").lower().startswith("text/event-stream")
         if call.operation is not None and call.operation.is_llm and response.status < 400:
-            call.watch = response.watch = Watch(is_stream)
+            call.watch = response.watch = Watch(response.is_event_stream, keeps_texts=self.options.llm_log.messages)
         else:
             call.watch = None
         response.pieces = self._pieces(response)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from local.apim.expressions import BUFFER_LIMIT_BYTES
+from local.apim.messages import json_object
 from local.apim.recent import Recent
 from local.apim.settings import LlmLog
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DEPLOYMENT = re.compile(r"/deployments/([^/?]+)/")
-_MAX_KEPT_BYTES = 2 * 1024 * 1024  # of one body or event; API Management reads no more either
 
 Publish = Callable[[bytes], Awaitable[None]]
 
@@ -29,6 +30,7 @@ class Watch:
     """Reads one answer on its way to the client."""
 
     is_stream: bool
+    keeps_texts: bool
     model: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -44,7 +46,7 @@ class Watch:
             while (end := _EVENT_END.search(self._held)) is not None:
                 event, self._held = self._held[: end.start()], self._held[end.end() :]
                 self._read_event(event)
-        if len(self._held) > _MAX_KEPT_BYTES:
+        if len(self._held) > BUFFER_LIMIT_BYTES:
             self._held = b""
 
     def finish(self) -> None:
@@ -62,17 +64,13 @@ class Watch:
             self._read(data)
 
     def _read(self, data: bytes) -> None:
-        try:
-            answer = json.loads(data)
-        except (ValueError, RecursionError):  # whatever an answer holds, it is the caller's to read
-            return
-        if not isinstance(answer, dict):
-            return
+        answer = json_object(data)
         # A Responses stream carries the whole response, usage and all, in its last event.
         nested = answer.get("response")
         source = nested if isinstance(nested, dict) else answer
         self.model = str(source.get("model") or self.model)
-        self.texts.append(data.decode("utf-8", "replace"))
+        if self.keeps_texts:
+            self.texts.append(data.decode("utf-8", "replace"))
         if isinstance(usage := source.get("usage"), dict):
             self.prompt_tokens = _count(usage, "prompt_tokens", "input_tokens")
             self.completion_tokens = _count(usage, "completion_tokens", "output_tokens")
@@ -123,7 +121,7 @@ class LlmLogWriter:
 
 
 def _llm_records(call: Call, watch: Watch, options: LlmLog) -> list[dict[str, Any]]:
-    request = _json(call.request.body)
+    request = json_object(call.request.body)
     deployment = _DEPLOYMENT.search(call.request.backend_path)
     common = {
         "requestId": str(call.request_id),
@@ -187,11 +185,3 @@ def _respelled(record: dict[str, Any], number: int) -> dict[str, Any]:
 
 def _count(usage: dict[str, Any], *names: str) -> int:
     return next((usage[name] for name in names if isinstance(usage.get(name), int)), 0)
-
-
-def _json(body: bytes | None) -> dict[str, Any]:
-    try:
-        value = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx
@@ -60,6 +61,15 @@ class Headers:
         return [(name, value) for name, value in self._fields if name.lower() not in _NOT_PASSED_ON]
 
 
+def json_object(body: bytes | None) -> dict[str, Any]:
+    """The body as a JSON object; empty for anything else, however deep it nests."""
+    try:
+        value = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _encoded(value: str) -> bytes:
     try:
         return value.encode("latin-1")
@@ -113,6 +123,11 @@ class Response:
     body_is_consumed: bool = False
     watch: Watch | None = None  # reads along for the LLM log
     is_buffered: bool = False  # buffer-response="true": sent in pieces of 8 KB rather than as they come
+
+    @property
+    def is_event_stream(self) -> bool:
+        """True for what a model sends piece by piece."""
+        return (self.headers.get("content-type") or "").lower().startswith("text/event-stream")
 
     def replace_body(self, body: bytes) -> None:
         """This body instead of the one there is or was to come."""

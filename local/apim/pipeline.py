@@ -22,8 +22,8 @@ SUBSCRIPTION_HEADER, SUBSCRIPTION_QUERY = "api-key", "subscription-key"
 
 async def run_call(call: Call) -> Response:
     """Execute the policies. The response may still have its body on the way."""
-    await call.bridge.open()
     try:
+        call.bridge.open()
         refused = _refused_before_policies(call)
         if refused is not None:
             raise refused
@@ -37,6 +37,8 @@ async def run_call(call: Call) -> Response:
         pass
     except CallFailed as failure:
         await _on_error(call, failure)
+    finally:
+        call.bridge.close()  # not when the stream is over: C# would keep a body for every one that is open
     assert call.response is not None
     for name, value in call.late_headers.items():
         call.response.headers.set(name, [value])

@@ -14,13 +14,11 @@ async def run_lookup(call: Call, node: Node) -> None:
     variable = node.attributes["variable-name"].text
     found = call.gateway.cache.get(await call.text(node, "key"))
     if found is not None:
-        await call.bridge.set_variable(variable, found[0])
+        call.bridge.set_variable(variable, found[0])
     elif "default-value" in node.attributes:
-        await call.evaluate(node, "default-value", node.attributes["default-value"], store=variable)
-        if not node.attributes["default-value"].is_expression:
-            await call.bridge.set_variable(variable, node.attributes["default-value"].text)
+        await call.raw(node, "default-value", store=variable)
     else:
-        await call.bridge.remove_variable(variable)
+        call.bridge.remove_variable(variable)
 
 
 async def run_store(call: Call, node: Node) -> None:

@@ -33,13 +33,8 @@ async def run_choose(call: Call, node: Node) -> None:
 
 
 async def run_set_variable(call: Call, node: Node) -> None:
-    """Keep a value under a name; what an expression returns stays the object it is."""
-    name = node.attributes["name"].text
-    value = node.attributes["value"]
-    if value.is_expression:
-        await call.evaluate(node, "value", value, store=name)
-    else:
-        await call.bridge.set_variable(name, value.text)
+    """Keep a value under a name."""
+    await call.raw(node, "value", store=node.attributes["name"].text)
 
 
 async def run_retry(call: Call, node: Node) -> None:

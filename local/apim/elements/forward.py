@@ -9,16 +9,16 @@ import httpx
 from local.apim.call import Call
 from local.apim.document import Node
 from local.apim.errors import CallFailed
+from local.apim.expressions import BUFFER_LIMIT_BYTES
 from local.apim.messages import Headers, Response
 from local.apim.schema import Attribute, Element, Policy
 
 DEFAULT_TIMEOUT_SECONDS = 300
-MAX_BUFFERED_BYTES = 2 * 1024 * 1024
 
 
 async def run_forward(call: Call, node: Node) -> None:
     """Send the request; what comes back is context.Response."""
-    if call.forwarded and not _flag(node, "buffer-request-body") and call.request.body:
+    if call.forwarded and call.request.body and not await call.boolean(node, "buffer-request-body"):
         message = "the request body was sent once and is not buffered"
         raise CallFailed("BackendConnectionFailure", message)
     if call.response is not None:
@@ -26,7 +26,7 @@ async def run_forward(call: Call, node: Node) -> None:
         call.response = None
     if len(call.backend_urls) > 1:
         call.request.backend_url = call.gateway.next_of_pool(call.backend_id or "", call.backend_urls)
-    call.forwarded, call.forward_attempts = True, call.forward_attempts + 1
+    call.forwarded = True
     request = _request(call)
     timeout_seconds = await call.number(node, "timeout", DEFAULT_TIMEOUT_SECONDS)
     upstream = await _headers_of(call, request, timeout_seconds)
@@ -36,14 +36,14 @@ async def run_forward(call: Call, node: Node) -> None:
     for name in ("content-encoding", "date", "server"):
         headers.delete(name)  # the last two are the gateway's own
     response = Response(upstream.status_code, upstream.reason_phrase, headers, upstream=upstream)
-    response.is_buffered = "buffer-response" not in node.attributes or _flag(node, "buffer-response")
-    response.is_streamed = not response.is_buffered and _is_event_stream(response)
+    response.is_buffered = await call.boolean(node, "buffer-response", default=True)
+    response.is_streamed = not response.is_buffered and response.is_event_stream
     call.gateway.watch(call, response)
     if not response.is_streamed:
         await _buffer(call, response)
     call.response = response
     call.bridge.changed(response, body=True)
-    if _flag(node, "fail-on-error-status-code") and response.status >= 400:
+    if response.status >= 400 and await call.boolean(node, "fail-on-error-status-code"):
         raise CallFailed("BackendResponseError", f"the backend answered {response.status}", status=response.status)
 
 
@@ -88,7 +88,7 @@ async def _buffer(call: Call, response: Response) -> None:
         async for piece in response.pieces:
             pieces.append(piece)
             size += len(piece)
-            if size > MAX_BUFFERED_BYTES:
+            if size > BUFFER_LIMIT_BYTES:
                 response.is_too_large = True
                 return
     except httpx.HTTPError as error:
@@ -96,14 +96,6 @@ async def _buffer(call: Call, response: Response) -> None:
         raise CallFailed("BackendConnectionFailure", f"the body broke off: {type(error).__name__}") from error
     await response.close()
     response.body, response.first_pieces = b"".join(pieces), []
-
-
-def _is_event_stream(response: Response) -> bool:
-    return (response.headers.get("content-type") or "").lower().startswith("text/event-stream")
-
-
-def _flag(node: Node, name: str) -> bool:
-    return name in node.attributes and node.attributes[name].text.lower() == "true"
 
 
 _LITERAL_FLAG = Attribute(expression=False, kind="boolean")

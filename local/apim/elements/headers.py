@@ -17,7 +17,7 @@ _FORBIDDEN = re.compile(r"[\r\n\0]")
 async def change_header(call: Call, node: Node, headers: Headers) -> None:
     """Apply one <set-header> to `headers`."""
     name = await call.text(node, "name")
-    action = node.attributes["exists-action"].text if "exists-action" in node.attributes else "override"
+    action = await call.text(node, "exists-action", "override")
     values = [await call.text(value, "text") for value in node.all("value")]
     if action == "delete":
         headers.delete(name)

@@ -12,15 +12,15 @@ from local.apim.schema import Attribute, Element, Policy, literal, needs
 async def add_token(call: Call, node: Node, headers: Headers) -> None:
     """Put a token for the resource into Authorization, or into a variable when the policy names one."""
     resource = await call.text(node, "resource")
-    client_id = node.attributes.get("client-id")
+    client_id = await call.text(node, "client-id") or None
     try:
-        token = await call.gateway.tokens.token(resource, client_id.text if client_id else None)
+        token = await call.gateway.tokens.token(resource, client_id)
     except RuntimeError as error:
         if await call.boolean(node, "ignore-error"):
             return
         raise CallFailed("ManagedIdentityTokenFailure", f"no token for {resource}: {error}") from error
     if (variable := node.attributes.get("output-token-variable-name")) is not None:
-        await call.bridge.set_variable(variable.text, token)
+        call.bridge.set_variable(variable.text, token)
     else:
         headers.set("Authorization", [f"Bearer {token}"])
 

@@ -63,7 +63,7 @@ async def run_validate_jwt(call: Call, node: Node) -> None:
         shown = await call.text(node, "failed-validation-error-message") or rejected.message
         raise CallFailed(rejected.reason, rejected.message, status=status, shown=shown) from None
     if (variable := node.attributes.get("output-token-variable-name")) is not None:
-        await call.bridge.set_jwt_variable(variable.text, token)
+        call.bridge.set_jwt_variable(variable.text, token)
 
 
 class _Rejected(Exception):
@@ -133,15 +133,15 @@ async def _require_claims(call: Call, node: Node, claims: Mapping[str, Any]) -> 
         if name not in claims:
             message = f"JWT token is missing the following claims: {name} Access denied."
             raise _Rejected("TokenClaimNotFound", message)
-        held = _values(claims[name], claim.attributes["separator"].text if "separator" in claim.attributes else None)
+        held = _values(claims[name], await call.text(claim, "separator"))
         wanted = [(await call.text(value, "text")).strip() for value in claim.all("value")]
-        every = "match" not in claim.attributes or claim.attributes["match"].text == "all"
+        every = await call.text(claim, "match", "all") == "all"
         if wanted and not (all if every else any)(value in held for value in wanted):
             message = f"Claim {name} value of {','.join(held)} is not allowed. Access denied."
             raise _Rejected("TokenClaimValueNotAllowed", message)
 
 
-def _values(claim: Any, separator: str | None) -> list[str]:
+def _values(claim: Any, separator: str) -> list[str]:
     if isinstance(claim, list):
         return [str(each) for each in claim]
     text = ("true" if claim else "false") if isinstance(claim, bool) else str(claim)

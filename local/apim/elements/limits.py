@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from local.apim.call import Call
 from local.apim.document import Node
 from local.apim.errors import CallFailed
+from local.apim.messages import json_object
 from local.apim.schema import Attribute, Element, Policy, literal, needs
 
 MINUTE_SECONDS = 60.0
@@ -51,18 +52,17 @@ async def run_rate_limit(call: Call, node: Node) -> None:
     used = window.total(now, seconds)
     if used >= calls:
         wait = window.wait_seconds(now, seconds)
-        await _set(call, node, "retry-after-variable-name", wait)
-        header = node.attributes.get("retry-after-header-name")
+        _set(call, node, "retry-after-variable-name", wait)
         raise CallFailed(
             "RateLimitExceeded",
             f"Rate limit is exceeded. Try again in {wait} seconds.",
             status=429,
-            headers={header.text if header else "Retry-After": str(wait)},
+            headers={await call.text(node, "retry-after-header-name", "Retry-After"): str(wait)},
         )
     amount = await call.number(node, "increment-count", 1)
     window.entries.append((now, amount))
     left = max(0, int(calls - used - amount))
-    await _set(call, node, "remaining-calls-variable-name", left)
+    _set(call, node, "remaining-calls-variable-name", left)
     _head(call, node, "remaining-calls-header-name", left)
     _head(call, node, "total-calls-header-name", int(calls))
 
@@ -84,9 +84,9 @@ async def run_token_limit(call: Call, node: Node) -> None:
     spent = call.gateway.token_quotas.get(quota_key, 0)
     if quota and (spent >= quota or spent + estimate > quota):
         raise await _refusal(call, node, 403, "Token quota is exceeded.", 3600)
-    await _set(call, node, "tokens-consumed-variable-name", estimate)
-    await _set(call, node, "remaining-tokens-variable-name", int(per_minute - used - estimate))
-    await _set(call, node, "remaining-quota-tokens-variable-name", int(quota - spent - estimate))
+    _set(call, node, "tokens-consumed-variable-name", estimate)
+    _set(call, node, "remaining-tokens-variable-name", int(per_minute - used - estimate))
+    _set(call, node, "remaining-quota-tokens-variable-name", int(quota - spent - estimate))
     if per_minute:
         _head(call, node, "remaining-tokens-header-name", int(per_minute - used - estimate))
     if quota:
@@ -100,16 +100,15 @@ async def run_token_limit(call: Call, node: Node) -> None:
 
 
 async def _refusal(call: Call, node: Node, status: int, message: str, wait_seconds: int) -> CallFailed:
-    await _set(call, node, "retry-after-variable-name", wait_seconds)
-    header = node.attributes.get("retry-after-header-name")
-    headers = {header.text if header else "Retry-After": str(wait_seconds)}
+    _set(call, node, "retry-after-variable-name", wait_seconds)
+    headers = {await call.text(node, "retry-after-header-name", "Retry-After"): str(wait_seconds)}
     reason = "TokenLimitExceeded" if status == 429 else "TokenQuotaExceeded"
     return CallFailed(reason, message, status=status, headers=headers)
 
 
-async def _set(call: Call, node: Node, attribute: str, value: int) -> None:
+def _set(call: Call, node: Node, attribute: str, value: int) -> None:
     if (name := node.attributes.get(attribute)) is not None:
-        await call.bridge.set_variable(name.text, value)
+        call.bridge.set_variable(name.text, value)
 
 
 def _head(call: Call, node: Node, attribute: str, value: int) -> None:
@@ -118,21 +117,13 @@ def _head(call: Call, node: Node, attribute: str, value: int) -> None:
 
 
 def _streams(call: Call) -> bool:
-    return _json_body(call).get("stream") is True
+    return json_object(call.request.body).get("stream") is True
 
 
 def _estimate(call: Call) -> int:
-    body = _json_body(call)
+    body = json_object(call.request.body)
     prompt = {name: body[name] for name in ("messages", "input", "prompt", "instructions") if name in body}
     return math.ceil(len(json.dumps(prompt)) / CHARACTERS_PER_TOKEN) if prompt else 0
-
-
-def _json_body(call: Call) -> dict[str, object]:
-    try:
-        body = json.loads(call.request.body or b"{}")
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 _RATE_LIMIT = Element(

@@ -27,7 +27,7 @@ async def run_send_request(call: Call, node: Node) -> None:
             answer = await call.gateway.http.send(request)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         if await call.boolean(node, "ignore-error"):
-            await call.bridge.set_variable(variable, None)
+            call.bridge.set_variable(variable, None)
             return
         reason = "Timeout" if isinstance(error, TimeoutError) else "BackendConnectionFailure"
         raise CallFailed(reason, f"{request.url.host}: {type(error).__name__}") from error
@@ -35,7 +35,7 @@ async def run_send_request(call: Call, node: Node) -> None:
     for name in ("content-encoding", "transfer-encoding"):
         headers.delete(name)  # httpx gave the body decoded
     response = Response(answer.status_code, answer.reason_phrase, headers, answer.content)
-    await call.bridge.set_message_variable(variable, response)
+    call.bridge.set_message_variable(variable, response)
 
 
 async def run_send_one_way_request(call: Call, node: Node) -> None:
@@ -56,7 +56,7 @@ async def run_send_one_way_request(call: Call, node: Node) -> None:
 async def _request(call: Call, node: Node) -> httpx.Request:
     """The request that the children describe, made in their order."""
     method, url, headers, body = "GET", "", Headers(), b""
-    if (mode := node.attributes.get("mode")) is not None and mode.text == "copy":
+    if await call.text(node, "mode") == "copy":
         method, url = call.request.method, call.request.target
         headers = Headers(call.request.headers.passed_on())
         body = (call.request.body or b"") if call.section == "inbound" else b""

@@ -41,7 +41,7 @@ async def run_rewrite_uri(call: Call, node: Node) -> None:
 async def run_set_query_parameter(call: Call, node: Node) -> None:
     """Change one query parameter of the request."""
     name = await call.text(node, "name")
-    action = node.attributes["exists-action"].text if "exists-action" in node.attributes else "override"
+    action = await call.text(node, "exists-action", "override")
     values = [(name, await call.text(value, "text")) for value in node.all("value")]
     query = call.request.query()
     others = [pair for pair in query if pair[0].lower() != name.lower()]
@@ -69,7 +69,7 @@ async def run_set_backend_service(call: Call, node: Node) -> None:
     else:
         raise CallFailed("BackendNotFound", "neither backend-id nor base-url is given")
     call.request.backend_url = call.backend_urls[0]
-    await call.bridge.set_backend(call.backend_id)
+    call.bridge.set_backend(call.backend_id)
     call.bridge.changed(call.request)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +100,7 @@ def _is_healthy(url: str) -> bool:
 async def test_a_gateway_whose_expressions_cannot_run_any_more_ends(
     mono: None, backend: Backend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever watches the process starts it again; it must not answer 500 for ever."""
+    """At once, without waiting for a call: whoever watches the process starts it again."""
     runner = Runner(RunnerOptions(backend.url, write_policies(tmp_path, '<set-variable name="a" value="@(1)" />')))
     serving = asyncio.create_task(serve(runner, 0))
     async with asyncio.timeout(15), httpx.AsyncClient() as client:
@@ -110,8 +109,7 @@ async def test_a_gateway_whose_expressions_cannot_run_any_more_ends(
         url = f"{runner.url}/openai/v1/chat/completions"
         assert (await client.post(url)).status_code == 200
         assert runner.gateway.host is not None
-        assert runner.gateway.host.pid is not None
-        os.kill(runner.gateway.host.pid, signal.SIGKILL)
-        assert (await client.post(url)).status_code == 500
+        assert runner.gateway.host._process is not None
+        runner.gateway.host._process.kill()
         assert await serving == 1
-    assert "the expression host cannot answer" in capsys.readouterr().err
+    assert "mono ended with code -9" in capsys.readouterr().err

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from local.apim.expressions_source import Position, SourceProblem, find_name, tokenize
-from local.apim.expressions_syntax import check_constants, check_syntax
+from local.apim.expressions.source import Position, SourceProblem, find_name, tokenize
+from local.apim.expressions.syntax import check_constants, check_syntax
 
 
 @pytest.mark.parametrize(

@@ -22,14 +22,14 @@ from typing import Any
 import yaml
 
 from local.apim.errors import PolicyError
-from local.apim.expressions_source import Position, SourceProblem, find_name, tokenize
-from local.apim.expressions_syntax import check_constants, check_syntax
+from local.apim.expressions.source import Position, SourceProblem, find_name, tokenize
+from local.apim.expressions.syntax import check_constants, check_syntax
 from local.process import PartMissingError
 
 _HERE = Path(__file__).parent
 _SOURCES = _HERE / "csharp"
 _ALLOW_LIST = _HERE / "allow_list.yaml"
-_DEFAULT_CACHE = _HERE.parents[1] / ".local" / "apim-cache"
+_DEFAULT_CACHE = _HERE.parents[2] / ".local" / "apim-cache"
 _JSON_NET = Path("/usr/lib/cli/Newtonsoft.Json-5.0/Newtonsoft.Json.dll")
 _INSTALL = "apt-get install --no-install-recommends mono-mcs libnewtonsoft-json5.0-cil"
 

@@ -9,8 +9,9 @@ using Newtonsoft.Json.Linq;
 namespace Apim
 {
     /// Evaluates expressions for a caller that speaks JSON lines over stdin and stdout: each request has an "id" and
-    /// an "op", each answer the same "id" and either "result" or "error". While an expression reads a body whose bytes
-    /// are not here yet, the host writes {"need": body id} and reads on until the bytes come.
+    /// an "op", each answer the same "id" and either "result" or "error"; "close" has no "id" and gets no answer. While
+    /// an expression reads a body whose bytes are not here yet, the host writes {"need": body id, "context": id} and
+    /// reads on until the bytes come.
     internal sealed class Host : IBodySource
     {
         private readonly TextReader input;
@@ -22,6 +23,7 @@ namespace Apim
 
         private readonly List<string> consumed = new List<string>();
         private bool wasStreamRead;
+        private string current;
 
         private Host(TextReader input, TextWriter output)
         {
@@ -59,13 +61,12 @@ namespace Apim
 
         public byte[] Fetch(string bodyId)
         {
-            Write(new JObject { ["need"] = bodyId });
+            Write(new JObject { ["need"] = bodyId, ["context"] = current });
             for (;;)
             {
                 var message = Read() ?? throw new EndOfStreamException("The caller is gone.");
-                // A request of another call may come first, and "body" in it is an object: as a string it would throw
-                // here, and the request would never be answered.
-                if (message["op"] == null && (string)message["body"] == bodyId)
+                // Requests of other calls may come first.
+                if ((string)message["body"] == bodyId)
                 {
                     if (message["error"] != null)
                     {
@@ -89,6 +90,11 @@ namespace Apim
                 if (request == null)
                 {
                     return;
+                }
+                if ((string)request["op"] == "close")
+                {
+                    contexts.Remove((string)request["context"]);
+                    continue;
                 }
                 Write(Answer(request));
             }
@@ -134,47 +140,54 @@ namespace Apim
         private JToken Do(JObject request, JObject answer)
         {
             var operation = (string)request["op"];
-            if (operation == "load")
-            {
-                return Load((string)request["path"], (string)request["class"], (int)request["count"]);
-            }
-            var id = (string)request["context"];
-            if (operation == "open")
-            {
-                contexts[id] = new CallContext((JObject)request["parts"]);
-                return null;
-            }
-            var context = contexts[id];
-            var name = (string)request["name"];
             switch (operation)
             {
-                case "close":
-                    contexts.Remove(id);
-                    return null;
+                case "load":
+                    return Load((string)request["path"], (string)request["class"], (int)request["count"]);
                 case "evaluate":
-                    return Evaluate(context, request, answer);
-                case "request":
-                    context.Request = new Request((JObject)request["message"], Body(context, request));
-                    return null;
-                case "response":
-                    context.Response = Response(context, request);
-                    return null;
-                case "part":
-                    context.SetPart(name, request["part"]);
-                    return null;
-                case "variable":
-                    context.Values[name] = Values.Decode(request["value"]);
-                    return null;
-                case "message_variable":
-                    context.Values[name] = Response(context, request);
-                    return null;
-                case "remove_variable":
-                    context.Values.Remove(name);
-                    return null;
-                case "get_variable":
-                    return context.Values.TryGetValue(name, out var value) ? Values.Encode(value) : null;
+                    current = (string)request["context"];
+                    foreach (JObject change in (JArray)request["changes"])
+                    {
+                        Apply(change);
+                    }
+                    return Evaluate(contexts[current], request, answer);
                 default:
                     throw new ArgumentException($"Unknown operation {operation}.");
+            }
+        }
+
+        private void Apply(JObject change)
+        {
+            var operation = (string)change["op"];
+            if (operation == "open")
+            {
+                contexts[current] = new CallContext((JObject)change["parts"]);
+                return;
+            }
+            var context = contexts[current];
+            var name = (string)change["name"];
+            switch (operation)
+            {
+                case "request":
+                    context.Request = new Request((JObject)change["message"], Body(context, change));
+                    break;
+                case "response":
+                    context.Response = Response(context, change);
+                    break;
+                case "part":
+                    context.SetPart(name, change["part"]);
+                    break;
+                case "variable":
+                    context.Values[name] = Values.Decode(change["value"]);
+                    break;
+                case "message_variable":
+                    context.Values[name] = Response(context, change);
+                    break;
+                case "remove_variable":
+                    context.Values.Remove(name);
+                    break;
+                default:
+                    throw new ArgumentException($"Unknown change {operation}.");
             }
         }
 
@@ -220,14 +233,14 @@ namespace Apim
             context.Values[name] = value;
         }
 
-        private Response Response(CallContext context, JObject request)
+        private Response Response(CallContext context, JObject change)
         {
-            return request["message"] is JObject message ? new Response(message, Body(context, request)) : null;
+            return change["message"] is JObject message ? new Response(message, Body(context, change)) : null;
         }
 
-        private MessageBody Body(CallContext context, JObject request)
+        private MessageBody Body(CallContext context, JObject change)
         {
-            if (!(request["body"] is JObject json))
+            if (!(change["body"] is JObject json))
             {
                 return null;
             }

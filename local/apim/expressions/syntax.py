@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from local.apim.expressions_source import SourceProblem, Token, position
+from local.apim.expressions.source import SourceProblem, Token, position
 
 _NOT_IN_MONO = "C# 7 has this, but mono's compiler, which executes policies here, does not"
 _NOT_IN_C_SHARP_7 = "API Management compiles C# 7, which does not have this"
