@@ -77,7 +77,7 @@ class Node:
 
 
 class NamedValues:
-    """The named values of a service; remembers which were used."""
+    """The named values of a service."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         """Raises PolicyError for a value longer than API Management stores."""
@@ -85,7 +85,6 @@ class NamedValues:
             if len(value) > MAX_NAMED_VALUE_CHARACTERS:
                 raise PolicyError(f"named value {name}", f"has {len(value)} characters; the limit is 4,096")
         self._values = dict(values)
-        self.used: set[str] = set()
 
     def fill(self, text: str, where: str) -> str:
         """The text with every {{name}} replaced. Raises PolicyError for a name without a value."""
@@ -94,7 +93,6 @@ class NamedValues:
             name = match[1]
             if name not in self._values:
                 raise PolicyError(where, f"{{{{{name}}}}} is not a named value")
-            self.used.add(name)
             return self._values[name]
 
         return _NAMED_VALUE.sub(value, text)

@@ -62,7 +62,7 @@ class HubSender:
                         self._connection, eventhub_name=hub
                     )
                 await self._clients[hub].send_batch([EventData(body)], partition_key=partition_key)
-            except (EventHubError, ValueError) as error:
+            except (EventHubError, OSError, ValueError) as error:
                 self.failures.append(f"{hub}: {type(error).__name__}: {error}")
                 log.warning("an event did not reach the hub %s: %s", hub, type(error).__name__)
             finally:

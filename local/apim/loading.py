@@ -29,7 +29,6 @@ class LoadedPolicy:
     sections: Mapping[str, Node]
     fragments: Mapping[str, Node]
     compiled: Compiled | None  # None for a document without an expression
-    named_values: NamedValues
 
     def declare(self, coverage: Coverage) -> None:
         """Tell the recorder every place that a complete test run executes."""
@@ -59,6 +58,7 @@ def load_policy(directory: Path, overrides: Mapping[str, str]) -> LoadedPolicy:
         path.stem: _read(path, directory, named_values, "fragment", MAX_FRAGMENT_BYTES)
         for path in sorted((directory / "fragments").glob("*.xml"))
     }
+    included: set[str] = set()
     for section, root in sections.items():
         check_section(root, section)
         for node in root.walk():
@@ -67,15 +67,11 @@ def load_policy(directory: Path, overrides: Mapping[str, str]) -> LoadedPolicy:
                 if name not in fragments:
                     raise PolicyError(node.where, f"there is no fragment {name!r}")
                 check_fragment(fragments[name], section)
-    included = {n.attributes["fragment-id"].text for r in sections.values() for n in r.walk() if _includes(n)}
+                included.add(name)
     if unused := sorted(set(fragments) - included):
         raise PolicyError(fragments[unused[0]].where, "is included nowhere")
     compiled = _compile([*sections.values(), *fragments.values()])
-    return LoadedPolicy(read_api(directory / "openai-api.yaml"), sections, fragments, compiled, named_values)
-
-
-def _includes(node: Node) -> bool:
-    return node.name == "include-fragment"
+    return LoadedPolicy(read_api(directory / "openai-api.yaml"), sections, fragments, compiled)
 
 
 def _read(path: Path, directory: Path, named_values: NamedValues, root_name: str, limit_bytes: int) -> Node:

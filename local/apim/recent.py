@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self, TypeVar
 
-MOST_KEPT = 50_000
+MOST_KEPT = 10_000
 
 T = TypeVar("T")
 
