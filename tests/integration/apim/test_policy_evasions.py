@@ -144,3 +144,23 @@ async def test_a_scope_of_the_guard_alone_is_no_scope(bench: Bench, key: str, st
         decoded = decode_event(json.dumps(event).encode(), datetime.now(UTC))
         assert isinstance(decoded, UsageEvent)
         assert decoded.data.scopes == {"session": "a"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "tier"),
+    [
+        ({"service_tier": "priority", "stream": True}, "priority"),
+        ({"service_tier": "flex", "stream": True}, None),
+        ({"service_tier": ["priority"], "stream": True}, None),
+        ({"stream": True}, None),
+        ({"service_tier": "priority"}, "priority"),
+        ({"service_tier": "auto"}, "default"),
+    ],
+)
+async def test_a_stream_of_a_dearer_tier_is_not_billed_as_a_cheap_one(
+    bench: Bench, fields: dict[str, Any], tier: str | None
+) -> None:
+    """Nobody reads the tier out of a stream, so the one asked for counts; a cheaper one only answers may name."""
+    answer = await bench.post(bench.subscribe(), **fields)
+    assert answer.status_code == 200
+    assert (await bench.event(answer))["data"].get("processing_tier") == tier
