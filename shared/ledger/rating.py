@@ -26,8 +26,8 @@ def usage_row(
     tokens: Tokens | None = count_tokens(data.usage, data.provider)
     measured = True
     if tokens is None:
-        if data.status >= 400 or data.status == 0:
-            tokens = {}  # a call that failed used nothing
+        if data.status >= 300 or data.status == 0:
+            tokens = {}  # a call that failed, or that a backend only sent elsewhere, used nothing
         else:
             tokens, measured = _estimated_tokens(event, held, default_output_tokens), False
     tier = processing_tier(data.processing_tier, data.usage)

@@ -74,10 +74,11 @@ async def test_settling_gives_the_reservation_back_and_charges_the_truth(stack):
     assert await stack.spent_and_held() == ((10 + 5 * 2) * MICRO_USD, 0)
 
 
-async def test_a_failed_call_costs_nothing_and_gives_its_reservation_back(stack):
-    """Status 500 without usage: cost 0, hold gone."""
+@pytest.mark.parametrize("status", [0, 307, 404, 500])
+async def test_a_failed_call_costs_nothing_and_gives_its_reservation_back(stack, status):
+    """Never reached, redirected, refused or failed without usage: cost 0, hold gone."""
     answer = await stack.check()
-    event = changed(usage_bytes("a", 0, reservation=answer.reservation), usage=None, status=500)
+    event = changed(usage_bytes("a", 0, reservation=answer.reservation), usage=None, status=status)
     await stack.ingest.run([delivery(event, 0)])
     assert await stack.spent_and_held() == (0, 0)
 
