@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from local.apim.errors import CallFailed
@@ -57,11 +59,21 @@ class Bridge:
             if body:
                 self._response_body = _body(message)
 
-    async def evaluate(self, expression: int, store: str | None = None) -> Value:
+    async def evaluate(self, expression: int) -> Value:
         """An expression's value. Raises CallFailed when it throws."""
+        with self._evaluating() as context:
+            return await context.evaluate(expression)
+
+    async def store(self, expression: int, variable: str) -> None:
+        """Keep an expression's object in a variable. Raises CallFailed when it throws."""
+        with self._evaluating() as context:
+            await context.store(expression, variable)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[Context]:
         context = self._current()
         try:
-            return await context.evaluate(expression, store=store)
+            yield context
         except StreamedBodyRead as error:
             self._call.gateway.violate(f"{error.where}: {error.message}")
             raise _failed(error) from error

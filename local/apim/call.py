@@ -61,21 +61,23 @@ class Call:
             return self.response
         return self.request
 
-    async def raw(self, node: Node, name: str, *, store: str | None = None) -> Value | None:
-        """The attribute `name`, or the text for "text"; None when it is not there.
+    async def keep(self, node: Node, name: str, variable: str) -> None:
+        """Put the attribute `name` into a variable; what an expression returns stays the object it is in C#."""
+        written = node.attributes[name]
+        if written.expression_id is None:
+            self.bridge.set_variable(variable, written.text)
+        else:
+            await self.bridge.store(written.expression_id, variable)
+            self.gateway.coverage.hit(f"{node.key}:{name}")
 
-        `store` also keeps it as that context variable; what an expression returns stays the object it is. Raises
-        CallFailed when the expression throws.
-        """
+    async def raw(self, node: Node, name: str) -> Value | None:
+        """The attribute `name`, or the text for "text"; None when it is not there. Raises CallFailed."""
         written = node.text if name == "text" else node.attributes.get(name)
         if written is None:
             return None
-        if not written.is_expression:
-            if store is not None:
-                self.bridge.set_variable(store, written.text)
+        if written.expression_id is None:
             return Value(written.text, written.text, "System.String")
-        assert written.expression_id is not None
-        value = await self.bridge.evaluate(written.expression_id, store)
+        value = await self.bridge.evaluate(written.expression_id)
         if name != "condition":
             self.gateway.coverage.hit(f"{node.key}:{name}")
         return value

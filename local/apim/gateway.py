@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -67,6 +68,8 @@ class Gateway:
         # Servers here end idle connections after 5 s; one that is reused just then would look like a broken backend.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2.0)
         self.http = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)
+        # A cookie that a backend sets for one caller would go out with the next one's call.
+        self.http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.signing_keys = SigningKeys(self.http)
         if self.options.hub_connection is not None:
             self._hub = HubSender(self.options.hub_connection)

@@ -16,7 +16,7 @@ async def run_lookup(call: Call, node: Node) -> None:
     if found is not None:
         call.bridge.set_variable(variable, found[0])
     elif "default-value" in node.attributes:
-        await call.raw(node, "default-value", store=variable)
+        await call.keep(node, "default-value", variable)
     else:
         call.bridge.remove_variable(variable)
 

@@ -34,7 +34,7 @@ async def run_choose(call: Call, node: Node) -> None:
 
 async def run_set_variable(call: Call, node: Node) -> None:
     """Keep a value under a name."""
-    await call.raw(node, "value", store=node.attributes["name"].text)
+    await call.keep(node, "value", node.attributes["name"].text)
 
 
 async def run_retry(call: Call, node: Node) -> None:

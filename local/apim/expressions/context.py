@@ -32,13 +32,13 @@ class Context:
         self.traces: list[str] = []
         """What expressions wrote with context.Trace."""
 
-    async def evaluate(self, expression: int, *, store: str | None = None) -> Value:
-        """Evaluate the expression with this index; `store` also keeps the C# object as that context variable.
+    async def evaluate(self, expression: int) -> Value:
+        """Evaluate the expression with this index. Raises ExpressionError, StreamedBodyRead, HostLostError."""
+        return decode(await self._host.evaluate(self, self._take_changes(), expression))
 
-        Raises ExpressionError, StreamedBodyRead, HostLostError.
-        """
-        changes, self._changes, self._is_known = self._changes, [], True
-        return decode(await self._host.evaluate(self, changes, expression, store))
+    async def store(self, expression: int, name: str) -> None:
+        """Evaluate it and keep the C# object as that context variable. Raises what evaluate raises."""
+        await self._host.evaluate(self, self._take_changes(), expression, name)
 
     def set_request(self, request: RequestMessage) -> None:
         """Make this the request; a Body that was in the one before keeps its state."""
@@ -77,6 +77,10 @@ class Context:
         if self._is_known:
             self._is_known = False
             self._host.forget(self)
+
+    def _take_changes(self) -> list[dict[str, Any]]:
+        changes, self._changes, self._is_known = self._changes, [], True
+        return changes
 
     def _change_message(self, change: dict[str, Any], message: RequestMessage | ResponseMessage | None) -> None:
         change["message"] = None if message is None else message.as_json()

@@ -90,9 +90,9 @@ class ExpressionHost:
         return context
 
     async def evaluate(
-        self, context: Context, changes: list[dict[str, Any]], expression: int, store: str | None
+        self, context: Context, changes: list[dict[str, Any]], expression: int, store: str | None = None
     ) -> Any:
-        """For Context.evaluate: apply the changes, then evaluate. The answer is as Values.Encode writes it."""
+        """For Context: apply the changes, then evaluate. The answer of Values.Encode; None with `store`."""
         place = self._compiled.expressions[expression]
         request = {"op": "evaluate", "context": context.id, "changes": changes, "expression": expression}
         if store is not None:

@@ -75,7 +75,10 @@ def _decoded(type_name: str | None, value: Any, text: str) -> Any:
     if decoder is not None:
         return decoder(value)
     if type_name.startswith("Newtonsoft.Json.Linq.J"):
-        return json.loads(value)
+        try:
+            return json.loads(value)
+        except RecursionError:  # C# nests deeper than Python can
+            return CSharpObject(type_name, text)
     return CSharpObject(type_name, text)
 
 

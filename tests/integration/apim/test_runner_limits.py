@@ -86,3 +86,13 @@ async def test_tokens_above_the_quota_are_forbidden(start: Start, backend: Backe
     answers = [await client.post(runner.url + CHAT, json={"stream": True}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 403]
     assert runner.errors[0]["Reason"] == "TokenQuotaExceeded"
+
+
+async def test_a_body_that_nests_deeper_than_can_be_read_passes_the_token_limit(
+    start: Start, backend: Backend, client: httpx.AsyncClient
+) -> None:
+    """It has no prompt to count; it must not end the call either."""
+    runner = await start('<llm-token-limit counter-key="k" tokens-per-minute="10" estimate-prompt-tokens="true" />')
+    body = b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    answer = await client.post(runner.url + CHAT, content=body)
+    assert (answer.status_code, backend.bodies) == (200, [body])

@@ -45,6 +45,20 @@ async def test_send_request_makes_the_request_and_keeps_the_answer(
     assert "x-service" not in backend.request.headers
 
 
+async def test_cookies_stay_with_the_call_that_got_them(
+    start: Start, backend: Backend, client: httpx.AsyncClient
+) -> None:
+    """What a backend sets for one caller reaches that caller, and no later request of the gateway."""
+    set_cookie = JSONResponse({})
+    set_cookie.set_cookie("session", "of-the-first-caller")
+    backend.answers = [set_cookie]
+    runner = await start()
+    assert "of-the-first-caller" in (await client.post(runner.url + CHAT)).headers["set-cookie"]
+    client.cookies.clear()
+    await client.post(runner.url + CHAT)
+    assert "cookie" not in backend.request.headers
+
+
 @pytest.mark.parametrize("kind", ["slow", "away"])
 async def test_an_ignored_error_leaves_null(
     start: Start, backend: Backend, client: httpx.AsyncClient, kind: str

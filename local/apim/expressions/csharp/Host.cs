@@ -208,11 +208,13 @@ namespace Apim
             try
             {
                 var value = expressions[(int)request["expression"]](context);
-                if (request["store"] != null)
+                if (request["store"] == null)
                 {
-                    Store(context, (string)request["store"], value);
+                    return Values.Encode(value);
                 }
-                return Values.Encode(value);
+                // Not sent as well: written with indents, a body that nests deep is longer than itself a thousand times.
+                Store(context, (string)request["store"], value);
+                return null;
             }
             finally
             {
