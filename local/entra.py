@@ -1,10 +1,9 @@
 """Microsoft Entra ID for the laptop and the tests: OpenID metadata, keys, and tokens signed with RS256.
 
-    python -m local.entra --port 8082 [--key FILE]
+    python -m local.entra --port 8082
     curl -X POST http://127.0.0.1:8082/sim/tokens -d '{"appid": "<client id>"}'
 
-A gateway that trusts this issuer lets anybody in who can reach it, so it listens on loopback only. With `--key` the
-signing key is kept in that file, so that another process can mint tokens this issuer vouches for.
+A gateway that trusts this issuer lets anybody in who can reach it, so it listens on loopback only.
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jwt
@@ -155,21 +152,6 @@ def new_key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=_KEY_BITS)
 
 
-def key_in(path: Path) -> rsa.RSAPrivateKey:
-    """The key kept in a file; made there, readable by its owner alone, when there is none."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written whole under another name first: a reader never finds half a key, and of two writers one wins.
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(_pem(new_key()))
-        draft.replace(path)
-    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise TypeError(f"{path} holds no RSA key")
-    return key
-
-
 def _sign(claims: dict[str, Any], key: rsa.RSAPrivateKey, flaw: Flaw | None) -> str:
     headers = {"kid": _key_id(key)}
     if flaw == "unsigned":
@@ -195,20 +177,12 @@ def _key_id(key: rsa.RSAPrivateKey) -> str:
     return hashlib.sha256(str(key.public_key().public_numbers().n).encode()).hexdigest()[:20]
 
 
-def _pem(key: rsa.RSAPrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def main() -> None:
     """Serve until stopped."""
     parser = argparse.ArgumentParser(description="A token issuer in place of Microsoft Entra ID.")
     parser.add_argument("--port", type=int, default=8082)
-    parser.add_argument("--key", type=Path, help="file that keeps the signing key; made when missing")
     arguments = parser.parse_args()
-    url = f"http://127.0.0.1:{arguments.port}"
-    issuer = Issuer(url, key_in(arguments.key)) if arguments.key else Issuer(url)
+    issuer = Issuer(f"http://127.0.0.1:{arguments.port}")
     uvicorn.run(build_app(issuer), host="127.0.0.1", port=arguments.port, log_level="warning")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,20 +12,21 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from local.apim.runner import LOOPBACK, Runner
+from local.apim.settings import hashed_keys
 from local.entra import Issuer
 from local.entra import build_app as build_entra
 from local.model.app import build_app as build_model
 from local.process import free_port
 from tests.support.apim import start_runner
 from tests.support.policy_coverage import keep
+from tests.support.policy_files import serve_app
 
 Says = Callable[[dict[str, Any]], Response | Awaitable[Response]]
 ADMITTED_AT = "2026-11-21T10:00:00.123Z"
@@ -164,7 +164,7 @@ class Bench:
         """A subscription; the answer is its key."""
         name = name or f"sub-{uuid.uuid4().hex[:12]}"
         key = f"key-of-{quote(name)}"
-        self.runner.options.subscriptions.update(_hashed(key, name))  # type: ignore[attr-defined]
+        self.runner.options.subscriptions.update(hashed_keys({key: name}))  # type: ignore[attr-defined]
         if product is not None:
             self.runner.options.products[name] = product  # type: ignore[index]
         if says is not None:
@@ -198,11 +198,11 @@ async def start_bench(named_values: Mapping[str, str] | None = None, **options: 
     """A bench. What the project's own policies executed counts towards their coverage."""
     service, model = Service(), Model()
     async with AsyncExitStack() as stack:
-        service_url = await stack.enter_async_context(serve(service.app()))
-        model_url = await stack.enter_async_context(serve(model))
+        service_url = await stack.enter_async_context(serve_app(service.app()))
+        model_url = await stack.enter_async_context(serve_app(model))
         port = free_port()
         issuer = Issuer(f"http://{LOOPBACK}:{port}")
-        await stack.enter_async_context(serve(build_entra(issuer), port))
+        await stack.enter_async_context(serve_app(build_entra(issuer), port))
         values = {
             **NAMED_VALUES,
             "tk-service-url": service_url,
@@ -221,34 +221,6 @@ async def start_bench(named_values: Mapping[str, str] | None = None, **options: 
         assert runner.violations == [], "a policy read the body of a stream"
 
 
-@asynccontextmanager
-async def serve(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
-    """The app on loopback; yields its base URL."""
-    import socket
-
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    listener = socket.create_server((LOOPBACK, port))
-    task = asyncio.create_task(server.serve([listener]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn offers a flag, not an event
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-
-
 def utc(text: str) -> datetime:
     """An event's time."""
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-def without(names: Sequence[str], value: Mapping[str, Any]) -> dict[str, Any]:
-    """The other members."""
-    return {name: member for name, member in value.items() if name not in names}
-
-
-def _hashed(key: str, subscription: str) -> dict[str, str]:
-    from local.apim.settings import hashed_keys
-
-    return hashed_keys({key: subscription})
