@@ -89,6 +89,12 @@ class StateUnavailable(TollkeeperError):
     code, http_status, kind = "state_unavailable", 503, "budget"
 
 
+class DeadlinePassed(TollkeeperError):
+    """The caller said until when it waits, and that is over. Nothing stays held for it."""
+
+    code, http_status, kind = "deadline_passed", 504, "server_error"
+
+
 class ConfigInvalid(TollkeeperError):
     """The configuration has errors; each line of the message names file, line and field. It is refused as a whole."""
 

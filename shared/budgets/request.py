@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ class CheckRequest(msgspec.Struct, kw_only=True):
     max_output_tokens: Count | None = None  # of all choices together
     choices: Annotated[int, msgspec.Meta(ge=1, le=128)] = 1  # answers asked for at once (OpenAI's `n`); each is billed
     request_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    deadline: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # until when the caller waits for the answer
     provider: Label = ""  # of the model; when stated, only this provider's deployments are looked at
     deployment: Label = ""  # where the gateway sends the call unless another model serves it
     region: Label = ""

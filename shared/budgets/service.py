@@ -19,7 +19,7 @@ from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state
 from shared.budgets.snapshot import PreparedCheck, Snapshot
 from shared.budgets.store import BudgetStore, CheckReply
 from shared.config.model import PPM, Tenant
-from shared.errors import Forbidden, InvalidRequest, StateUnavailable
+from shared.errors import DeadlinePassed, Forbidden, InvalidRequest, StateUnavailable
 from shared.money import line_nano_usd
 from shared.usage.estimate import estimate_input_tokens
 
@@ -57,8 +57,9 @@ class BudgetService:
     async def check(self, request: CheckRequest) -> CheckAnswer:
         """Decide one call.
 
-        A refusal is an answer; InvalidRequest, Forbidden and StateUnavailable are raised.
+        A refusal is an answer; InvalidRequest, Forbidden, StateUnavailable and DeadlinePassed are raised.
         """
+        _require_time_left(request)
         snapshot = self._snapshot()
         tenant, scopes = resolve_caller(request, snapshot.config)
         request = canonical(request, snapshot.deployments)
@@ -67,6 +68,12 @@ class BudgetService:
         if answer.model != request.model:
             served = snapshot.deployments.serving(answer.model)
             answer.provider, answer.deployment = served.provider, served.deployment
+        try:
+            _require_time_left(request)
+        except DeadlinePassed:
+            if answer.reservation is not None:  # nobody is left to give it back, and it would tie up budget for minutes
+                await self.release(answer.reservation)
+            raise
         return answer
 
     async def _decide(
@@ -305,6 +312,17 @@ class BudgetService:
             "The budget counters cannot be read right now and this tenant fails closed. Retry shortly.",
             retry_after_seconds=_UNAVAILABLE_RETRY_SECONDS,
         )
+
+
+def _require_time_left(request: CheckRequest) -> None:
+    """Raise DeadlinePassed when the caller has stopped waiting: it has gone on by its own fail mode.
+
+    The instant comes from the caller's clock. A clock of ours that is ahead by more than the caller's whole patience
+    would refuse every call, and says so in the log.
+    """
+    if request.deadline is not None and (late := datetime.now(UTC) - request.deadline).total_seconds() > 0:
+        log.warning("check_too_late", extra={"late_seconds": late.total_seconds()})
+        raise DeadlinePassed("deadline: it has passed; nothing is held for this call", param="deadline")
 
 
 def _figures(dated: DatedPlan, numbers: Sequence[int]) -> list[BudgetFigures]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from shared.budgets.breaker import CircuitBreaker
 from shared.config.model import DowngradeRule
-from shared.errors import Forbidden, StateUnavailable
+from shared.errors import DeadlinePassed, Forbidden, StateUnavailable
 from shared.ledger.row import Position
 from shared.ledger.settlement import Entry, TenantSettler
 from tests.support.engine import MICRO_USD, Engine, budget, config, flushed, row
@@ -42,6 +43,27 @@ async def test_a_call_within_its_budget_is_allowed_and_held(client):
     assert answer.budget["reserved"] == "0.0003"
     assert answer.budget["remaining"] == "0.0027"
     assert await engine.spent_and_held() == (0, CALL)
+
+
+@pytest.mark.parametrize("late", ["before", "after"])
+async def test_a_check_that_nobody_waits_for_any_more_holds_nothing(client, late, monkeypatch):
+    """Past its deadline a check is 504 and holds nothing: its caller never learned the reservation to give back."""
+    engine = await engine_of(client, budget("team:search", 10 * CALL))
+    deadline = datetime.now(UTC) + timedelta(seconds=-1 if late == "before" else 0.2)
+    ask = engine.store.check
+
+    async def slow(*args: Any) -> Any:
+        reply = await ask(*args)
+        await asyncio.sleep(0.3)  # Redis has held, and the answer comes too late
+        return reply
+
+    monkeypatch.setattr(engine.store, "check", slow)
+    with pytest.raises(DeadlinePassed) as caught:
+        await engine.check(deadline=deadline)
+    assert (caught.value.http_status, caught.value.code) == (504, "deadline_passed")
+    assert await engine.spent_and_held() == (0, 0)
+    answer = await engine.check(deadline=datetime.now(UTC) + timedelta(seconds=30))
+    assert (answer.status, await engine.spent_and_held()) == (200, (0, CALL))
 
 
 async def test_a_budget_filled_by_calls_in_flight_asks_to_retry_shortly(client):
