@@ -18,6 +18,7 @@ UNREADABLE_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 _FUNCTION_FIELDS = ("functions", "function_call")
 _WEB_SEARCH = "web_search"
+_NAMED_TOOLS = ("", "function", "custom")  # the older `functions` have no type
 _MOST_OUTPUT_TOKENS = 10**9
 _MOST_CHOICES = 128
 
@@ -112,11 +113,14 @@ def _choices(body: Mapping[str, Any]) -> int:
 
 
 def _tool_name(tool: Any) -> str:
-    """`web_search` for a built-in tool, the function's own name for a function."""
+    """The function's own name for a function; the type for a built-in tool, whatever name a caller writes beside it."""
     if not isinstance(tool, dict):
         raise InvalidRequest("tools: expected a list of objects", param="tools")
-    function = tool.get("function")
-    return str((function if isinstance(function, dict) else tool).get("name") or tool.get("type") or "")
+    kind = str(tool.get("type") or "")
+    if kind not in _NAMED_TOOLS:
+        return _WEB_SEARCH if kind.startswith(_WEB_SEARCH) else kind  # `web_search_preview` is one too
+    own = next((tool[name] for name in ("function", "custom") if isinstance(tool.get(name), dict)), tool)
+    return str(own.get("name") or kind)
 
 
 def _tools_in(body: Mapping[str, Any]) -> tuple[str, ...]:

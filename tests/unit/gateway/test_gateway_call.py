@@ -126,3 +126,20 @@ def test_embeddings_hold_nothing_for_output():
     """An embeddings call has no output tokens to estimate."""
     call = read_call("embeddings", b'{"model": "text-embedding-3-small", "input": "x"}', None)
     assert call.max_output_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"),
+    [
+        ({"type": "web_search", "name": "harmless"}, "web_search"),
+        ({"type": "web_search_preview"}, "web_search"),
+        ({"type": "code_interpreter"}, "code_interpreter"),
+        ({"type": "custom", "custom": {"name": "grep"}}, "grep"),
+        ({"type": "function", "name": "look_up"}, "look_up"),
+    ],
+)
+def test_a_tool_goes_by_the_name_that_budgets_disable(tool, name):
+    """A name beside a built-in tool's type does not hide it from the budget, and previews count as the tool itself."""
+    call = chat(model="gpt-4o", tools=[tool])
+    assert call.tools == (name,)
+    assert "tools" not in sent(call, [name])
