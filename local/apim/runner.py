@@ -79,6 +79,7 @@ class Runner:
                 log_level="error",
                 lifespan="off",
                 server_header=False,
+                proxy_headers=False,  # X-Forwarded-For is the caller's to write, and no part of where it calls from
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
