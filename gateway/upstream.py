@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -58,6 +59,8 @@ class Upstream:
         self._settings = settings
         self._credential: AsyncTokenCredential | None = None
         self._client = httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS, transport=transport)
+        # A cookie that a backend sets for one caller would go out with the next one's call.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def model_name(self, served_model: str, deployment: str) -> str:
         """What the backend calls the model: Azure knows deployments, the simulated model knows models."""

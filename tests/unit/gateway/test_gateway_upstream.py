@@ -33,7 +33,7 @@ class Backend:
         self.requests.append(request)
         if self.error is not None:
             raise self.error
-        return httpx.Response(200, json={})
+        return httpx.Response(200, json={}, headers={"set-cookie": "affinity=one-caller; Path=/"})
 
 
 async def send(settings: Settings, backend: Backend, deployment: str = "gpt-4o-weu", api_version: str | None = None):
@@ -53,6 +53,16 @@ async def test_azure_gets_the_gateways_credential_and_never_the_callers():
     assert request.headers["api-key"] == "backend-key"
     assert "authorization" not in request.headers
     assert "x-sim-status" not in request.headers
+
+
+async def test_cookies_of_one_answer_stay_out_of_the_next_call():
+    """A backend's cookie belongs to the caller it answered, and callers share the client."""
+    backend = Backend()
+    upstream = Upstream(AZURE, backend.transport())
+    for _ in range(2):
+        await upstream.send(CALL, "gpt-4o-weu", b"{}", CLIENT_HEADERS, None)
+    await upstream.close()
+    assert [request.headers.get("cookie") for request in backend.requests] == [None, None]
 
 
 async def test_a_call_by_deployment_stays_one():
