@@ -64,3 +64,18 @@ async def test_fail_mode_of_everybody(mono: None, fail_mode: str, known: int, un
         bench.service.says["regular"] = SAYS["is away"]
         statuses = [(await bench.post(key)).status_code for key in (regular, stranger)]
         assert statuses == [known, unknown]
+
+
+@pytest.mark.parametrize("edited", ["s:edited,gpt-4o", " ,,=,s:edited=open=off,gpt-4o=a=b"])
+async def test_maps_that_were_edited_wrongly_change_nothing(mono: None, edited: str) -> None:
+    """An entry without a mode, or with two, is none: its caller is checked and refused like one that no map names."""
+    maps = ("tk-enforcement-by-caller", "tk-fail-mode-by-caller", "tk-asserted-scopes-by-caller", "tk-deployments")
+    async with start_bench(dict.fromkeys(maps, edited)) as bench:
+        key = bench.subscribe("edited")
+        assert (await bench.post(key, headers={"x-budget-scope-session": "s-1"})).status_code == 200
+        assert bench.service.asked[-1]["scopes"] == {"session": "s-1"}
+        bench.service.says["edited"] = SAYS["is away"]
+        assert (await bench.post(key, max_tokens=5)).status_code == 503
+    async with start_bench({"tk-enforcement": "off", "tk-deployments": edited}) as bench:
+        answer = await bench.post(bench.subscribe("edited"))
+        assert (await bench.event(answer))["data"]["deployment"] == "gpt-4o"
