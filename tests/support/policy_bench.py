@@ -130,7 +130,10 @@ class Model:
         self.requests.append((f"{scope['path']}?{scope['query_string'].decode()}", headers, body))
         if "x-raw-status" in headers:
             given = json.loads(headers.get("x-raw-headers", "{}"))
-            await Response(headers.get("x-raw-body", ""), int(headers["x-raw-status"]), given)(scope, receive, send)
+            answer = Response(headers.get("x-raw-body", ""), int(headers["x-raw-status"]), given)
+            if "x-sim-chunked" in headers:
+                del answer.headers["content-length"]
+            await answer(scope, receive, send)
             return
         delivered = False
 

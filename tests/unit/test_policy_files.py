@@ -164,13 +164,13 @@ def test_readme_explains_every_policy() -> None:
 
 def test_answers_are_read_in_one_guarded_place() -> None:
     """Reading a stream holds it back from the caller until its end: an outage. The one read stands behind a condition
-    on the request's stream flag, the content type and the length."""
+    on the answer's content type and length, which no stream can meet."""
     reading = [name for name, root in DOCUMENTS.items() for text in texts(root) if "context.Response.Body" in text]
     assert reading == ["tk-read-usage"]
     branches = list(FRAGMENTS["tk-read-usage"].iter("when"))
     assert len(branches) == 1
     assert any("context.Response.Body" in text for text in texts(branches[0]))
-    for guard in ('"streamed"', "application/json", "Content-Length", "{{tk-buffer-bytes}}"):
+    for guard in ("application/json", "Content-Length", "{{tk-buffer-bytes}}"):
         assert guard in branches[0].attrib["condition"]
 
 

@@ -161,11 +161,29 @@ async def test_answer_that_may_not_be_read_passes_unread(bench: Bench, headers: 
     assert (data["usage"], data["streamed"], data["status"]) == (None, False, 200)
 
 
-async def test_stream_that_was_asked_for_and_came_whole_is_not_read(bench: Bench) -> None:
-    """The request's own flag counts too: a backend that mislabels its stream must not be broken by us."""
+async def test_stream_that_was_asked_for_and_came_whole_is_billed_by_its_own_counts(bench: Bench) -> None:
+    """The answer decides, not the request: what states its size is no stream, and its counts are exact."""
     answer = await bench.post(bench.subscribe(), stream=True, headers=raw(200, {"usage": USAGE}))
+    assert answer.json() == {"usage": USAGE}
     data = (await bench.event(answer))["data"]
-    assert (data["usage"], data["streamed"]) == (None, False)
+    assert (data["usage"], data["streamed"]) == (USAGE, False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_stream"),
+    [
+        (raw(200, {"usage": USAGE}) | {"x-sim-chunked": "1"}, False),
+        (raw(200, {"usage": USAGE}, content_type="text/event-stream"), True),
+    ],
+)
+async def test_stream_that_pretends_to_be_whole_is_not_read(
+    bench: Bench, headers: dict[str, str], is_stream: bool
+) -> None:
+    """Called JSON it still states no size, and with a size it is still an event stream."""
+    answer = await bench.post(bench.subscribe(), stream=True, headers=headers)
+    assert answer.json() == {"usage": USAGE}
+    data = (await bench.event(answer))["data"]
+    assert (data["usage"], data["streamed"]) == (None, is_stream)
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
