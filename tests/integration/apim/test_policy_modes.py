@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 from starlette.responses import Response
 
+from local.apim.settings import POLICIES
 from tests.support.policy_bench import Says, admission, refusal, start_bench
 
 MINI = {"decision": "downgrade", "model": "gpt-4o-mini", "deployment": "gpt-4o-mini-weu"}
@@ -79,3 +83,25 @@ async def test_maps_that_were_edited_wrongly_change_nothing(mono: None, edited: 
     async with start_bench({"tk-enforcement": "off", "tk-deployments": edited}) as bench:
         answer = await bench.post(bench.subscribe("edited"))
         assert (await bench.event(answer))["data"]["deployment"] == "gpt-4o"
+
+
+async def test_cache_miss_that_sets_null_is_a_miss(mono: None, tmp_path: Path) -> None:
+    """The reference says both that a miss sets no variable and that it sets null: neither may be an error, nor may all
+    callers whose team is unknown count as one team."""
+    policies = Path(shutil.copytree(POLICIES, tmp_path / "policies"))
+    for fragment in ("tk-limit-rate", "tk-check-budget"):
+        path = policies / "fragments" / f"{fragment}.xml"
+        text = path.read_text()
+        assert text.count("<cache-lookup-value ") == 1
+        path.write_text(text.replace("<cache-lookup-value ", "<cache-lookup-value default-value='@((string)null)' "))
+    async with start_bench({"tk-rate-calls": "1"}, policies=policies) as bench:
+        statuses = [
+            (await bench.post(bench.subscribe(name, says), stream=stream)).status_code
+            for name, says, stream in (
+                ("one", None, False),
+                ("another", None, False),
+                ("opened", SAYS["is away"], True),
+                ("kept", SAYS["is away"], False),
+            )
+        ]
+        assert statuses == [200, 200, 200, 503]
