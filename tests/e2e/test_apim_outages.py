@@ -294,10 +294,42 @@ def held_usd(laptop: Laptop, team: str) -> float:
     asked = httpx.post(f"{laptop.functions_url}/budget/check", json=question).raise_for_status().json()
     if asked["reservation"]:
         httpx.post(f"{laptop.functions_url}/budget/release", json={"reservation": asked["reservation"]})
-    return sum(float(budget["reserved"]) for budget in laptop.budgets(TENANT_OF[team]))
+    return reserved_usd(laptop, TENANT_OF[team])
 
 
 def test_a_decision_is_made_again_at_once(outcome):
     """The first call after the outage carries its budget's headers."""
     answer = outcome.laptop.post("easy", CHAT, BODY, call="again")
     assert answer.headers["x-budget-scope"] == "team:easy"
+
+
+def test_a_frozen_function_app_holds_nothing_for_those_who_gave_up(outcome):
+    """Checks that wait in a frozen process are answered when it goes on, to nobody: each says until when somebody
+    listened, so none of them holds budget until its time to live is over."""
+    laptop = outcome.laptop
+    functions = laptop.stack.processes["functions"]
+    eventually(lambda: is_back(laptop), 60)
+    eventually(lambda: all(held_usd(laptop, team) == 0 for team in TENANT_OF), 3 * HOLD_SECONDS)
+    asked = [(team, f"frozen-{number}-{team}") for team in ("shut", "easy", "watched") for number in range(3)]
+    late_before = functions.log_path.read_text().count("check_too_late")
+    functions.pause()
+    try:
+        with ThreadPoolExecutor(len(asked)) as clients:
+            got = list(clients.map(lambda each: call(laptop, *each), asked))
+        time.sleep(TIMEOUT_SECONDS)
+    finally:
+        functions.resume()
+    resumed = time.monotonic()
+    assert {(each.call.rpartition("-")[2], each.answer.status_code) for each in got} == {
+        ("shut", 503),
+        ("easy", 200),
+        ("watched", 200),
+    }
+    eventually(lambda: functions.log_path.read_text().count("check_too_late") - late_before >= len(asked))
+    eventually(lambda: not any(reserved_usd(laptop, tenant) for tenant in TENANT_OF.values()))
+    assert time.monotonic() - resumed < HOLD_SECONDS, "the holds ended by themselves, so this shows nothing"
+
+
+def reserved_usd(laptop: Laptop, tenant: str) -> float:
+    """What /spend shows as held of a tenant's budgets."""
+    return sum(float(budget["reserved"]) for budget in laptop.budgets(tenant))
