@@ -6,9 +6,8 @@ import httpx
 import openai
 import pytest
 
-from local.options import Options, read_config
-from local.process import free_port
-from local.stack import Stack
+from local.options import BUILT_IN
+from tests.support.laptop import start_laptop
 
 MESSAGES = [{"role": "user", "content": "What is left of the budget?"}]
 FILES = {
@@ -53,27 +52,8 @@ budgets:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("laptop")
-    for name, text in FILES.items():
-        path = directory / "config" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    options = Options(
-        functions_port=free_port(),
-        gateway_port=free_port(),
-        config_directory=directory / "config",
-        config_label="config",
-        tour=False,
-        once=False,
-        azure_endpoint=None,
-        logs=directory / "logs",
-    )
-    stack = Stack(options, read_config(options), report=print)
-    try:
-        stack.start()
-        yield stack
-    finally:
-        stack.stop()
+    with start_laptop(tmp_path_factory.mktemp("laptop"), FILES, gateway=BUILT_IN) as laptop:
+        yield laptop.stack
 
 
 def client_of(stack, team, **options):

@@ -24,7 +24,7 @@ from unittest.mock import patch
 import httpx
 import openai
 
-from local.options import Options, read_config
+from local.options import APIM, Options, read_config
 from local.process import free_port
 from local.stack import Stack
 from shared.ledger.row import LedgerRow
@@ -184,7 +184,9 @@ class Laptop:
 
 
 @contextmanager
-def start_laptop(directory: Path, files: Mapping[str, str], **environment: str) -> Iterator[Laptop]:
+def start_laptop(
+    directory: Path, files: Mapping[str, str], *, gateway: str = APIM, **environment: str
+) -> Iterator[Laptop]:
     """A running copy with this configuration, its parts told more by `environment`; stopped at the end."""
     for name, text in files.items():
         path = directory / "config" / name
@@ -199,7 +201,7 @@ def start_laptop(directory: Path, files: Mapping[str, str], **environment: str) 
         once=False,
         azure_endpoint=None,
         logs=directory / "logs",
-        gateway="apim",
+        gateway=gateway,
     )
     with patch.dict(os.environ, environment):
         stack = Stack(options, read_config(options), report=print)
