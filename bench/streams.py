@@ -1,4 +1,4 @@
-"""Streams: calls per second from accrual and log record to true-up, with a real Azurite, and what a plain event costs.
+"""Streams: calls per second from accrual and log record to true-up, with a real Azurite, beside plain measured calls.
 
 python -m bench.streams
 """
@@ -30,6 +30,8 @@ from shared.settings import Settings
 from shared.usage.build import usage_event_bytes
 
 CALLS, BATCHES = 500, 4
+PLAIN = "plain call"  # the baseline: measured when it comes, so one row and nothing that waits
+USAGE = {"prompt_tokens": 48, "completion_tokens": 150, "total_tokens": 198}
 
 
 def main() -> None:
@@ -65,10 +67,13 @@ async def _run(redis_url: str, connection_string: str) -> None:
         streams,
         default_output_tokens=500,
     )
-    seconds = {"accrual": 0.0, "log record": 0.0, "true-up": 0.0}
+    seconds = {PLAIN: 0.0, "accrual": 0.0, "log record": 0.0, "true-up": 0.0}
     for batch in range(BATCHES):
+        plain = [_event(product, "gateway/prod", batch, at, USAGE) for at in range(CALLS)]
+        streamed = [_event(product, "apim/prod-weu", batch, at, None) for at in range(CALLS)]
         steps: dict[str, tuple[IngestService | LlmLogs, list[Delivery]]] = {
-            "accrual": (ingest, _deliveries("usage/0", batch, [_event(product, batch, at) for at in range(CALLS)])),
+            PLAIN: (ingest, _deliveries("usage/2", batch, plain)),
+            "accrual": (ingest, _deliveries("usage/0", batch, streamed)),
             "log record": (logs, _deliveries("llm-logs/0", batch, [_record(batch, at) for at in range(CALLS)])),
         }
         for name, (service, deliveries) in steps.items():
@@ -87,10 +92,15 @@ async def _run(redis_url: str, connection_string: str) -> None:
     await product.close()
     title("Streams: accrued, logged, trued up, with Azurite", f"batches of {CALLS} calls, one process")
     calls = CALLS * BATCHES
-    rows = [[name, number(calls / taken), number(taken / calls * 1e6)] for name, taken in seconds.items()]
-    whole = sum(seconds.values())
-    rows.append(["all three", number(calls / whole), number(whole / calls * 1e6)])
-    table(["step", "calls/s", "us/call"], rows)
+    baseline = seconds[PLAIN]
+    steps_of_streams = sum(seconds.values()) - baseline
+    table(
+        ["step", "calls/s", "us/call", "of a plain call"],
+        [
+            [name, number(calls / taken), number(taken / calls * 1e6), f"{taken / baseline:.2f}"]
+            for name, taken in [*seconds.items(), ("a whole stream", steps_of_streams)]
+        ],
+    )
     print(f"{number(resident_mib())} MiB")
 
 
@@ -98,7 +108,7 @@ def _id(batch: int, at: int) -> str:
     return f"{batch:08x}-0000-4000-8000-{at:012x}"
 
 
-def _event(product: Product, batch: int, at: int) -> bytes:
+def _event(product: Product, source: str, batch: int, at: int, usage: dict[str, int] | None) -> bytes:
     data = {
         "tenant": TENANT,
         "scopes": scopes_of_call(at),
@@ -106,10 +116,10 @@ def _event(product: Product, batch: int, at: int) -> bytes:
         "operation": "chat",
         "requested_model": MODEL,
         "model": MODEL,
-        "streamed": True,
-        "usage": None,
+        "streamed": usage is None,
+        "usage": usage,
     }
-    return usage_event_bytes("apim/prod-weu", _id(batch, at), product.started_utc, data)
+    return usage_event_bytes(source, _id(batch, at), product.started_utc, data)
 
 
 def _record(batch: int, at: int) -> bytes:
