@@ -17,7 +17,8 @@ from bench.ledger import bare
 from bench.product import FOUR_SCOPES, MODEL, TENANT, Product, budget, configuration, scopes_of_call
 from local.azurite import start_azurite
 from local.redis_server import start_redis
-from shared.ledger.ingest import Delivery, IngestService, Ledger
+from shared.ledger.delivery import Delivery
+from shared.ledger.ingest import IngestService, Ledger
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.store import Inserted, LedgerStore, RowRef
 from shared.ledger.streams_store import StreamCall

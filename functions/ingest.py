@@ -32,7 +32,7 @@ async def ingest(events: List[func.EventHubEvent]) -> None:  # noqa: UP006 - the
     longer than the retries would lose the batch's money without a trace.
     """
     from shared.bootstrap import app
-    from shared.ledger.ingest import Delivery
+    from shared.ledger.delivery import Delivery
 
     stream = stream_of(events[0].metadata)
     await (await app()).ingest.run([Delivery(event.get_body(), position_of(event, stream)) for event in events])

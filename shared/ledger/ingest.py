@@ -31,8 +31,6 @@ from shared.notify.thresholds import crossed_thresholds
 from shared.usage.events import Event, GrantEvent, TrueUpEvent, UsageEvent, decode_event
 from shared.usage.rejected import EventRejected
 
-__all__ = ["Delivery", "IngestReport", "IngestService", "Ledger", "Streams"]
-
 log = logging.getLogger("tollkeeper.ingest")
 
 

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from shared.budgets.connect import open_redis
 from shared.config.model import Config
-from shared.ledger.ingest import Delivery
+from shared.ledger.delivery import Delivery
 from shared.ledger.row import Position
 from shared.ledger.tables import TABLES, Tables
 from shared.settings import Settings

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from shared.ledger.ingest import Delivery
+from shared.ledger.delivery import Delivery
 from tests.support.engine import MICRO_USD, budget, config, flushed, usd
 from tests.support.stack import Stack, delivery, usage_bytes
 

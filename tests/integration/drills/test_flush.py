@@ -14,7 +14,7 @@ import pytest
 from shared.budgets.keys import tenant_keys
 from shared.config.model import Config, Tenant
 from shared.errors import StateUnavailable
-from shared.ledger.ingest import Delivery
+from shared.ledger.delivery import Delivery
 from shared.ledger.repair import RepairService
 from tests.support.engine import MICRO_USD, budget, config, usd
 from tests.support.stack import Stack, delivery, open_stack, usage_bytes

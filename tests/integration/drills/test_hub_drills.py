@@ -14,7 +14,8 @@ from azure.eventhub.aio import EventHubConsumerClient, PartitionContext
 
 from local.eventhub.embedded import EmbeddedHub
 from shared.instants import epoch_ms
-from shared.ledger.ingest import Delivery, IngestService
+from shared.ledger.delivery import Delivery
+from shared.ledger.ingest import IngestService
 from shared.ledger.row import POSITION_SLACK_MS, Position
 from shared.settings import Settings
 from shared.usage.build import partition_key_of
