@@ -14,7 +14,8 @@ import msgspec
 
 from shared.errors import TollkeeperError
 from shared.ledger.keys import adjustment_key, partition_key, row_key
-from shared.ledger.row import REVERSAL_SUFFIX, TRUE_UP_SUFFIX, LedgerRow, Position
+from shared.ledger.row import REVERSAL_SUFFIX, LedgerRow, Position
+from shared.usage.events import TRUE_UP_SUFFIX
 
 Entity = dict[str, Any]
 

@@ -11,7 +11,7 @@ RowKind = Literal["usage", "accrual", "reversal", "true_up", "grant", "correctio
 PricingStatus = Literal["priced", "unpriced", "none"]  # none: nothing to price (a failed call, a grant)
 
 POSITION_SLACK_MS = 5_000
-REVERSAL_SUFFIX, TRUE_UP_SUFFIX = "/reversal", "/true-up"  # behind the accrual's id
+REVERSAL_SUFFIX = "/reversal"  # behind the accrual's id
 
 
 class Position(NamedTuple):

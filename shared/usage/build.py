@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from shared.ledger.row import TRUE_UP_SUFFIX
 from shared.money import decimal_from_nano
-from shared.usage.events import GRANT_TYPE, TRUE_UP_TYPE, USAGE_TYPE
+from shared.usage.events import GRANT_TYPE, TRUE_UP_SUFFIX, TRUE_UP_TYPE, USAGE_TYPE
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
 """Puts (partition key, event) pairs onto the hub; sending all again after an error is safe."""

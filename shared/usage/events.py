@@ -16,7 +16,6 @@ from msgspec import Meta, Struct
 from shared.config.identity import validate_identity
 from shared.decoding import field_and_problem
 from shared.errors import InvalidRequest
-from shared.ledger.row import TRUE_UP_SUFFIX
 from shared.money import nano_from_decimal
 from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
 from shared.usage.rejected import EventRejected
@@ -25,6 +24,7 @@ from shared.usage.tokens import MAX_TOKENS, count_tokens
 USAGE_TYPE = "tollkeeper.usage.v1"
 GRANT_TYPE = "tollkeeper.grant.v1"
 TRUE_UP_TYPE = "tollkeeper.true_up.v1"
+TRUE_UP_SUFFIX = "/true-up"  # behind the accrual's id
 MAX_EVENT_BYTES = 256 * 1024
 MAX_RESERVATION = 64 * 1024  # a token names every counter it holds, and callers may choose long keys
 MAX_IDENTIFIER_CHARS = 512
