@@ -123,18 +123,12 @@ class StreamTable:
 
     async def claim(self, matches: Sequence[Match], now_utc: datetime) -> list[Match]:
         """Fix the true-up of each call, unless somebody did: returns the ones that stand."""
-        by_partition: defaultdict[str, dict[str, tuple[Entity, Match]]] = defaultdict(dict)
-        for match in matches:
-            entity = _match_row(match) | {"since": now_utc.isoformat(timespec="seconds")}
-            by_partition[entity["PartitionKey"]][entity["RowKey"]] = (entity, match)
-        standing: list[Match] = []
-        for rows in by_partition.values():
-            keys = sorted(rows)
-            for start in range(0, len(keys), TRANSACTION_ROWS):
-                chunk = keys[start : start + TRANSACTION_ROWS]
-                there = await self._writer.insert([rows[key][0] for key in chunk])
-                standing += [_match(there[key]) if key in there else rows[key][1] for key in chunk]
-        return standing
+        since = {"since": now_utc.isoformat(timespec="seconds")}
+        by_key = {_match_key(match.call)["RowKey"]: match for match in matches}
+        chunks = _transactions(_match_row(match) | since for match in by_key.values())
+        for there in await asyncio.gather(*(self._writer.insert(chunk) for chunk in chunks)):
+            by_key |= {key: _match(entity) for key, entity in there.items()}
+        return list(by_key.values())
 
     async def mark_published(self, matches: Iterable[Match]) -> None:
         """The true-ups are on the hub. Rows are written whole: one deleted meanwhile would hold only the mark."""
@@ -193,19 +187,25 @@ class StreamTable:
 
     async def _upsert(self, entities: Iterable[Entity]) -> None:
         """Merge: a half that comes again keeps what was noted on it."""
-        partitions: defaultdict[str, dict[str, Entity]] = defaultdict(dict)
-        for entity in entities:
-            partitions[entity["PartitionKey"]][entity["RowKey"]] = entity  # one transaction takes a key only once
-        chunks = []
-        for rows in partitions.values():
-            each = list(rows.values())
-            chunks += [each[start : start + TRANSACTION_ROWS] for start in range(0, len(each), TRANSACTION_ROWS)]
 
         async def submit(chunk: list[Entity]) -> None:
             async with self._in_flight:
                 await self._table.submit_transaction([("upsert", entity, {"mode": "merge"}) for entity in chunk])
 
-        await asyncio.gather(*(submit(chunk) for chunk in chunks))
+        await asyncio.gather(*(submit(chunk) for chunk in _transactions(entities)))
+
+
+def _transactions(entities: Iterable[Entity]) -> list[list[Entity]]:
+    """Entities in chunks of one partition each, every key once, sorted, so that a range read of a chunk is narrow."""
+    partitions: defaultdict[str, dict[str, Entity]] = defaultdict(dict)
+    for entity in entities:
+        partitions[entity["PartitionKey"]][entity["RowKey"]] = entity
+    return [
+        [rows[key] for key in keys[start : start + TRANSACTION_ROWS]]
+        for rows in partitions.values()
+        for keys in [sorted(rows)]
+        for start in range(0, len(keys), TRANSACTION_ROWS)
+    ]
 
 
 def _key(correlation_id: str, rest: str) -> dict[str, str]:
