@@ -14,9 +14,7 @@ from typing import Any
 
 from bench.common import number, resident_mib, table, title, verdict
 from bench.ledger import bare
-from bench.product import FOUR_SCOPES, MODEL, TENANT, Product, budget, configuration, scopes_of_call
-from local.azurite import start_azurite
-from local.redis_server import start_redis
+from bench.product import FOUR_SCOPES, MODEL, TENANT, Product, budget, configuration, on_stores, scopes_of_call
 from shared.ledger.delivery import Delivery
 from shared.ledger.ingest import IngestService, Ledger
 from shared.ledger.row import LedgerRow, Position
@@ -67,12 +65,7 @@ class _NoStores:
 
 def main() -> None:
     """Measure without, then with Azurite."""
-    redis, azurite = start_redis(), start_azurite()
-    try:
-        asyncio.run(_run(redis.url, azurite.connection_string))
-    finally:
-        redis.stop()
-        azurite.stop()
+    on_stores(_run)
 
 
 async def _run(redis_url: str, connection_string: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from local.azurite import start_azurite
+from local.redis_server import start_redis
 from shared.budgets.connect import open_redis
 from shared.budgets.request import CheckRequest
 from shared.budgets.reservation import ReservationSigner
@@ -27,6 +30,16 @@ INPUT_TOKENS, OUTPUT_TOKENS, MAX_OUTPUT_TOKENS = 48, 150, 200
 COST_NANO_USD = INPUT_TOKENS * 2_500 + OUTPUT_TOKENS * 10_000
 
 _PRICES = PriceOverride(MODEL, datetime(2020, 1, 1, tzinfo=UTC), {"input": 2_500_000, "output": 10_000_000})
+
+
+def on_stores(measure: Callable[[str, str], Coroutine[Any, Any, None]]) -> None:
+    """Run a benchmark with a Redis server and an Azurite of its own: it gets a URL and a connection string."""
+    redis, azurite = start_redis(), start_azurite()
+    try:
+        asyncio.run(measure(redis.url, azurite.connection_string))
+    finally:
+        redis.stop()
+        azurite.stop()
 
 
 def budget(scope: str, limit_usd: int = 1_000_000) -> Budget:

@@ -5,16 +5,13 @@ python -m bench.streams
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 import uuid
 from collections.abc import Sequence
 
 from bench.common import number, resident_mib, table, title
-from bench.product import FOUR_SCOPES, MODEL, TENANT, Product, budget, configuration, scopes_of_call
-from local.azurite import start_azurite
-from local.redis_server import start_redis
+from bench.product import FOUR_SCOPES, MODEL, TENANT, Product, budget, configuration, on_stores, scopes_of_call
 from shared.ledger.deadletters import DeadLetters
 from shared.ledger.delivery import Delivery
 from shared.ledger.ingest import IngestService
@@ -36,12 +33,7 @@ USAGE = {"prompt_tokens": 48, "completion_tokens": 150, "total_tokens": 198}
 
 def main() -> None:
     """Measure the three steps of a stream, batch by batch."""
-    redis, azurite = start_redis(), start_azurite()
-    try:
-        asyncio.run(_run(redis.url, azurite.connection_string))
-    finally:
-        redis.stop()
-        azurite.stop()
+    on_stores(_run)
 
 
 async def _run(redis_url: str, connection_string: str) -> None:

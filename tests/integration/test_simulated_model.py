@@ -1,6 +1,5 @@
 """The simulated model, spoken to by the real OpenAI client over real HTTP."""
 
-import sys
 import time
 
 import httpx
@@ -8,19 +7,9 @@ import openai
 import pytest
 
 from local.model.answers import count_tokens
-from local.process import Process, free_port, is_listening
 
 PROMPT = "How much of the budget is left?"
 MESSAGES = [{"role": "user", "content": PROMPT}]
-
-
-@pytest.fixture(scope="module")
-def model_url():
-    port = free_port()
-    process = Process("model", [sys.executable, "-m", "local.model", "--port", str(port)])
-    process.wait_until(lambda: is_listening(port))
-    yield f"http://127.0.0.1:{port}"
-    process.stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,14 @@
 """The simulated model's Responses API, read by the real OpenAI client into its own types."""
 
-import sys
-
 import httpx
 import openai
 import pytest
 from openai.types.responses import Response
 
 from local.model.answers import count_tokens
-from local.process import Process, free_port, is_listening
 
 PROMPT = "How much of the budget is left?"
 TOOLS = [{"type": "function", "name": "web_search", "parameters": {"type": "object"}, "strict": False}]
-
-
-@pytest.fixture(scope="module")
-def model_url():
-    port = free_port()
-    process = Process("model", [sys.executable, "-m", "local.model", "--port", str(port)])
-    process.wait_until(lambda: is_listening(port))
-    yield f"http://127.0.0.1:{port}"
-    process.stop()
 
 
 @pytest.fixture(scope="module")
