@@ -26,8 +26,8 @@ def usage_row(
     tokens: Tokens | None = count_tokens(data.usage, data.provider)
     measured = True
     if tokens is None:
-        if data.status >= 300 or data.status == 0:
-            tokens = {}  # a call that failed, or that a backend only sent elsewhere, used nothing
+        if not _was_served(data.status):
+            tokens = {}
         else:
             tokens, measured = _estimated_tokens(event, held, default_output_tokens), False
     tier = processing_tier(data.processing_tier, data.usage)
@@ -153,9 +153,9 @@ def read_reservation(event: UsageEvent, signer: ReservationSigner) -> Reservatio
 
 def output_tokens_sample(row: LedgerRow) -> int | None:
     """The output tokens that teach the estimates, or None when the row teaches nothing."""
-    if row.kind not in ("usage", "true_up") or not row.measured or row.status >= 400 or row.operation == "embeddings":
+    if row.kind not in ("usage", "true_up") or not row.measured or row.operation == "embeddings":
         return None
-    return _output_tokens(row)
+    return _output_tokens(row) if _was_served(row.status) else None
 
 
 def is_cut_short(
@@ -170,6 +170,11 @@ def is_cut_short(
     if cap is None:
         return False
     return cap <= _output_tokens(row) < snapshot.typical_output_tokens(row.model, default_output_tokens)
+
+
+def _was_served(status: int) -> bool:
+    """Whether a model answered: a call that failed, or that a backend only sent elsewhere, used nothing."""
+    return 0 < status < 300
 
 
 def _output_tokens(row: LedgerRow) -> int:

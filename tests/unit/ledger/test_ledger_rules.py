@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from shared.ledger.codec import decode, encode
 from shared.ledger.keys import hour_end_key, hour_key, partition_key, quarter_start, row_key
+from shared.ledger.rating import output_tokens_sample
 from shared.ledger.rollup import Through, extend, roll
 from shared.ledger.row import Position
 from shared.ledger.store import _transactions
@@ -177,3 +178,9 @@ def test_a_transaction_never_parts_a_reversal_from_its_true_up():
     for chunk in chunks:
         kinds = Counter(entity["kind"] for entity in chunk)
         assert kinds["reversal"] == kinds["true_up"]
+
+
+@pytest.mark.parametrize(("status", "sample"), [(200, 5), (0, None), (302, None), (429, None), (500, None)])
+def test_only_an_answer_of_a_model_teaches_its_length(status, sample):
+    """A call that no model answered wrote nothing; learning that would train the estimate down before a burst."""
+    assert output_tokens_sample(usage(1, status=status)) == sample
