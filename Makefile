@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config help
+.PHONY: run test lint format bench bench-litellm check-config package help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -35,6 +35,9 @@ bench-litellm: $(READY) ## the budget cycle beside LiteLLM's (installs it once, 
 
 check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, line and field of every problem
 	@$(PY) -m shared.config check $(CONFIG_DIR)
+
+package: $(READY) ## build the function app's package for Azure, .local/package/tollkeeper.zip (needs a Python 3.12)
+	@$(PY) -m scripts.azure.package
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
