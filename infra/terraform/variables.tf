@@ -58,6 +58,16 @@ variable "existing_resource_group_name" {
   }
 }
 
+variable "existing_log_analytics_workspace_id" {
+  description = "A Log Analytics workspace to use. Without it one is created."
+  type        = string
+  default     = null
+  validation {
+    condition     = can(regex("(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.OperationalInsights/workspaces/[^/]+$", coalesce(var.existing_log_analytics_workspace_id, "/subscriptions/s/resourceGroups/g/providers/Microsoft.OperationalInsights/workspaces/w")))
+    error_message = "existing_log_analytics_workspace_id: expected /subscriptions/.../resourceGroups/.../providers/Microsoft.OperationalInsights/workspaces/<name>."
+  }
+}
+
 # Network
 
 variable "private_network" {
@@ -113,6 +123,10 @@ variable "existing_private_dns_zone_ids" {
       startswith(zone, "privatelink.") && endswith(lower(id), "/providers/microsoft.network/privatednszones/${lower(zone)}")
     ])
     error_message = "existing_private_dns_zone_ids: expected {\"privatelink.blob.core.windows.net\" = \"/subscriptions/.../privateDnsZones/privatelink.blob.core.windows.net\"}, with the zone of the key at the end of the id."
+  }
+  validation {
+    condition     = length(setsubtract(keys(var.existing_private_dns_zone_ids), values(local.zone_names))) == 0
+    error_message = "existing_private_dns_zone_ids: nothing looks up ${join(", ", setsubtract(keys(var.existing_private_dns_zone_ids), values(local.zone_names)))}; expected some of ${join(", ", values(local.zone_names))}."
   }
 }
 
