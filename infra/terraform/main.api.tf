@@ -1,0 +1,231 @@
+# What apim-policies says, on the gateway. Named values come first, then fragments, then the API and its policy: each refuses a
+# name that is not there yet.
+
+locals {
+  policies    = "${path.module}/../../apim-policies"
+  config_path = startswith(var.config_path, "/") ? var.config_path : "${path.module}/${var.config_path}"
+
+  config = {
+    for name in ["models", "tenants"] : name => try(yamldecode(file("${local.config_path}/${name}.yaml")), {})
+  }
+  teams = {
+    for file in fileset(local.config_path, "teams/**/*.yaml") :
+    yamldecode(file("${local.config_path}/${file}")).team => yamldecode(file("${local.config_path}/${file}"))
+  }
+
+  # As shared/config/named_values.py makes it.
+  config_digest = sha256(join("", [
+    for file in sort(setunion(fileset(local.config_path, "{models,tenants}.yaml"), fileset(local.config_path, "teams/**/*.yaml"))) :
+    "${file} ${filesha256("${local.config_path}/${file}")}\n"
+  ]))
+}
+
+# Named values
+
+locals {
+  named_value_list = yamldecode(file("${local.policies}/named-values.yaml"))
+
+  entra_issuer = "https://login.microsoftonline.com/${data.azurerm_client_config.current.tenant_id}/v2.0"
+
+  # What Azure decides. No named value is a secret: the gateway's own identity opens every door behind it.
+  named_values_of_azure = {
+    tk-service-url         = local.functions_url
+    tk-service-audience    = local.functions_audience
+    tk-identity-client-id  = azurerm_user_assigned_identity.gateway.client_id
+    tk-entra-openid-config = "${local.entra_issuer}/.well-known/openid-configuration"
+    tk-entra-issuer        = local.entra_issuer
+    tk-entra-audience      = coalesce(var.entra_gateway_client_id, var.entra_client_id) # a token of version 2 is for a client id
+  }
+  named_values = merge(
+    { for value in local.named_value_list : value.name => tostring(value.default) },
+    local.named_values_of_azure,
+    var.generated_named_values,
+    var.named_values,
+  )
+}
+
+resource "azurerm_api_management_named_value" "this" {
+  for_each            = local.named_values
+  name                = each.key
+  display_name        = each.key
+  value               = each.value
+  api_management_name = local.gateway.name
+  resource_group_name = local.gateway.resource_group_name
+}
+
+# Policies
+
+locals {
+  api_name = "openai"
+  fragments = {
+    for file in fileset(local.policies, "fragments/*.xml") : trimsuffix(basename(file), ".xml") => file("${local.policies}/${file}")
+  }
+  api_policy = "<policies>\n${join("", [
+    for section in ["inbound", "backend", "outbound", "on-error"] : file("${local.policies}/${section}-policy.xml")
+  ])}</policies>\n"
+
+  # The files are XML, in which the C# of expressions has its < and " escaped. azurerm sends an API's policy as rawxml only, where
+  # expressions stand unescaped in double quotes (docs/adr/015-policy-format.md). A test reads the files back from this.
+  raw_policies = {
+    for name, document in merge(local.fragments, { (local.api_name) = local.api_policy }) : name =>
+    replace(replace(replace(replace(replace(replace(document,
+      "/([A-Za-z-]+)='([^'<]*)'/", "$1=\"$2\""),
+      "&lt;", "<"), "&gt;", ">"), "&quot;", "\""), "&apos;", "'"), "&amp;", "&"
+    )
+  }
+}
+
+resource "azurerm_api_management_policy_fragment" "this" {
+  for_each          = local.fragments
+  name              = each.key
+  api_management_id = local.gateway.id
+  format            = "rawxml"
+  value             = local.raw_policies[each.key]
+
+  depends_on = [azurerm_api_management_named_value.this]
+}
+
+resource "azurerm_api_management_api" "openai" {
+  name                  = local.api_name
+  display_name          = "OpenAI"
+  api_management_name   = local.gateway.name
+  resource_group_name   = local.gateway.resource_group_name
+  revision              = "1"
+  path                  = "openai"
+  protocols             = ["https"]
+  subscription_required = false # or callers with a token alone would be turned away before any policy runs
+
+  subscription_key_parameter_names {
+    header = "api-key"
+    query  = "subscription-key"
+  }
+
+  import {
+    content_format = "openapi+json"
+    # Without its servers: an import from text refuses an address that is relative to where the text came from.
+    content_value = jsonencode({ for key, value in yamldecode(file("${local.policies}/openai-api.yaml")) : key => value if key != "servers" })
+  }
+}
+
+resource "azurerm_api_management_api_policy" "openai" {
+  api_name            = azurerm_api_management_api.openai.name
+  api_management_name = local.gateway.name
+  resource_group_name = local.gateway.resource_group_name
+  xml_content         = local.raw_policies[local.api_name]
+
+  depends_on = [
+    azapi_resource.model_pool,
+    azurerm_api_management_logger.usage,
+    azurerm_api_management_named_value.this,
+    azurerm_api_management_policy_fragment.this,
+  ]
+}
+
+# Diagnostics of the API
+
+# azurerm does not know largeLanguageModel. Its `requests` and `responses` stay out: they would send prompts and answers.
+resource "azapi_resource" "llm_diagnostics" {
+  type      = "Microsoft.ApiManagement/service/apis/diagnostics@2024-10-01-preview"
+  name      = "azuremonitor"
+  parent_id = "${local.gateway.id}/apis/${azurerm_api_management_api.openai.name}" # the API's own id ends in its revision
+  body = {
+    properties = {
+      loggerId           = azapi_resource_action.monitor_logger.resource_id
+      alwaysLog          = "allErrors"
+      verbosity          = "information"
+      logClientIp        = false
+      sampling           = { samplingType = "fixed", percentage = 100 } # streams are billed by it
+      frontend           = { request = local.no_content, response = local.no_content }
+      backend            = { request = local.no_content, response = local.no_content }
+      largeLanguageModel = { logs = "enabled" }
+    }
+  }
+}
+
+locals {
+  no_content = { headers = [], body = { bytes = 0 } }
+}
+
+resource "azurerm_api_management_api_diagnostic" "insights" {
+  identifier                = "applicationinsights"
+  api_name                  = azurerm_api_management_api.openai.name
+  api_management_name       = local.gateway.name
+  resource_group_name       = local.gateway.resource_group_name
+  api_management_logger_id  = azurerm_api_management_logger.insights.id
+  sampling_percentage       = var.request_sampling_percentage
+  always_log_errors         = true
+  log_client_ip             = false
+  verbosity                 = "information"
+  http_correlation_protocol = "W3C"
+
+  # Bodies would be prompts and answers; reading a stream's would hold it back.
+  frontend_request {
+    body_bytes = 0
+  }
+  frontend_response {
+    body_bytes = 0
+  }
+  backend_request {
+    body_bytes = 0
+  }
+  backend_response {
+    body_bytes = 0
+  }
+}
+
+# Who has keys
+
+locals {
+  shared_product = "llm"
+  products       = toset(concat([local.shared_product], flatten([for team in local.teams : try(team.identities.products, [])])))
+
+  # A key's product says whose it is where the team lists products, so its subscriptions are of the first of them.
+  subscriptions = merge([
+    for id, team in local.teams : {
+      for subscription in try(team.identities.subscriptions, []) :
+      subscription => { team = id, product = try(team.identities.products[0], local.shared_product) }
+    }
+  ]...)
+}
+
+resource "azurerm_api_management_product" "this" {
+  for_each              = local.products
+  product_id            = each.key
+  display_name          = each.key
+  api_management_name   = local.gateway.name
+  resource_group_name   = local.gateway.resource_group_name
+  published             = true
+  subscription_required = true
+  approval_required     = true # a key that somebody gave himself would be of no team
+
+  lifecycle {
+    precondition {
+      condition     = !contains(flatten([for team in local.teams : try(team.identities.products, [])]), local.shared_product)
+      error_message = "config/teams: a team lists the product ${local.shared_product}, which the subscriptions of all teams without a product share; every one of their calls would be billed to it."
+    }
+  }
+}
+
+resource "azurerm_api_management_product_api" "this" {
+  for_each            = azurerm_api_management_product.this
+  product_id          = each.value.product_id
+  api_name            = azurerm_api_management_api.openai.name
+  api_management_name = local.gateway.name
+  resource_group_name = local.gateway.resource_group_name
+}
+
+# By azapi, because azurerm would read the keys into the state. Whoever needs one fetches it with listSecrets.
+resource "azapi_resource" "subscription" {
+  for_each  = local.subscriptions
+  type      = "Microsoft.ApiManagement/service/subscriptions@2024-05-01"
+  name      = each.key
+  parent_id = local.gateway.id
+  body = {
+    properties = {
+      displayName  = each.key
+      scope        = azurerm_api_management_product.this[each.value.product].id
+      state        = "active"
+      allowTracing = false
+    }
+  }
+}
