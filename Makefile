@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package help
+.PHONY: run test lint format bench bench-litellm check-config package named-values help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -38,6 +38,9 @@ check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, li
 
 package: $(READY) ## build the function app's package for Azure, .local/package/tollkeeper.zip (needs a Python 3.12)
 	@$(PY) -m scripts.azure.package
+
+named-values: $(READY) ## write what the gateway must know of CONFIG_DIR for the infrastructure templates
+	@$(PY) -m shared.config named-values $(CONFIG_DIR) infra/terraform/config.auto.tfvars.json
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

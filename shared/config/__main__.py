@@ -1,5 +1,6 @@
 """`python -m shared.config check DIR` validates; `publish DIR` also publishes, to the container that CONFIG_URL names;
-`named-values [DIR]` prints, as JSON, what API Management must know of the configuration by itself.
+`named-values [DIR]` prints, as JSON, what API Management must know of the configuration by itself;
+`named-values DIR FILE` writes that for the infrastructure templates, with a digest that tells whether it is still true.
 
 Publishing uses the same settings as the app, see docs/configuration.md.
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 from shared.config.loader import load_config
-from shared.config.named_values import generated_named_values
+from shared.config.named_values import generated_named_values, named_values_digest
 from shared.config.source import DirectorySource, open_container, publish_config
 from shared.errors import ConfigInvalid, TollkeeperError
 from shared.settings import Settings
@@ -41,6 +43,15 @@ def named_values(directory: str) -> str:
     return json.dumps(generated_named_values(config), indent=2, sort_keys=True)
 
 
+def write_named_values(directory: str, file: str) -> str:
+    """Write the generated named values for the infrastructure templates; one sentence on it. Raises ConfigInvalid."""
+    files = DirectorySource(directory).read()
+    values = generated_named_values(load_config(files, directory))
+    variables = {"config_digest": named_values_digest(files), "generated_named_values": values}
+    Path(file).write_text(json.dumps(variables, indent=2, sort_keys=True) + "\n")
+    return f"{file} has the named values of {directory}"
+
+
 def main(arguments: list[str]) -> int:
     """Run a command; 0 when it did what it says."""
     try:
@@ -49,6 +60,8 @@ def main(arguments: list[str]) -> int:
                 shown = check(directory)
             case ["publish", directory]:
                 shown = asyncio.run(publish(directory))
+            case ["named-values", directory, file]:
+                shown = write_named_values(directory, file)
             case ["named-values", *directories] if len(directories) <= 1:
                 shown = named_values(directories[0] if directories else "config")
             case _:

@@ -7,6 +7,7 @@ be; one whom the maps forgot is never served for nothing.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
@@ -51,6 +52,16 @@ def generated_named_values(config: Config) -> dict[str, str]:
         ),
         "tk-deployments": _listed("tk-deployments", _deployments(config), _SHORTEN_DEPLOYMENTS),
     }
+
+
+def named_values_digest(files: Mapping[str, bytes]) -> str:
+    """SHA-256 over the files that the generated named values are made from, a line of name and SHA-256 for each.
+
+    Terraform makes the same from the same files, and refuses values that were made from others.
+    """
+    made_from = sorted(name for name in files if name in ("models.yaml", "tenants.yaml") or name.startswith("teams/"))
+    lines = (f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in made_from)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _callers(teams: Iterable[Team], modes: Mapping[str, str]) -> list[str]:

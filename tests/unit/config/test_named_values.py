@@ -10,7 +10,7 @@ import pytest
 from shared.config.__main__ import main
 from shared.config.loader import load_config
 from shared.config.model import Config
-from shared.config.named_values import MAX_CHARACTERS, generated_named_values
+from shared.config.named_values import MAX_CHARACTERS, generated_named_values, named_values_digest
 from shared.errors import ConfigInvalid
 
 TENANTS = b"""
@@ -19,6 +19,7 @@ tenants:
   - {id: trusting, fail_mode: open, enforcement: observe, client_asserted_scopes: [task, session]}
   - {id: patient, fail_mode: cached, client_asserted_scopes: [session]}
 """
+ROOT = Path(__file__).parents[3]
 GROUP = "B3A0D6F4-2D4E-4C1B-9A67-0C5E8F7D2B11"
 
 
@@ -113,3 +114,36 @@ def test_the_command_prints_them_as_json(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "tenants.yaml").write_text("tenants: [{id: default, fail_mode: perhaps}]\n")
     assert main(["named-values", str(tmp_path)]) == 1
     assert "fail_mode" in capsys.readouterr().err
+
+
+def test_what_the_templates_deploy_is_what_the_configuration_says(tmp_path: Path) -> None:
+    """The committed file is what `make named-values` writes today; a stale one would let the gateway go by old modes."""
+    written = tmp_path / "written.json"
+    assert main(["named-values", str(ROOT / "config"), str(written)]) == 0
+    assert (ROOT / "infra/terraform/config.auto.tfvars.json").read_text() == written.read_text()
+
+
+def test_a_refused_configuration_leaves_the_written_file_alone(tmp_path: Path) -> None:
+    """Half a file would be deployed at the next apply."""
+    (tmp_path / "tenants.yaml").write_text("tenants: [{id: default, fail_mode: perhaps}]\n")
+    (tmp_path / "written.json").write_text("before")
+    assert main(["named-values", str(tmp_path), str(tmp_path / "written.json")]) == 1
+    assert (tmp_path / "written.json").read_text() == "before"
+
+
+def test_the_digest_tells_what_the_values_are_made_from() -> None:
+    """A team, a tenant or a model more or otherwise is another digest; prices and budgets say nothing to the gateway."""
+    files = {
+        "tenants.yaml": TENANTS,
+        "models.yaml": b"models: []",
+        "teams/a.yaml": b"team: a",
+        "prices.yaml": b"prices: []",
+    }
+    digest = named_values_digest(files)
+    assert named_values_digest(dict(reversed(files.items()))) == digest
+    assert named_values_digest({**files, "prices.yaml": b"", "budgets.yaml": b""}) == digest
+    for name in ("tenants.yaml", "models.yaml", "teams/a.yaml", "teams/b.yaml"):
+        assert named_values_digest({**files, name: b"changed"}) != digest
+    assert (
+        named_values_digest({"teams/b.yaml" if n == "teams/a.yaml" else n: body for n, body in files.items()}) != digest
+    )
