@@ -99,18 +99,16 @@ class Arm:
 
     def post(self, path: str, api_version: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Call an action; returns when Azure is done."""
-        return self._change("POST", path, api_version, body, None)
+        return self._change("POST", path, api_version, body)
 
-    def patch(
-        self, path: str, api_version: str, body: dict[str, Any], *, if_match: str | None = None
-    ) -> dict[str, Any]:
-        """Change some properties; returns when Azure is done. API Management wants `if_match`, at least `*`."""
-        return self._change("PATCH", path, api_version, body, if_match)
+    def patch(self, path: str, api_version: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Change some properties; returns when Azure is done."""
+        return self._change("PATCH", path, api_version, body, "*")
 
     def delete(self, path: str, api_version: str) -> None:
         """Delete; returns when Azure is done. What is not there counts as deleted."""
         try:
-            self._change("DELETE", path, api_version, None, None)
+            self._change("DELETE", path, api_version, None, "*")
         except ArmError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
@@ -128,9 +126,9 @@ class Arm:
         self.close()
 
     def _change(
-        self, method: str, path: str, api_version: str, body: dict[str, Any] | None, if_match: str | None
+        self, method: str, path: str, api_version: str, body: dict[str, Any] | None, if_match: str | None = None
     ) -> dict[str, Any]:
-        headers = {"If-Match": if_match} if if_match else {}
+        headers = {"If-Match": if_match} if if_match else {}  # API Management refuses PATCH and DELETE without
         answer = self._send(method, path, params={"api-version": api_version}, json=body, headers=headers)
         return _json(self._finished(answer))
 

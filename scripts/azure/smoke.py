@@ -1,0 +1,196 @@
+"""Ask a deployed system what would cost most to have wrong: who gets in, is it healthy, does a call go through.
+
+make smoke ENV=dev
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+from azure.core.credentials import TokenCredential
+
+from scripts.azure.arm import Arm, ArmError, Bearer
+from scripts.azure.credential import open_credential
+from scripts.azure.terraform import ROOT, Terraform, TerraformError
+from shared.config.loader import load_config
+from shared.config.model import Config
+from shared.config.source import DirectorySource
+
+CHAT = "/openai/v1/chat/completions"
+_OF_THE_HOST = (("GET", "/"), ("GET", "/admin/host/status"), ("GET", "/runtime/webhooks/none"))
+_START_SECONDS = 300  # a fresh app loads its package and its configuration first
+_POLL_SECONDS = 5.0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the report."""
+
+    state: Literal["ok", "warn", "FAIL"]
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.state:<4}  {self.what}"
+
+
+def routes() -> list[tuple[str, str]]:
+    """Method and path below the prefix of every route of this checkout."""
+    os.environ.setdefault("TOLLKEEPER_ENV", "development")  # to be loaded here; it answers nobody
+    from function_app import app
+
+    found = []
+    for function in app.get_functions():
+        for binding in function.get_dict_repr()["bindings"]:
+            if binding["type"] == "httpTrigger":
+                path = "/".join("none" if part.startswith("{") else part for part in binding["route"].split("/"))
+                found += [(getattr(method, "value", method), f"/{path}") for method in binding["methods"]]
+    return sorted(found)
+
+
+def check_anonymous(functions_url: str, public: Collection[str]) -> Iterator[Finding]:
+    """Nobody without a token gets past the platform, whatever the app itself would say, but to the `public` routes."""
+    host = "{0.scheme}://{0.netloc}".format(urlsplit(functions_url))
+    asked = [(method, f"{functions_url}{path}") for method, path in routes() if path not in public]
+    asked += [(method, f"{host}{path}") for method, path in _OF_THE_HOST]
+    let_in, closed = [], 0
+    with httpx.Client(timeout=60) as client:
+        for method, url in asked:
+            answer = client.request(method, url)
+            if answer.status_code == HTTPStatus.FORBIDDEN:
+                closed += 1
+            elif answer.status_code != HTTPStatus.UNAUTHORIZED:
+                let_in.append(f"{method} {urlsplit(url).path} answers {answer.status_code}")
+    if let_in:
+        yield Finding("FAIL", f"anonymous callers get in, switch the platform's authentication on: {'; '.join(let_in)}")
+    elif closed == len(asked):
+        yield Finding("warn", "the app is closed to this address, so its authentication is not tested: run this inside")
+    elif closed:
+        yield Finding("FAIL", f"{closed} of {len(asked)} routes answer 403 to anonymous callers instead of 401")
+    else:
+        yield Finding("ok", f"anonymous callers get 401 on all {len(asked)} routes")
+
+
+def check_health(
+    functions_url: str,
+    audience: str,
+    credential: TokenCredential,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    patience_seconds: float = _START_SECONDS,
+) -> Iterator[Finding]:
+    """With a token, /health is 200 within the time that a start takes."""
+    deadline = time.monotonic() + patience_seconds
+    with httpx.Client(timeout=60, auth=Bearer(credential, f"{audience}/.default")) as client:
+        while True:
+            answer = client.get(f"{functions_url}/health")
+            if answer.is_success:
+                yield Finding(
+                    "ok", f"/health: configuration {str(answer.json().get('config_version'))[:12]} is in force"
+                )
+                return
+            if answer.status_code == HTTPStatus.UNAUTHORIZED:
+                yield Finding("FAIL", f"/health refuses this caller's token for {audience}: {answer.text[:200]}")
+                return
+            if answer.status_code == HTTPStatus.FORBIDDEN:
+                yield Finding(
+                    "warn", "/health is not reachable from this address, so it is not tested: run this inside"
+                )
+                return
+            if time.monotonic() >= deadline:
+                yield Finding("FAIL", f"/health answers {answer.status_code}: {answer.text[:500]}")
+                return
+            sleep(_POLL_SECONDS)
+
+
+def check_call(arm: Arm, outputs: Mapping[str, Any], config: Config) -> Iterator[Finding]:
+    """One call of a few tokens, as a team's client makes it, is decided, served and labelled."""
+    subscription = next((ids[0] for ids in outputs["SUBSCRIPTIONS"].values() if ids), None)
+    model = smoke_model(config, outputs["MODEL_DEPLOYMENTS"])
+    if subscription is None or model is None:
+        yield Finding("warn", "no call through the gateway: the configuration has no subscription or no chat model")
+        return
+    secrets = arm.post(f"{outputs['GATEWAY_ID']}/subscriptions/{subscription}/listSecrets", "2024-05-01")
+    body = {"model": model, "messages": [{"role": "user", "content": "Say yes."}], "max_completion_tokens": 16}
+    headers = {"api-key": secrets["primaryKey"]}
+    answer = httpx.post(f"{outputs['GATEWAY_URL']}{CHAT}", json=body, headers=headers, timeout=120)
+    asked = f"a call of {model} by subscription {subscription}"
+    if not answer.is_success:
+        yield Finding("FAIL", f"{asked} answers {answer.status_code}: {answer.text[:500]}")
+    elif "x-budget-state" not in answer.headers:
+        yield Finding("FAIL", f"{asked} passed without a budget decision: API Management got no answer from the app")
+    else:
+        yield Finding("ok", f"{asked} passed, budget {answer.headers['x-budget-state']}")
+
+
+def smoke_model(config: Config, deployments: list[str]) -> str | None:
+    """SMOKE_MODEL, else the first chat model of the configuration that one of the deployments serves."""
+    if chosen := os.environ.get("SMOKE_MODEL"):
+        return chosen
+    chat = [model for model in config.models.values() if "chat" in model.capabilities]
+    here = [model for model in chat if not deployments or set(deployments) & set(model.deployments)]
+    return here[0].id if here else None
+
+
+def public_routes(*, public_health: bool) -> tuple[str, ...]:
+    """Routes that need no token: the dashboard's page, which holds no data, and by choice /health."""
+    return ("/dashboard", "/health") if public_health else ("/dashboard",)
+
+
+def smoke(
+    arm: Arm, outputs: Mapping[str, Any], credential: TokenCredential, config: Config, public: Collection[str]
+) -> Iterator[Finding]:
+    """Every question, in the order in which a wrong answer explains the next one."""
+    app, audience = outputs["FUNCTIONS_URL"], outputs["FUNCTIONS_AUDIENCE"]
+    yield from _reached(lambda: check_health(app, audience, credential), "the function app")
+    yield from _reached(lambda: check_anonymous(app, public), "the function app")
+    yield from _reached(lambda: check_call(arm, outputs, config), "the gateway")
+
+
+def read_config() -> Config:
+    """The configuration of this checkout, or of CONFIG_DIR. Raises ConfigInvalid."""
+    directory = os.environ.get("CONFIG_DIR", str(ROOT / "config"))
+    return load_config(DirectorySource(directory).read(), directory)
+
+
+def _reached(check: Callable[[], Iterator[Finding]], what: str) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except httpx.TransportError as error:
+        yield Finding("FAIL", f"{what} cannot be reached from here: {error}")
+    except ArmError as error:
+        yield Finding("FAIL", f"{what} is not tested: {error}")
+
+
+def main(arguments: list[str]) -> int:
+    """Print what was found; 0 when nothing failed."""
+    if len(arguments) != 1:
+        sys.stderr.write(f"{__doc__}\n")
+        return 2
+    try:
+        with Terraform(arguments[0]) as terraform:
+            outputs = terraform.outputs()
+            public = public_routes(**terraform.evaluate({"public_health": "var.public_health"}))
+    except TerraformError as error:
+        sys.stderr.write(f"smoke: {error}\n")
+        return 1
+    if not outputs:
+        sys.stderr.write(f"smoke: nothing is deployed: run make deploy ENV={arguments[0]} first\n")
+        return 1
+    credential = open_credential()
+    is_good = True
+    with Arm(credential) as arm:
+        for finding in smoke(arm, outputs, credential, read_config(), public):
+            sys.stdout.write(f"{finding}\n")
+            is_good = is_good and finding.state != "FAIL"
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""The Terraform root of one environment: its values, its state, its plan and its outputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra" / "terraform"
+
+_NOTHING = (["no-op"], ["read"])
+
+
+class TerraformError(Exception):
+    """Terraform cannot do it. Its own words were shown already, unless the message holds them."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What an apply would change. The digest is the same for every plan that would change the same to the same."""
+
+    digest: str
+    adds: int = 0
+    changes: int = 0
+    replaces: tuple[str, ...] = ()  # deleted and created again: data in them is lost
+    deletes: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether Azure is as the templates say."""
+        return not (self.adds or self.changes or self.replaces or self.deletes)
+
+
+class Terraform:
+    """`with Terraform("dev") as terraform:` initialises it for environments/dev.tfvars.
+
+    The state is where environments/dev.backend.hcl says (a container of an Azure storage account), else a file beside
+    it. Which of the two stands in a file that exists only meanwhile: the root itself names no backend, because azd and
+    the tests bring their own. Raises TerraformError.
+    """
+
+    def __init__(self, environment: str, root: Path = INFRA) -> None:
+        self._root = root
+        folder = root / "environments"
+        self._values = folder / f"{environment}.tfvars"
+        self._remote = folder / f"{environment}.backend.hcl"
+        self._local = folder / f"{environment}.tfstate"
+        self._override = root / "backend_override.tf"
+        self._data = ROOT / ".local" / "terraform" / environment
+        self._plan = self._data / "plan"
+        if not self._values.is_file():
+            known = ", ".join(sorted(path.stem for path in folder.glob("*.tfvars"))) or "none"
+            raise TerraformError(f"{self._values.relative_to(root)} is missing; ENV names one of: {known}")
+
+    def __enter__(self) -> Self:
+        self._data.mkdir(parents=True, exist_ok=True)
+        is_remote = self._remote.is_file()
+        self._override.write_text(f'terraform {{\n  backend "{"azurerm" if is_remote else "local"}" {{}}\n}}\n')
+        place = str(self._remote) if is_remote else f"path={self._local}"
+        try:
+            self._run("init", "-reconfigure", f"-backend-config={place}", quiet=True)
+        except BaseException:
+            self._override.unlink()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._override.unlink(missing_ok=True)
+
+    def evaluate(self, expressions: Mapping[str, str]) -> dict[str, Any]:
+        """Terraform expressions under this environment's values, by the keys given."""
+        asked = f"jsonencode({{{', '.join(f'{key} = {expression}' for key, expression in expressions.items())}}})"
+        shown = self._read("console", f"-var-file={self._values}", given=f"{asked}\n")
+        try:
+            return dict(json.loads(json.loads(shown.strip().splitlines()[-1])))  # warnings may stand before it
+        except (ValueError, IndexError) as error:
+            raise TerraformError(f"the values of {self._values.name} cannot be evaluated: {shown.strip()}") from error
+
+    def plan(self) -> Plan:
+        """Make a plan, showing it, and keep it for `apply`."""
+        self._run("plan", "-lock-timeout=5m", f"-var-file={self._values}", f"-out={self._plan}")
+        return read_plan(json.loads(self._read("show", "-json", str(self._plan))))
+
+    def plan_text(self) -> str:
+        """The plan as a person reads it."""
+        return self._read("show", str(self._plan))
+
+    def apply(self) -> None:
+        """Do what the plan says, and nothing else."""
+        self._run("apply", "-lock-timeout=5m", str(self._plan))
+
+    def outputs(self) -> dict[str, Any]:
+        """Outputs by name; empty before the first apply."""
+        return {name: output["value"] for name, output in json.loads(self._read("output", "-json")).items()}
+
+    def _run(self, *arguments: str, quiet: bool = False) -> None:
+        done = self._terraform(arguments, capture=quiet)
+        if done.returncode:
+            raise TerraformError(f"terraform {arguments[0]} failed{f': {done.stderr.strip()}' if quiet else ''}")
+
+    def _read(self, *arguments: str, given: str = "") -> str:
+        done = self._terraform(arguments, capture=True, given=given)
+        if done.returncode:
+            raise TerraformError(f"terraform {arguments[0]} failed: {done.stderr.strip()}")
+        return done.stdout
+
+    def _terraform(
+        self, arguments: tuple[str, ...], *, capture: bool, given: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "TF_DATA_DIR": str(self._data), "TF_INPUT": "0", "TF_IN_AUTOMATION": "1"}
+        command = [
+            "terraform",
+            f"-chdir={self._root}",
+            arguments[0],
+            *(["-no-color"] if capture else []),
+            *arguments[1:],
+        ]
+        try:
+            return subprocess.run(  # noqa: S603 - no shell, and the arguments are this module's own
+                command, env=env, input=given, capture_output=capture, text=True, check=False
+            )
+        except FileNotFoundError as error:
+            raise TerraformError("terraform is not installed: see https://developer.hashicorp.com/terraform") from error
+
+
+def read_plan(shown: Mapping[str, Any]) -> Plan:
+    """A plan from `terraform show -json`."""
+    changes = [entry for entry in shown.get("resource_changes", []) if entry["change"]["actions"] not in _NOTHING]
+    kinds = [(entry["address"], entry["change"]["actions"]) for entry in changes]
+    told = [
+        [
+            entry["address"],
+            entry["change"]["actions"],
+            entry["change"].get("after"),
+            entry["change"].get("after_unknown"),
+        ]
+        for entry in changes
+    ]
+    return Plan(
+        digest=hashlib.sha256(json.dumps(sorted(told, key=lambda one: one[0]), sort_keys=True).encode()).hexdigest(),
+        adds=sum(actions == ["create"] for _, actions in kinds),
+        changes=sum(actions == ["update"] for _, actions in kinds),
+        replaces=tuple(address for address, actions in kinds if len(actions) > 1),
+        deletes=tuple(address for address, actions in kinds if actions == ["delete"]),
+    )
