@@ -36,6 +36,15 @@ async def rollup(timer: func.TimerRequest) -> None:
     await (await app()).rollups.run()
 
 
+@bp.function_name("log_budgets")
+@bp.timer_trigger(arg_name="timer", schedule="45 */15 * * * *", use_monitor=False)
+async def log_budgets(timer: func.TimerRequest) -> None:
+    """Log where every budget stands, for the workbook."""
+    from shared.bootstrap import app
+
+    await (await app()).standing_log.run()
+
+
 @bp.function_name("sweep_streams")
 @bp.timer_trigger(arg_name="timer", schedule="30 */5 * * * *", use_monitor=False)
 async def sweep_streams(timer: func.TimerRequest) -> None:

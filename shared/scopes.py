@@ -14,6 +14,7 @@ SCOPE_TYPE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 TENANT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MAX_SCOPE_KEY_BYTES = 256
 MAX_SCOPES = 16
+ORGANISATIONAL = ("tenant", "org", "team", "app", "subscription", "product", "model")  # keys that name no person
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
 

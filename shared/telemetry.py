@@ -34,14 +34,24 @@ def log_to_stderr() -> None:
 
 
 def export_to_azure_monitor(connection_string: str | None) -> bool:
-    """Send traces and logs to Application Insights; whether that was set up. Without a connection string: not."""
+    """Send traces and logs to Application Insights; whether that was set up. Without a connection string: not.
+
+    The exporter itself reads APPLICATIONINSIGHTS_AUTHENTICATION_STRING, as the functions host does, and then sends with
+    the managed identity that it names: a resource whose local authentication is off takes nothing else.
+    """
     if not connection_string:
         return False
     try:
         from azure.monitor.opentelemetry import configure_azure_monitor
 
-        configure_azure_monitor(connection_string=connection_string, logger_name="tollkeeper")
+        configure_azure_monitor(
+            connection_string=connection_string,
+            logger_name="tollkeeper",
+            enable_live_metrics=False,  # the host has its own, and these would look at every log record
+            enable_performance_counters=False,
+        )
     except (ImportError, ValueError):
         log.exception("telemetry_not_exported")
         return False
+    logging.getLogger("tollkeeper").setLevel(logging.INFO)  # the workbook's records are of this level; WARNING is usual
     return True

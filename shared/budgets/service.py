@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
+from shared.budgets.cells import Cell
 from shared.budgets.last_seen import LastSeen
 from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.redis_errors import is_outage, is_refusal
@@ -20,7 +21,8 @@ from shared.budgets.snapshot import PreparedCheck, Snapshot
 from shared.budgets.store import BudgetStore, CheckReply
 from shared.config.model import PPM, Tenant
 from shared.errors import DeadlinePassed, Forbidden, InvalidRequest, StateUnavailable
-from shared.money import line_nano_usd
+from shared.money import decimal_from_nano, line_nano_usd
+from shared.scopes import ORGANISATIONAL
 from shared.usage.estimate import estimate_input_tokens
 
 log = logging.getLogger("tollkeeper.budgets")
@@ -214,6 +216,7 @@ class BudgetService:
             else:
                 answer.decision, answer.reason, answer.error, answer.model = "refuse", error.code, error, request.model
                 answer.state = "stopped"
+                _log_refused(answer, cell, reply.estimate_nano_usd)
         elif reply.candidate > 0:
             degraded = state in ("degraded", "stopped")
             answer.decision = "downgrade"
@@ -323,6 +326,22 @@ def _require_time_left(request: CheckRequest) -> None:
     if request.deadline is not None and (late := datetime.now(UTC) - request.deadline).total_seconds() > 0:
         log.warning("check_too_late", extra={"late_seconds": late.total_seconds()})
         raise DeadlinePassed("deadline: it has passed; nothing is held for this call", param="deadline")
+
+
+def _log_refused(answer: CheckAnswer, cell: Cell, estimate_nano_usd: int) -> None:
+    """What a call would have cost that was not made. The scope stays out where it may name a person."""
+    scope_type = cell.family.scope_type
+    log.info(
+        "call_refused",
+        extra={
+            "tenant": answer.tenant,
+            "team": answer.scopes.get("team", ""),
+            "model": answer.requested_model,
+            "reason": answer.reason,
+            "scope": cell.scope if scope_type in ORGANISATIONAL else scope_type,
+            "estimate_usd": decimal_from_nano(estimate_nano_usd),
+        },
+    )
 
 
 def _figures(dated: DatedPlan, numbers: Sequence[int]) -> list[BudgetFigures]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from shared.budgets.redis_errors import is_passing, is_refusal
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
 from shared.ledger.attribution import attribute
+from shared.ledger.billed import billed
 from shared.ledger.deadletters import DeadLetters
 from shared.ledger.delivery import Delivery
 from shared.ledger.rating import grant_row, is_cut_short, read_reservation, true_up_rows, usage_row
@@ -27,7 +29,7 @@ from shared.ledger.state import ProcessingState
 from shared.ledger.store import Inserted, RowRef
 from shared.ledger.streams_store import StreamCall
 from shared.notify.outbox import Outbox
-from shared.notify.thresholds import crossed_thresholds
+from shared.notify.thresholds import add_crossed
 from shared.usage.events import Event, GrantEvent, TrueUpEvent, UsageEvent, decode_event
 from shared.usage.rejected import EventRejected
 
@@ -114,6 +116,7 @@ class IngestService:
             results = await self._ledger.insert([item.row for item in decoded])
             entries: dict[str, list[Entry]] = defaultdict(list)
             accrued: list[StreamCall] = []
+            new: list[tuple[LedgerRow, bool]] = []
             outcomes = {"new": 0, "redelivered": 0, "duplicate": 0, "conflict": 0}
             for item, result in zip(decoded, results, strict=True):
                 outcomes[result.outcome] += 1
@@ -131,8 +134,12 @@ class IngestService:
                 tenant = result.row.tenant
                 held = item.held if item.held is not None and item.held.tenant == tenant else None
                 entries[tenant].append(Entry(position, result.row, counts, fresh, held, unsure, item.cut_short))
+                if fresh:
+                    new.append((result.row, held is not None))
                 if result.row.kind == "accrual" and item.event is not None:
                     accrued.append(StreamCall.of(result.row, item.event))
+            for record in billed(new, snapshot, time.time_ns() // 1_000_000):  # at once: in a retry no row is new
+                log.info("usage_billed", extra=record)
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})
                 await self._dead_letters.put(error.code, error.message, delivery.body, delivery.position)
@@ -196,8 +203,7 @@ class IngestService:
             log.exception("settle_failed", extra={"tenant": tenant})
             await self._state.mark_dirty(tenant, str(error)[:500])
             return
-        for notice in crossed_thresholds(snapshot.index, tenant, applied):
-            await self._outbox.add_once(notice.key, "threshold", notice.payload)
+        await add_crossed(self._outbox, snapshot.index, tenant, applied)
 
     async def _alert_unpriced(self, rows: Iterable[LedgerRow]) -> int:
         """One alert per tenant, model and day for usage without a price; returns how many rows had none."""

@@ -23,7 +23,7 @@ from shared.ledger.settlement import TenantSettler, charged_cells
 from shared.ledger.store import LedgerStore
 from shared.money import decimal_from_nano
 from shared.notify.outbox import Outbox
-from shared.notify.thresholds import crossed_thresholds
+from shared.notify.thresholds import add_crossed
 
 log = logging.getLogger("tollkeeper.repair")
 
@@ -92,8 +92,7 @@ class Reconciler:
             compared, applied = outcome
             off = sum(1 for change in applied if change.after_nano_usd != change.before_nano_usd)
             drift = sum(abs(change.after_nano_usd - change.before_nano_usd) for change in applied)
-            for notice in crossed_thresholds(snapshot.index, tenant, applied):
-                await self._outbox.add_once(notice.key, "threshold", notice.payload)
+            await add_crossed(self._outbox, snapshot.index, tenant, applied)
             break
         else:
             raise RuntimeError(f"tenant {tenant}: counters kept moving during {_ATTEMPTS} reconciliations")

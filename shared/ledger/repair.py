@@ -17,6 +17,8 @@ from shared.usage.hub import PartitionState
 
 log = logging.getLogger("tollkeeper.repair")
 
+_LAG_EVERY_MS = 60_000  # the timer runs six times as often, for the holds' sake
+
 
 class RepairService:
     """Runs on a timer; also on demand. Several at once are harmless."""
@@ -41,6 +43,7 @@ class RepairService:
         self._expired_seen: dict[str, int] = {}
         self._marks_seen: dict[str, dict[str, Position]] = {}
         self._policy_known = False
+        self._lag_logged_ms = 0
 
     async def run(self) -> list[RepairReport]:
         """One look at every tenant; repairs those that need it.
@@ -126,7 +129,11 @@ class RepairService:
     async def _watermark_ms(self) -> int | None:
         now_ms = await self._store.now_ms()
         progress = await self._state.progress()  # before the ends are read: what is enqueued in between is behind
-        return await find_watermark_ms(self._hub, await self._partitions(), progress, now_ms, self._outbox)
+        watermark_ms = await find_watermark_ms(self._hub, await self._partitions(), progress, now_ms, self._outbox)
+        if watermark_ms is not None and now_ms - self._lag_logged_ms >= _LAG_EVERY_MS:
+            log.info("ingest_lag", extra={"lag_seconds": (now_ms - watermark_ms) / 1000})
+            self._lag_logged_ms = now_ms
+        return watermark_ms
 
     async def _alert_eviction(self) -> None:
         """Alert once when Redis would evict under pressure: what it forgets looks like a budget nobody has used."""

@@ -5,6 +5,7 @@ Holds come and go; a notification that a burst of calls in flight could trigger 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,10 @@ from shared.budgets.cells import Applied
 from shared.budgets.matching import BudgetIndex, limit_nano_usd
 from shared.config.model import PPM
 from shared.money import decimal_from_nano
+from shared.notify.outbox import Outbox
+from shared.scopes import ORGANISATIONAL
+
+log = logging.getLogger("tollkeeper.budgets")
 
 
 class Notice(NamedTuple):
@@ -42,3 +47,11 @@ def crossed_thresholds(index: BudgetIndex, tenant: str, applied: Iterable[Applie
                             "limit": decimal_from_nano(limit),
                         },
                     )
+
+
+async def add_crossed(outbox: Outbox, index: BudgetIndex, tenant: str, applied: Iterable[Applied]) -> None:
+    """Add a notice of each threshold that these changes passed, once for ever; log those that are of no person."""
+    for notice in crossed_thresholds(index, tenant, applied):
+        added = await outbox.add_once(notice.key, "threshold", notice.payload)
+        if added and notice.payload["scope"].partition(":")[0] in ORGANISATIONAL:
+            log.warning("threshold_crossed", extra=notice.payload)

@@ -152,6 +152,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         retention=SimpleNamespace(run=Recorder()),
         ingest=SimpleNamespace(run=Recorder()),
         llm_logs=SimpleNamespace(run=Recorder()),
+        standing_log=SimpleNamespace(run=Recorder()),
         stream_sweep=SimpleNamespace(run=Recorder()),
         router=Router(CONFIG, Pricer(PriceBook([]), CONFIG)),
     )

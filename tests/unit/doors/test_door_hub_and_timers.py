@@ -82,6 +82,7 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
         ("reconcile", "repair.reconcile_all"),
         ("rollup", "rollups.run"),
         ("retention", "retention.run"),
+        ("log_budgets", "standing_log.run"),
         ("sweep_streams", "stream_sweep.run"),
     ],
 )
@@ -106,7 +107,7 @@ async def test_nightly_timer_writes_statements(doors: Doors, services: SimpleNam
 
 
 def test_schedules_are_six_field_cron(doors: Doors) -> None:
-    """Repair every ten seconds from the start, rollups every five minutes, reconciling hourly, the rest at night."""
+    """Repair every ten seconds from the start, rollups every five minutes, budgets by the quarter, reconciling hourly, the rest at night."""
     timers = {
         name: each.get_trigger() for name, each in doors.functions.items() if each.get_trigger().type == "timerTrigger"
     }
@@ -114,6 +115,7 @@ def test_schedules_are_six_field_cron(doors: Doors) -> None:
         "repair": "*/10 * * * * *",
         "reconcile": "0 20 * * * *",
         "rollup": "0 */5 * * * *",
+        "log_budgets": "45 */15 * * * *",
         "sweep_streams": "30 */5 * * * *",
         "statements": "0 10 2 * * *",
         "retention": "0 40 3 * * *",

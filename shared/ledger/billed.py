@@ -1,0 +1,127 @@
+"""What a batch billed, as log records: Azure Monitor cannot query the ledger, so workbook and alerts read these. Pure.
+
+One record per kind of call and batch, never one per call, and numbers only: no key of a user, a session or a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from shared.budgets.snapshot import Snapshot
+from shared.ledger.row import LedgerRow
+from shared.money import decimal_from_nano
+
+LogRecord = dict[str, Any]
+
+
+class _Sum:
+    """The calls of one kind. A reversal counts against the accrual it takes back, wherever that was logged."""
+
+    __slots__ = ("calls", "cost", "estimated_calls", "estimated_cost", "failed_calls", "held_calls", "latencies",
+                 "latency_ms", "saved", "saved_calls", "tokens", "unpriced_calls")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.calls = self.failed_calls = self.estimated_calls = self.unpriced_calls = self.held_calls = 0
+        self.cost = self.estimated_cost = self.saved = self.saved_calls = self.latency_ms = 0
+        self.tokens: dict[str, int] = {}
+        self.latencies: dict[int, int] = {}
+
+    def add(self, row: LedgerRow, held: bool) -> None:
+        """One row. This runs for every event: what most rows do not have costs them a look only."""
+        sign = -1 if row.kind == "reversal" else 1
+        self.calls += sign
+        self.held_calls += held
+        cost = row.cost_nano_usd
+        if cost is None:
+            self.unpriced_calls += sign
+        else:
+            self.cost += cost
+        if not row.measured:
+            self.estimated_calls += sign
+            self.estimated_cost += cost or 0
+        if not 0 < row.status < 300:
+            self.failed_calls += sign
+        tokens = self.tokens
+        for kind, count in row.tokens.items():
+            tokens[kind] = tokens.get(kind, 0) + count  # negative in a reversal already, as its cost is
+        latency_ms = row.latency_ms
+        if latency_ms is not None:
+            self.latency_ms += sign * latency_ms
+            self.latencies[latency_ms] = self.latencies.get(latency_ms, 0) + sign
+
+
+def billed(rows: Sequence[tuple[LedgerRow, bool]], snapshot: Snapshot, now_ms: int) -> list[LogRecord]:
+    """The fields of one record per tenant, team, models, decision, provider and day of rows that this run inserted.
+
+    The rows are in hub order, each beside whether a reservation stood behind the call. Amounts are decimal strings in
+    USD; what is not known, as the cost of unpriced calls or what a downgrade from an unpriced model saved, is left out.
+    """
+    sums: dict[tuple[Any, ...], _Sum] = {}
+    for row, held in rows:
+        if row.kind == "grant":
+            continue
+        team, day = row.scopes.get("team", ""), row.time_utc.date()
+        kind = (row.tenant, team, row.model, row.requested_model, row.decision, row.provider, day)
+        into = sums.get(kind)
+        if into is None:
+            into = sums[kind] = _Sum()
+        into.add(row, held)
+        if row.decision == "downgrade":
+            _add_saved(into, row, snapshot)
+    lag_seconds = (now_ms - rows[0][0].position.enqueued_ms) / 1000 if rows else 0
+    return [_record(kind, into, lag_seconds) for kind, into in sums.items()]
+
+
+def latency_bucket(latency_ms: int) -> int:
+    """The upper bound of the latency's bucket: four buckets for each doubling, so a percentile is at most 25 % high."""
+    shift = max(0, latency_ms.bit_length() - 3)
+    return ((latency_ms >> shift) + 1) << shift
+
+
+def _add_saved(into: _Sum, row: LedgerRow, snapshot: Snapshot) -> None:
+    """What the same tokens would have cost on the model that was asked for, less what they did cost."""
+    sign = -1 if row.kind == "reversal" else 1
+    _, provider, deployment = snapshot.deployments.serving(row.requested_model)
+    tokens = {kind: sign * count for kind, count in row.tokens.items()}
+    asked = snapshot.pricer.rate(
+        row.tenant, provider, row.requested_model, deployment, row.region, row.time_utc, tokens
+    ).cost_nano_usd
+    if asked is not None and row.cost_nano_usd is not None:
+        into.saved += sign * asked - row.cost_nano_usd
+        into.saved_calls += sign
+
+
+def _record(kind: tuple[Any, ...], into: _Sum, lag_seconds: float) -> LogRecord:
+    tenant, team, model, requested_model, decision, provider, day = kind
+    latencies: dict[int, int] = {}
+    for latency_ms, calls in into.latencies.items():
+        bound = latency_bucket(latency_ms)
+        latencies[bound] = latencies.get(bound, 0) + calls
+    record: LogRecord = {
+        "tenant": tenant,
+        "team": team,
+        "model": model,
+        "requested_model": requested_model,
+        "decision": decision,
+        "provider": provider,
+        "day": day.isoformat(),  # of the calls; the record's own time is when they were billed
+        "calls": into.calls,
+        "failed_calls": into.failed_calls,
+        "estimated_calls": into.estimated_calls,
+        "unpriced_calls": into.unpriced_calls,
+        "held_calls": into.held_calls,
+        "cost_usd": decimal_from_nano(into.cost),
+        "estimated_cost_usd": decimal_from_nano(into.estimated_cost),
+        "saved_usd": decimal_from_nano(into.saved),
+        "saved_calls": into.saved_calls,
+        "latency_ms": into.latency_ms,
+        "latencies": msgspec.json.encode(
+            {str(bound): calls for bound, calls in latencies.items() if calls}
+        ).decode(),  # calls by the upper bound of their bucket
+        "lag_seconds": lag_seconds,
+    }
+    record |= {f"{kind}_tokens": count for kind, count in into.tokens.items()}
+    return record
