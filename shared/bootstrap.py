@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from shared.budgets.service import BudgetService
     from shared.budgets.snapshot import Snapshot
     from shared.budgets.spend import SpendService
+    from shared.budgets.standing import StandingLog
     from shared.budgets.store import BudgetStore
     from shared.config.store import ConfigStore
     from shared.health import HealthService
@@ -137,6 +138,12 @@ class Services:
         from shared.budgets.spend import SpendService
 
         return SpendService(self.snapshot, self.counters)
+
+    @cached_property
+    def standing_log(self) -> StandingLog:
+        from shared.budgets.standing import StandingLog
+
+        return StandingLog(self.snapshot, self.spend)
 
     @cached_property
     def publisher(self) -> UsagePublisher:
