@@ -1,0 +1,501 @@
+"""What each azurerm resource is in Azure: its type, its name there, and the ARM properties behind its arguments.
+
+Only properties that tests look at are named: what a security setting, a connection or a name depends on. A type that
+is used in infra/terraform and missing here makes the comparison fail, so that nothing escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Values = dict[str, Any]
+Getter = str | Callable[[Values], Any]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One azurerm type. `name` is filled in with arguments; one that holds an id stands for the name of what it names."""
+
+    type: str
+    name: str = "{name}"
+    properties: dict[str, Getter] = field(default_factory=dict)
+    parts: tuple[Mapping, ...] = ()  # what is a resource of its own in Azure
+
+
+def enabled(argument: str) -> Callable[[Values], Any]:
+    return lambda v: "Enabled" if read(v, argument) else "Disabled"
+
+
+def negated(argument: str) -> Callable[[Values], Any]:
+    return lambda v: None if read(v, argument) is None else not read(v, argument)
+
+
+def fixed(value: Any) -> Callable[[Values], Any]:
+    return lambda _: value
+
+
+def each(argument: str, member: str) -> Callable[[Values], Any]:
+    return lambda v: [read(element, member) for element in read(v, argument) or []]
+
+
+def read(values: Any, path: str) -> Any:
+    """`a.0.b` of nested values; None where something on the way is missing."""
+    for part in path.split("."):
+        if isinstance(values, list):
+            values = values[int(part)] if int(part) < len(values) else None
+        elif isinstance(values, dict):
+            values = values.get(part)
+        else:
+            return None
+    return values
+
+
+_IDENTITY: dict[str, Getter] = {
+    "identity.type": lambda v: (read(v, "identity.0.type") or "None").replace(", ", ","),
+    "identity.userAssignedIdentities": lambda v: sorted(read(v, "identity.0.identity_ids") or []),
+}
+_APIM = "Microsoft.ApiManagement/service"
+_STORAGE = "Microsoft.Storage/storageAccounts"
+
+MAPPINGS = {
+    "azurerm_resource_group": Mapping("Microsoft.Resources/resourceGroups"),
+    "azurerm_user_assigned_identity": Mapping("Microsoft.ManagedIdentity/userAssignedIdentities"),
+    # Network
+    "azurerm_virtual_network": Mapping(
+        "Microsoft.Network/virtualNetworks", properties={"properties.addressSpace.addressPrefixes": "address_space"}
+    ),
+    "azurerm_subnet": Mapping(
+        "Microsoft.Network/virtualNetworks/subnets",
+        "{virtual_network_name}/{name}",
+        {
+            "properties.addressPrefix": "address_prefixes.0",
+            "properties.delegations": lambda v: [read(d, "service_delegation.0.name") for d in v["delegation"]],
+            "properties.privateEndpointNetworkPolicies": "private_endpoint_network_policies",
+        },
+    ),
+    "azurerm_network_security_group": Mapping("Microsoft.Network/networkSecurityGroups"),
+    "azurerm_network_security_rule": Mapping(
+        "Microsoft.Network/networkSecurityGroups/securityRules",
+        "{network_security_group_name}/{name}",
+        {
+            "properties.priority": "priority",
+            "properties.direction": "direction",
+            "properties.access": "access",
+            "properties.protocol": "protocol",
+            "properties.sourceAddressPrefix": "source_address_prefix",
+            "properties.destinationAddressPrefix": "destination_address_prefix",
+            "properties.destinationPorts": lambda v: sorted(
+                v.get("destination_port_ranges") or [v.get("destination_port_range")]
+            ),
+        },
+    ),
+    "azurerm_private_dns_zone": Mapping("Microsoft.Network/privateDnsZones"),
+    "azurerm_private_dns_zone_virtual_network_link": Mapping(
+        "Microsoft.Network/privateDnsZones/virtualNetworkLinks",
+        "{private_dns_zone_id}/{name}",
+        {
+            "properties.virtualNetwork.id": "virtual_network_id",
+            "properties.registrationEnabled": lambda v: bool(v["registration_enabled"]),
+        },
+    ),
+    "azurerm_private_endpoint": Mapping(
+        "Microsoft.Network/privateEndpoints",
+        properties={
+            "properties.subnet.id": "subnet_id",
+            "properties.target": "private_service_connection.0.private_connection_resource_id",
+            "properties.groupIds": "private_service_connection.0.subresource_names",
+        },
+        parts=(
+            Mapping(
+                "Microsoft.Network/privateEndpoints/privateDnsZoneGroups",
+                "{name}/default",
+                {"properties.zones": lambda v: sorted(read(v, "private_dns_zone_group.0.private_dns_zone_ids") or [])},
+            ),
+        ),
+    ),
+    # Data
+    "azurerm_storage_account": Mapping(
+        _STORAGE,
+        properties={
+            "sku.name": lambda v: f"{v['account_tier']}_{v['account_replication_type']}",
+            "properties.allowSharedKeyAccess": "shared_access_key_enabled",
+            "properties.allowBlobPublicAccess": "allow_nested_items_to_be_public",
+            "properties.isLocalUserEnabled": "local_user_enabled",
+            "properties.defaultToOAuthAuthentication": "default_to_oauth_authentication",
+            "properties.minimumTlsVersion": "min_tls_version",
+            "properties.supportsHttpsTrafficOnly": "https_traffic_only_enabled",
+            "properties.allowCrossTenantReplication": lambda v: bool(v["cross_tenant_replication_enabled"]),
+            "properties.publicNetworkAccess": enabled("public_network_access_enabled"),
+            "properties.networkAcls.defaultAction": "network_rules.0.default_action",
+            "properties.networkAcls.bypass": lambda v: ", ".join(sorted(read(v, "network_rules.0.bypass") or [])),
+            "properties.networkAcls.ipRules": lambda v: sorted(read(v, "network_rules.0.ip_rules") or []),
+        },
+    ),
+    "azurerm_storage_container": Mapping(f"{_STORAGE}/blobServices/containers", "{storage_account_id}/default/{name}"),
+    "azurerm_storage_management_policy": Mapping(
+        f"{_STORAGE}/managementPolicies",
+        "{storage_account_id}/default",
+        {"rules": lambda v: sorted(rule["name"] for rule in v["rule"])},
+    ),
+    "azurerm_eventhub_namespace": Mapping(
+        "Microsoft.EventHub/namespaces",
+        properties={
+            "sku.name": "sku",
+            "sku.capacity": "capacity",
+            "properties.disableLocalAuth": negated("local_authentication_enabled"),
+            "properties.publicNetworkAccess": enabled("public_network_access_enabled"),
+            "properties.minimumTlsVersion": "minimum_tls_version",
+            "properties.isAutoInflateEnabled": "auto_inflate_enabled",
+            "properties.maximumThroughputUnits": "maximum_throughput_units",
+            **_IDENTITY,
+        },
+    ),
+    "azurerm_eventhub": Mapping(
+        "Microsoft.EventHub/namespaces/eventhubs",
+        "{namespace_id}/{name}",
+        {
+            "properties.partitionCount": "partition_count",
+            "properties.retentionDescription.retentionTimeInHours": "retention_description.0.retention_time_in_hours",
+            "properties.captureDescription.enabled": lambda v: bool(read(v, "capture_description.0.enabled")),
+            "properties.captureDescription.destination.identity.type": (
+                "capture_description.0.destination.0.storage_authentication_type"
+            ),
+            "properties.captureDescription.destination.properties.blobContainer": (
+                "capture_description.0.destination.0.blob_container_name"
+            ),
+            "properties.captureDescription.destination.properties.storageAccountResourceId": (
+                "capture_description.0.destination.0.storage_account_id"
+            ),
+        },
+    ),
+    "azurerm_eventhub_consumer_group": Mapping(
+        "Microsoft.EventHub/namespaces/eventhubs/consumergroups", "{namespace_name}/{eventhub_name}/{name}"
+    ),
+    "azurerm_managed_redis": Mapping(
+        "Microsoft.Cache/redisEnterprise",
+        properties={
+            "sku.name": "sku_name",
+            "properties.publicNetworkAccess": "public_network_access",
+            "properties.highAvailability": enabled("high_availability_enabled"),
+        },
+        parts=(
+            Mapping(
+                "Microsoft.Cache/redisEnterprise/databases",
+                "{name}/default",
+                {
+                    "properties.accessKeysAuthentication": enabled(
+                        "default_database.0.access_keys_authentication_enabled"
+                    ),
+                    "properties.clientProtocol": "default_database.0.client_protocol",
+                    "properties.clusteringPolicy": "default_database.0.clustering_policy",
+                    "properties.evictionPolicy": "default_database.0.eviction_policy",
+                },
+            ),
+        ),
+    ),
+    "azurerm_managed_redis_access_policy_assignment": Mapping(
+        "Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments",
+        "{managed_redis_id}/default/{object_id}",
+        {"properties.user.objectId": "object_id"},
+    ),
+    "azurerm_key_vault": Mapping(
+        "Microsoft.KeyVault/vaults",
+        properties={
+            "properties.enableRbacAuthorization": "rbac_authorization_enabled",
+            "properties.enablePurgeProtection": "purge_protection_enabled",
+            "properties.publicNetworkAccess": enabled("public_network_access_enabled"),
+            "properties.networkAcls.defaultAction": "network_acls.0.default_action",
+            "properties.networkAcls.bypass": "network_acls.0.bypass",
+        },
+    ),
+    # Functions
+    "azurerm_service_plan": Mapping("Microsoft.Web/serverfarms", properties={"sku.name": "sku_name"}),
+    # Access. A role assignment is told by what it says: its name is a GUID that means nothing.
+    "azurerm_role_assignment": Mapping(
+        "Microsoft.Authorization/roleAssignments",
+        "{scope}|{principal_id}|{role_definition_name}",
+        {"properties.principalType": "principal_type"},
+    ),
+    # Gateway
+    "azurerm_api_management": Mapping(
+        _APIM,
+        properties={
+            "sku.name": lambda v: v["sku_name"].partition("_")[0],
+            "sku.capacity": lambda v: int(v["sku_name"].partition("_")[2]),
+            "properties.virtualNetworkType": "virtual_network_type",
+            "properties.virtualNetworkConfiguration.subnetResourceId": "virtual_network_configuration.0.subnet_id",
+            **_IDENTITY,
+        },
+    ),
+    "azurerm_api_management_logger": Mapping(
+        f"{_APIM}/loggers",
+        "{api_management_name}/{name}",
+        {
+            "properties.loggerType": lambda v: "azureEventHub" if v["eventhub"] else "applicationInsights",
+            "properties.credentials": lambda v: {
+                "name": read(v, "eventhub.0.name"),
+                "endpointAddress": read(v, "eventhub.0.endpoint_uri"),
+                "connectionString": (
+                    read(v, "application_insights.0.connection_string") or read(v, "eventhub.0.connection_string")
+                ),
+                "instrumentationKey": read(v, "application_insights.0.instrumentation_key"),
+                "identityClientId": (
+                    read(v, "eventhub.0.user_assigned_identity_client_id")
+                    or read(v, "application_insights.0.identity_client_id")
+                ),
+            },
+        },
+    ),
+    "azurerm_api_management_backend": Mapping(
+        f"{_APIM}/backends",
+        "{api_management_name}/{name}",
+        {
+            "properties.url": "url",
+            "properties.protocol": "protocol",
+            "properties.circuitBreaker.rules": lambda v: len(v["circuit_breaker_rule"]),
+        },
+    ),
+    "azurerm_api_management_named_value": Mapping(
+        f"{_APIM}/namedValues",
+        "{api_management_name}/{name}",
+        {"properties.value": "value", "properties.secret": lambda v: bool(v["secret"])},
+    ),
+    "azurerm_api_management_policy_fragment": Mapping(
+        f"{_APIM}/policyFragments",
+        "{api_management_id}/{name}",
+        {"properties.format": "format", "properties.value": "value"},
+    ),
+    "azurerm_api_management_api": Mapping(
+        f"{_APIM}/apis",
+        "{api_management_name}/{name}",
+        {
+            "properties.path": "path",
+            "properties.protocols": "protocols",
+            "properties.subscriptionRequired": "subscription_required",
+            "properties.subscriptionKeyParameterNames.header": "subscription_key_parameter_names.0.header",
+        },
+    ),
+    "azurerm_api_management_api_operation": Mapping(
+        f"{_APIM}/apis/operations", "{api_management_name}/{api_name}/{operation_id}"
+    ),
+    "azurerm_api_management_api_policy": Mapping(
+        f"{_APIM}/apis/policies",
+        "{api_management_name}/{api_name}/policy",
+        {"properties.format": fixed("rawxml"), "properties.value": "xml_content"},
+    ),
+    "azurerm_api_management_api_diagnostic": Mapping(
+        f"{_APIM}/apis/diagnostics",
+        "{api_management_name}/{api_name}/{identifier}",
+        {"properties.loggerId": "api_management_logger_id"},
+    ),
+    "azurerm_api_management_diagnostic": Mapping(
+        f"{_APIM}/diagnostics",
+        "{api_management_name}/{identifier}",
+        {"properties.loggerId": "api_management_logger_id"},
+    ),
+    "azurerm_api_management_product": Mapping(
+        f"{_APIM}/products",
+        "{api_management_name}/{product_id}",
+        {
+            "properties.subscriptionRequired": "subscription_required",
+            "properties.approvalRequired": lambda v: bool(v["approval_required"]),
+            "properties.state": lambda v: "published" if v["published"] else "notPublished",
+        },
+    ),
+    "azurerm_api_management_product_api": Mapping(
+        f"{_APIM}/products/apis", "{api_management_name}/{product_id}/{api_name}"
+    ),
+    # Models
+    "azurerm_cognitive_account": Mapping(
+        "Microsoft.CognitiveServices/accounts",
+        properties={
+            "kind": "kind",
+            "sku.name": "sku_name",
+            "properties.customSubDomainName": "custom_subdomain_name",
+            "properties.disableLocalAuth": negated("local_auth_enabled"),
+            "properties.publicNetworkAccess": enabled("public_network_access_enabled"),
+            "properties.networkAcls.defaultAction": "network_acls.0.default_action",
+            **_IDENTITY,
+        },
+    ),
+    "azurerm_cognitive_deployment": Mapping(
+        "Microsoft.CognitiveServices/accounts/deployments",
+        "{cognitive_account_id}/{name}",
+        {
+            "properties.model.name": "model.0.name",
+            "properties.model.version": "model.0.version",
+            "sku.name": "sku.0.name",
+            "sku.capacity": "sku.0.capacity",
+        },
+    ),
+    # Monitoring
+    "azurerm_log_analytics_workspace": Mapping(
+        "Microsoft.OperationalInsights/workspaces",
+        properties={
+            "properties.features.disableLocalAuth": negated("local_authentication_enabled"),
+            "properties.retentionInDays": "retention_in_days",
+        },
+    ),
+    "azurerm_application_insights": Mapping(
+        "Microsoft.Insights/components",
+        properties={
+            "properties.DisableLocalAuth": negated("local_authentication_enabled"),
+            "properties.WorkspaceResourceId": "workspace_id",
+            "properties.SamplingPercentage": "sampling_percentage",
+        },
+    ),
+    "azurerm_application_insights_workbook": Mapping(
+        "Microsoft.Insights/workbooks", "workbook", {"properties.serializedData": "data_json"}
+    ),
+    "azurerm_monitor_action_group": Mapping("Microsoft.Insights/actionGroups"),
+    "azurerm_monitor_metric_alert": Mapping(
+        "Microsoft.Insights/metricAlerts",
+        properties={
+            "properties.scopes": "scopes",
+            "properties.severity": "severity",
+            "metric": "criteria.0.metric_name",
+            "threshold": "criteria.0.threshold",
+        },
+    ),
+    "azurerm_monitor_scheduled_query_rules_alert_v2": Mapping(
+        "Microsoft.Insights/scheduledQueryRules",
+        properties={
+            "properties.scopes": "scopes",
+            "properties.severity": "severity",
+            "query": "criteria.0.query",
+            "threshold": "criteria.0.threshold",
+        },
+    ),
+    "azurerm_monitor_diagnostic_setting": Mapping(
+        "Microsoft.Insights/diagnosticSettings",
+        "{target_resource_id}|{name}",
+        {
+            "properties.workspaceId": "log_analytics_workspace_id",
+            "properties.eventHubName": "eventhub_name",
+            "properties.eventHubAuthorizationRuleId": "eventhub_authorization_rule_id",
+            "properties.logs": lambda v: sorted(filter(None, each("enabled_log", "category")(v))),
+        },
+    ),
+    "azurerm_consumption_budget_resource_group": Mapping("Microsoft.Consumption/budgets"),
+}
+
+# How Azure's own form says what is told above in another way. Anything else stands under its own path.
+FORMS: dict[str, dict[str, Getter]] = {
+    "Microsoft.Network/virtualNetworks/subnets": {
+        "properties.delegations": lambda b: [
+            read(d, "properties.serviceName") for d in read(b, "properties.delegations") or []
+        ],
+    },
+    "Microsoft.Network/networkSecurityGroups/securityRules": {
+        "properties.destinationPorts": lambda b: sorted(
+            read(b, "properties.destinationPortRanges") or [read(b, "properties.destinationPortRange")]
+        ),
+    },
+    "Microsoft.Network/privateEndpoints": {
+        "properties.target": "properties.privateLinkServiceConnections.0.properties.privateLinkServiceId",
+        "properties.groupIds": "properties.privateLinkServiceConnections.0.properties.groupIds",
+    },
+    "Microsoft.Network/privateEndpoints/privateDnsZoneGroups": {
+        "properties.zones": lambda b: sorted(
+            str(read(c, "properties.privateDnsZoneId")) for c in read(b, "properties.privateDnsZoneConfigs")
+        ),
+    },
+    "Microsoft.Storage/storageAccounts": {
+        "properties.networkAcls.ipRules": lambda b: sorted(
+            str(rule["value"]) for rule in read(b, "properties.networkAcls.ipRules") or []
+        ),
+    },
+    "Microsoft.EventHub/namespaces/eventhubs": {
+        "properties.captureDescription.enabled": lambda b: bool(read(b, "properties.captureDescription.enabled")),
+    },
+    "Microsoft.ApiManagement/service/backends": {
+        "properties.circuitBreaker.rules": lambda b: len(read(b, "properties.circuitBreaker.rules") or []),
+    },
+    "Microsoft.ApiManagement/service/loggers": {
+        "properties.credentials": lambda b: {
+            name: read(b, f"properties.credentials.{name}")
+            for name in ("name", "endpointAddress", "connectionString", "instrumentationKey", "identityClientId")
+        },
+    },
+    "Microsoft.Insights/metricAlerts": {
+        "metric": "properties.criteria.allOf.0.metricName",
+        "threshold": "properties.criteria.allOf.0.threshold",
+    },
+    "Microsoft.Insights/scheduledQueryRules": {
+        "query": "properties.criteria.allOf.0.query",
+        "threshold": "properties.criteria.allOf.0.threshold",
+    },
+    "Microsoft.Insights/diagnosticSettings": {
+        "properties.logs": lambda b: sorted(str(log.get("category")) for log in read(b, "properties.logs") or []),
+    },
+    "Microsoft.Storage/storageAccounts/managementPolicies": {
+        "rules": lambda b: sorted(str(rule["name"]) for rule in read(b, "properties.policy.rules")),
+    },
+}
+
+# Properties of types that azurerm does not make here.
+AZAPI_ONLY = {
+    "Microsoft.Web/sites": (
+        "kind",
+        "identity.type",
+        "identity.userAssignedIdentities",
+        "properties.httpsOnly",
+        "properties.serverFarmId",
+        "properties.virtualNetworkSubnetId",
+        "properties.publicNetworkAccess",
+        "properties.keyVaultReferenceIdentity",
+        "properties.functionAppConfig",
+        "properties.siteConfig.minTlsVersion",
+        "properties.siteConfig.scmMinTlsVersion",
+        "properties.siteConfig.ftpsState",
+        "properties.siteConfig.remoteDebuggingEnabled",
+        "properties.siteConfig.ipSecurityRestrictionsDefaultAction",
+        "properties.siteConfig.ipSecurityRestrictions",
+        "properties.siteConfig.scmIpSecurityRestrictionsDefaultAction",
+        "properties.siteConfig.scmIpSecurityRestrictions",
+        "properties.siteConfig.scmIpSecurityRestrictionsUseMain",
+    ),
+    "Microsoft.Web/sites/config": ("properties",),
+    "Microsoft.Web/sites/basicPublishingCredentialsPolicies": ("properties.allow",),
+    "Microsoft.EventHub/namespaces/authorizationRules": ("properties.rights",),
+    "Microsoft.EventHub/namespaces/networkRuleSets": (
+        "properties.defaultAction",
+        "properties.publicNetworkAccess",
+        "properties.trustedServiceAccessEnabled",
+    ),
+    "Microsoft.KeyVault/vaults/secrets": (),
+    "Microsoft.Storage/storageAccounts/tableServices/tables": (),
+    "Microsoft.Storage/storageAccounts/blobServices": (),
+    "Microsoft.ApiManagement/service/backends": ("properties.type", "properties.pool.services"),
+    "Microsoft.ApiManagement/service/apis/diagnostics": ("properties.largeLanguageModel",),
+    "Microsoft.ApiManagement/service/subscriptions": ("properties.scope", "properties.allowTracing"),
+    "Microsoft.CostManagement/exports": ("identity.type", "properties.deliveryInfo.destination"),
+}
+
+# Parts of another resource in Azure: the property of it that they set, and the argument that names it.
+PARTS_OF = {
+    "azurerm_subnet_network_security_group_association": (
+        "subnet_id",
+        "properties.networkSecurityGroup.id",
+        "network_security_group_id",
+    ),
+}
+
+# Nothing in Azure.
+LOCAL = {"terraform_data"}
+
+# What azurerm calls that which Azure gives, in Azure's own words.
+ATTRIBUTES = {
+    "client_id": "properties.clientId",
+    "principal_id": "properties.principalId",
+    "identity.principal_id": "identity.principalId",
+    "connection_string": "properties.ConnectionString",
+    "hostname": "properties.hostName",
+    "endpoint": "properties.endpoint",
+    "gateway_url": "properties.gatewayUrl",
+    "vault_uri": "properties.vaultUri",
+    "primary_blob_endpoint": "properties.primaryEndpoints.blob",
+    "primary_table_endpoint": "properties.primaryEndpoints.table",
+}

@@ -1,0 +1,163 @@
+"""Terraform for tests: the real command line, on a copy of the templates, with no cloud and no registry where possible.
+
+The providers come from `TF_REATTACH_PROVIDERS` where that is set, else from infra-check (an offline checker that serves
+recorded providers: `INFRA_CHECK`, the PATH, or a folder beside the checkout), else from the registry. Where there is
+none of them, or no terraform, the tests that ask for it skip and say which is missing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# What a root module of infra/ reads, by path relative to itself.
+_PARTS = ("infra", "apim-policies", "config")
+_LEFT_BEHIND = shutil.ignore_patterns(".terraform", "*.tfstate*", "__pycache__")
+# A setting of the person who runs the tests must not change what terraform does in them.
+_PERSONAL = ("TF_CLI_ARGS", "TF_DATA_DIR", "TF_WORKSPACE", "TF_VAR_", "TF_LOG", "TF_PLUGIN_CACHE_DIR", "ARM_")
+_ECHO = (
+    "import json, os, sys; print(json.dumps({k: v for k, v in os.environ.items() if k.startswith(('TF_', 'CHECKPOINT'))}),"
+    " flush=True); sys.stdin.read()"
+)
+
+
+def find_infra_check() -> Path | None:
+    """The offline checker, where there is one."""
+    if named := os.environ.get("INFRA_CHECK"):
+        return Path(named)
+    if found := shutil.which("infra-check"):
+        return Path(found)
+    return next(iter(sorted(ROOT.parent.glob("*/infra-check/infra-check"))), None)
+
+
+@cache
+def infra_environment() -> Mapping[str, str]:
+    """Environment variables with which terraform finds its providers. Skips the calling test where it cannot."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not on the PATH")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(_PERSONAL)}
+    own |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+    if "TF_REATTACH_PROVIDERS" in own:
+        return own
+    checker = find_infra_check()
+    return own if checker is None else own | _serve(checker)
+
+
+def _serve(checker: Path) -> dict[str, str]:
+    """Start the recorded providers for as long as this process lives; what terraform must know of them."""
+    command = [str(checker), "serve", "--", sys.executable, "-c", _ECHO]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    answer = process.stdout.readline()
+    if not answer:
+        raise RuntimeError(f"{checker} serve ended with status {process.wait()}; its message is above")
+
+    def stop() -> None:
+        process.stdin.close()  # the echo reads until then, and the checker ends with it
+        process.wait(timeout=20)
+
+    atexit.register(stop)
+    served: dict[str, str] = json.loads(answer)
+    return served
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a terraform command said."""
+
+    status: int
+    output: str
+
+    @property
+    def passed(self) -> bool:
+        return self.status == 0
+
+
+@dataclass
+class Run:
+    """One `run` block of `terraform test`."""
+
+    name: str
+    status: str = "pending"
+    problems: list[str] = field(default_factory=list)
+    plan: dict[str, Any] | None = None
+
+
+class Workspace:
+    """A copy of the templates that may be changed and run; `folder` has the layout of the checkout."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._data = folder / ".data"  # terraform's own files, outside of the copied tree
+
+    def terraform(self, *arguments: str, root: str = "infra/terraform") -> Outcome:
+        """Run a terraform command in a root module of the copy."""
+        environment = {**infra_environment(), "TF_DATA_DIR": str(self._data / root)}
+        done = subprocess.run(
+            ["terraform", *arguments],
+            cwd=self.folder / root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        return Outcome(done.returncode, done.stdout)
+
+    def init(self, root: str = "infra/terraform") -> None:
+        """Find the providers. Skips the calling test where neither a checker nor a registry gives them."""
+        done = self.terraform("init", "-backend=false", "-input=false", "-no-color", root=root)
+        if not done.passed and "could not connect to" in done.output.lower():
+            pytest.skip("no providers: neither infra-check nor the Terraform registry is there")
+        assert done.passed, done.output
+
+    def test(self, *arguments: str, root: str = "infra/terraform") -> dict[str, Run]:
+        """`terraform test`: every run by `<file>/<name>`, with its plan or state and its problems.
+
+        Problems outside of any run, such as a file that does not parse, stand under the name "".
+        """
+        done = self.terraform("test", "-json", "-verbose", *arguments, root=root)
+        runs: dict[str, Run] = {}
+        for line in done.output.splitlines():
+            message = json.loads(line)
+            name = "/".join(filter(None, (Path(message.get("@testfile", "")).name, message.get("@testrun"))))
+            if message["type"] == "test_run" and "status" in message["test_run"]:
+                runs.setdefault(name, Run(name)).status = message["test_run"]["status"]
+            elif message["type"] in ("test_plan", "test_state"):
+                runs.setdefault(name, Run(name)).plan = message[message["type"]]
+            elif message["type"] == "diagnostic" and message["diagnostic"]["severity"] == "error":
+                found = message["diagnostic"]
+                said = " ".join(filter(None, (found.get("address"), found["summary"], found.get("detail"))))
+                runs.setdefault(name, Run(name)).problems.append(said)
+        if not done.passed and not any(run.problems for run in runs.values()):
+            runs.setdefault("", Run("")).problems.append(done.output[-2000:])
+        return runs
+
+
+@contextmanager
+def workspace(*, initialised: bool = True) -> Iterator[Workspace]:
+    """A copy of the templates and of what they read, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="tollkeeper-infra-") as folder:
+        for part in _PARTS:
+            shutil.copytree(ROOT / part, Path(folder) / part, ignore=_LEFT_BEHIND)
+        space = Workspace(Path(folder))
+        if initialised:
+            space.init()
+        yield space
