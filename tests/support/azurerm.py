@@ -16,7 +16,7 @@ Getter = str | Callable[[Values], Any]
 
 @dataclass(frozen=True)
 class Mapping:
-    """One azurerm type. `name` is filled in with arguments; one that holds an id stands for the name of what it names."""
+    """One azurerm type. `name` is filled in with arguments; one that holds an id gives the name of what it names."""
 
     type: str
     name: str = "{name}"

@@ -6,13 +6,13 @@ read from. Functions and syntax that are not understood raise with file and line
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import json
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def evaluate(file: Path, parameters: Mapping[str, Any]) -> list[Resource]:
     return found
 
 
-@cache
+@functools.cache
 def _parsed(text: str) -> list[Declaration]:
     return parse(text)
 
@@ -400,10 +400,8 @@ def _items(of: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"key": key, "value": of[key]} for key in sorted(of)]
 
 
-def _to_object(
-    values: list[Any], key: Callable[[Any], str], value: Callable[[Any], Any] = lambda v: v
-) -> dict[str, Any]:
-    return {key(element): value(element) for element in values}
+def _to_object(values: list[Any], key: Callable[[Any], str], value: Callable[[Any], Any] | None = None) -> Any:
+    return {key(element): value(element) if value else element for element in values}
 
 
 def _format(pattern: str, *values: Any) -> str:
@@ -433,8 +431,6 @@ def _reduce(values: list[Any], start: Any, step: Callable[[Any, Any], Any]) -> A
 
 
 def _sort(values: list[Any], before: Callable[[Any, Any], bool]) -> list[Any]:
-    import functools
-
     return sorted(values, key=functools.cmp_to_key(lambda a, b: -1 if before(a, b) else 1))
 
 

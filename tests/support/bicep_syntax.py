@@ -198,7 +198,8 @@ class _Parser:
         declaration = Declaration(word, self._name(), line, secure=secure)
         match word:
             case "param" | "output":
-                self._type()
+                if self._type():
+                    declaration.value = Node("literal", (None,), line)
                 if self._accept("="):
                     declaration.value = self._expression()
             case "var":
@@ -232,14 +233,15 @@ class _Parser:
             depth += self._is("{", "[", "(") - self._is("}", "]", ")")
             self._take()
 
-    def _type(self) -> None:
-        """Types decide nothing about values here: they are read over, to `=`, `=>`, a separator or the line's end."""
-        depth = 0
+    def _type(self) -> bool:
+        """Whether null is allowed. Otherwise types decide nothing here and are read over, to `=`, `=>` or an end."""
+        depth, start = 0, self._at
         while self._next.kind != "end":
             if depth == 0 and (self._next.kind == "newline" or self._is("=", "=>", ",", ")")):
-                return
+                break
             depth += self._is("{", "[", "(") - self._is("}", "]", ")")
             self._take()
+        return self._at > start and self._tokens[self._at - 1].value == "?"
 
     def _plain_string(self) -> str:
         token = self._take()

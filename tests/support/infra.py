@@ -29,10 +29,11 @@ _PARTS = ("infra", "apim-policies", "config")
 _LEFT_BEHIND = shutil.ignore_patterns(".terraform", "*.tfstate*", "__pycache__")
 # A setting of the person who runs the tests must not change what terraform does in them.
 _PERSONAL = ("TF_CLI_ARGS", "TF_DATA_DIR", "TF_WORKSPACE", "TF_VAR_", "TF_LOG", "TF_PLUGIN_CACHE_DIR", "ARM_")
-_ECHO = (
-    "import json, os, sys; print(json.dumps({k: v for k, v in os.environ.items() if k.startswith(('TF_', 'CHECKPOINT'))}),"
-    " flush=True); sys.stdin.read()"
-)
+_ECHO = """
+import json, os, sys
+print(json.dumps({k: v for k, v in os.environ.items() if k.startswith(("TF_", "CHECKPOINT"))}), flush=True)
+sys.stdin.read()
+"""
 
 
 def find_infra_check() -> Path | None:

@@ -98,10 +98,9 @@ class Planner:
         self._made.append((change["address"], []))
         planned = change["change"]["after"]
         values = self._computed(block, planned, "")
-        kind = (
-            MAPPINGS[change["type"]].type if change["type"] in MAPPINGS else planned.get("type", "").partition("@")[0]
-        )
-        if "id" in values and kind:
+        of_azapi = str(planned.get("type")).partition("@")[0]
+        kind = MAPPINGS[change["type"]].type if change["type"] in MAPPINGS else of_azapi
+        if "id" in values:
             values["id"] = _id(kind, values["id"])
         if change["type"].startswith("azapi_"):
             values.pop("parent_id", None)
