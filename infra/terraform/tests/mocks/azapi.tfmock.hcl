@@ -12,3 +12,19 @@ mock_resource "azapi_resource" {
     }
   }
 }
+
+override_resource {
+  target          = azapi_resource.llm_logs_namespace
+  override_during = plan
+  values = {
+    id = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-test/providers/Microsoft.EventHub/namespaces/evhns-test"
+  }
+}
+
+override_resource {
+  target          = azapi_resource.llm_logs_send_rule
+  override_during = plan
+  values = {
+    id = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-test/providers/Microsoft.EventHub/namespaces/evhns-test/authorizationRules/azure-monitor"
+  }
+}
