@@ -2,7 +2,6 @@
 # name that is not there yet.
 
 locals {
-  policies    = "${path.module}/../../apim-policies"
   config_path = startswith(var.config_path, "/") ? var.config_path : "${path.module}/${var.config_path}"
 
   config = {
@@ -55,26 +54,6 @@ resource "azurerm_api_management_named_value" "this" {
 
 # Policies
 
-locals {
-  api_name = "openai"
-  fragments = {
-    for file in fileset(local.policies, "fragments/*.xml") : trimsuffix(basename(file), ".xml") => file("${local.policies}/${file}")
-  }
-  api_policy = "<policies>\n${join("", [
-    for section in ["inbound", "backend", "outbound", "on-error"] : file("${local.policies}/${section}-policy.xml")
-  ])}</policies>\n"
-
-  # The files are XML, in which the C# of expressions has its < and " escaped. azurerm sends an API's policy as rawxml only, where
-  # expressions stand unescaped in double quotes (docs/adr/015-policy-format.md). A test reads the files back from this.
-  raw_policies = {
-    for name, document in merge(local.fragments, { (local.api_name) = local.api_policy }) : name =>
-    replace(replace(replace(replace(replace(replace(document,
-      "/([A-Za-z-]+)='([^'<]*)'/", "$1=\"$2\""),
-      "&lt;", "<"), "&gt;", ">"), "&quot;", "\""), "&apos;", "'"), "&amp;", "&"
-    )
-  }
-}
-
 resource "azurerm_api_management_policy_fragment" "this" {
   for_each          = local.fragments
   name              = each.key
@@ -86,7 +65,7 @@ resource "azurerm_api_management_policy_fragment" "this" {
 }
 
 resource "azurerm_api_management_api" "openai" {
-  name                  = local.api_name
+  name                  = "openai"
   display_name          = "OpenAI"
   api_management_name   = local.gateway.name
   resource_group_name   = local.gateway.resource_group_name
@@ -111,7 +90,7 @@ resource "azurerm_api_management_api_policy" "openai" {
   api_name            = azurerm_api_management_api.openai.name
   api_management_name = local.gateway.name
   resource_group_name = local.gateway.resource_group_name
-  xml_content         = local.raw_policies[local.api_name]
+  xml_content         = local.raw_policies.openai
 
   depends_on = [
     azapi_resource.model_pool,

@@ -1,0 +1,19 @@
+output "client_id" {
+  description = "entra_client_id of infra/terraform."
+  value       = azuread_application.this["service"].client_id
+}
+
+output "gateway_client_id" {
+  description = "entra_gateway_client_id of infra/terraform."
+  value       = azuread_application.this["gateway"].client_id
+}
+
+output "audience" {
+  description = "What tokens for the function app are asked for: az account get-access-token --resource <this>."
+  value       = azuread_application_identifier_uri.this["service"].identifier_uri
+}
+
+output "gateway_audience" {
+  description = "What callers of models ask tokens for."
+  value       = azuread_application_identifier_uri.this["gateway"].identifier_uri
+}

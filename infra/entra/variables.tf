@@ -1,0 +1,49 @@
+variable "tenant_id" {
+  description = "The directory that callers sign in to: that of the subscription."
+  type        = string
+}
+
+variable "name" {
+  description = "First part of the registrations' names, as in infra/terraform."
+  type        = string
+  default     = "tollkeeper"
+}
+
+variable "environment" {
+  description = "Second part of the registrations' names, as in infra/terraform, such as dev."
+  type        = string
+}
+
+variable "owners" {
+  description = "Object ids of those who may change the registrations beside the directory's administrators."
+  type        = set(string)
+  default     = null
+}
+
+variable "group_claims" {
+  description = "Which groups a token lists: SecurityGroup, all of the caller's; ApplicationGroup, those that are assigned to the application, for people in over 200 groups, whose tokens list none otherwise."
+  type        = string
+  default     = "SecurityGroup"
+  validation {
+    condition     = contains(["SecurityGroup", "ApplicationGroup"], var.group_claims)
+    error_message = "group_claims: expected SecurityGroup or ApplicationGroup."
+  }
+}
+
+variable "principals" {
+  description = "Who has which app role of the function app: object ids of people and groups, and of the service principals of apps. `Budget.Check` is for gateways: the output GATEWAY_PRINCIPAL_ID of infra/terraform."
+  type        = map(set(string))
+  default     = {}
+  nullable    = false
+  validation {
+    condition     = length(setsubtract(keys(var.principals), keys(local.roles))) == 0
+    error_message = "principals: unknown app roles: ${join(", ", setsubtract(keys(var.principals), keys(local.roles)))}; expected some of ${join(", ", keys(local.roles))}."
+  }
+}
+
+variable "signed_in_by" {
+  description = "Client ids of the apps through which people get tokens without being asked for consent. The default is the Azure CLI."
+  type        = set(string)
+  default     = ["04b07795-8ddb-461a-bbee-02f9e1bf7b46"]
+  nullable    = false
+}

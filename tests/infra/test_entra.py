@@ -1,0 +1,56 @@
+"""The registrations in Entra ID have the roles that the function app asks for.
+
+The provider is in no registry that CI reaches, so what is tested is what needs none.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from functions.auth import ALL_ROLES
+from tests.support.terraform_values import evaluate
+
+ENTRA = Path(__file__).parents[2] / "infra" / "entra"
+
+
+@pytest.fixture(scope="module")
+def registrations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """`local.registrations` as Terraform evaluates it."""
+    folder = tmp_path_factory.mktemp("entra")
+    shutil.copy(ENTRA / "locals.tf", folder)
+    found: dict[str, Any] = evaluate("local.registrations", folder)
+    return found
+
+
+def test_the_function_app_s_registration_has_the_roles_that_it_asks_for(registrations: dict[str, Any]) -> None:
+    """A role under another name would be granted, shown in tokens, and refused by the code."""
+    assert set(registrations["service"]["roles"]) == ALL_ROLES
+    assert set(yaml.safe_load((ENTRA.parent / "names.yaml").read_text())["app_roles"]) == ALL_ROLES
+
+
+def test_callers_of_models_get_no_role(registrations: dict[str, Any]) -> None:
+    """Whoever may call a model may not therefore ask the budget service, or read figures."""
+    assert registrations["gateway"]["roles"] == {}
+
+
+def test_ids_of_roles_stay(registrations: dict[str, Any]) -> None:
+    """Assignments are by id: another id would take the role from everybody who has it."""
+    assert {name: role["id"] for name, role in registrations["service"]["roles"].items()} == {
+        "Budget.Check": "916550d4-5164-566e-8e0e-5861deab7f71",
+        "Chargeback.Admin": "2492264c-7cf8-5902-8905-7be7fef84671",
+        "Chargeback.Read": "a1e0b1ef-5333-5498-8375-77076c7760e0",
+        "Usage.Write": "d4f4698f-4dc2-5d6d-97b9-506a4407ab61",
+    }
+
+
+def test_people_cannot_be_gateways(registrations: dict[str, Any]) -> None:
+    """What is only for apps is offered to apps only: a person with Usage.Write could bill others."""
+    assert {name for name, role in registrations["service"]["roles"].items() if "User" in role["members"]} == {
+        "Chargeback.Admin",
+        "Chargeback.Read",
+    }
