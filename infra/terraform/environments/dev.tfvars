@@ -1,0 +1,37 @@
+# The quick start: public endpoints that take Entra ID tokens only, one zone, the smallest sizes. Nothing here is for real bills.
+#
+# Yours to add, here or as TF_VAR_<name>: subscription_id, alert_emails, and from the outputs of infra/entra entra_client_id
+# and entra_gateway_client_id.
+
+environment         = "dev"
+location            = "westeurope"
+monthly_cost_budget = 500
+
+private_network    = false
+zone_redundant     = false
+api_management_sku = "BasicV2_1"
+redis              = { sku = "Balanced_B0", high_availability = false }
+throughput_units   = { least = 1, most = 2 }
+functions          = { always_ready_http = 1, always_ready_ingest = 0, site_update_strategy = "Recreate" }
+
+capture_retention_days = 30
+recovery_days          = 7
+log_retention_days     = 30
+
+# The deployments that config/models.yaml names, each with 10,000 tokens a minute.
+model_regions = {
+  weu = {
+    location = "westeurope"
+    deployments = {
+      gpt-4o-weu                 = { model = "gpt-4o", version = "2024-11-20", capacity = 10 }
+      gpt-4o-swc                 = { model = "gpt-4o", version = "2024-11-20", capacity = 10 }
+      gpt-4o-mini-weu            = { model = "gpt-4o-mini", version = "2024-07-18", capacity = 10 }
+      "gpt-4.1-weu"              = { model = "gpt-4.1", version = "2025-04-14", capacity = 10 }
+      "gpt-4.1-mini-weu"         = { model = "gpt-4.1-mini", version = "2025-04-14", capacity = 10 }
+      "gpt-4.1-nano-weu"         = { model = "gpt-4.1-nano", version = "2025-04-14", capacity = 10 }
+      o4-mini-weu                = { model = "o4-mini", version = "2025-04-16", capacity = 10 }
+      text-embedding-3-small-weu = { model = "text-embedding-3-small", version = "1", capacity = 10 }
+      text-embedding-3-large-weu = { model = "text-embedding-3-large", version = "1", capacity = 10 }
+    }
+  }
+}
