@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package named-values help
+.PHONY: run test lint format bench bench-litellm check-config package preflight plan deploy smoke named-values help
 
 PY := .venv/bin/python
 READY := .venv/.ready
 PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
+ENVIRONMENT = $(or $(ENV),$(error ENV is missing: one of infra/terraform/environments, such as `make $@ ENV=dev`))
 # TOUR (0: only serve), ONCE (1: exit after the tour), GATEWAY (builtin or apim), FUNCTIONS_PORT and GATEWAY_PORT reach
 # `make run` from the environment or the command line as they are.
 
@@ -38,6 +39,18 @@ check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, li
 
 package: $(READY) ## build the function app's package for Azure, .local/package/tollkeeper.zip (needs a Python 3.12)
 	@$(PY) -m scripts.azure.package
+
+preflight: $(READY) ## ask Azure whether ENV can be deployed: region, quota, names, policies, permissions
+	@$(PY) -m scripts.azure.preflight $(ENVIRONMENT)
+
+plan: named-values ## show what `make deploy` would change in ENV
+	@$(PY) -m scripts.azure.deploy plan $(ENVIRONMENT)
+
+deploy: named-values ## infrastructure, configuration and code of ENV (YES=1: without asking; PACKAGE=a.zip: that code)
+	@$(PY) -m scripts.azure.deploy deploy $(ENVIRONMENT)
+
+smoke: $(READY) ## ask ENV as it runs: who gets in, is it healthy, does a call go through
+	@$(PY) -m scripts.azure.smoke $(ENVIRONMENT)
 
 named-values: $(READY) ## write what the gateway must know of CONFIG_DIR for the infrastructure templates
 	@$(PY) -m shared.config named-values $(CONFIG_DIR) infra/terraform/config.auto.tfvars.json

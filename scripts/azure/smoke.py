@@ -10,15 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 from azure.core.credentials import TokenCredential
 
 from scripts.azure.arm import Arm, ArmError, Bearer
 from scripts.azure.credential import open_credential
+from scripts.azure.finding import Finding, report
 from scripts.azure.terraform import ROOT, Terraform, TerraformError
 from shared.config.loader import load_config
 from shared.config.model import Config
@@ -28,16 +28,6 @@ CHAT = "/openai/v1/chat/completions"
 _OF_THE_HOST = (("GET", "/"), ("GET", "/admin/host/status"), ("GET", "/runtime/webhooks/none"))
 _START_SECONDS = 300  # a fresh app loads its package and its configuration first
 _POLL_SECONDS = 5.0
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One line of the report."""
-
-    state: Literal["ok", "warn", "FAIL"]
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.state:<4}  {self.what}"
 
 
 def routes() -> list[tuple[str, str]]:
@@ -89,7 +79,11 @@ def check_health(
     deadline = time.monotonic() + patience_seconds
     with httpx.Client(timeout=60, auth=Bearer(credential, f"{audience}/.default")) as client:
         while True:
-            answer = client.get(f"{functions_url}/health")
+            try:
+                answer = client.get(f"{functions_url}/health")
+            except ArmError as error:
+                yield Finding("FAIL", f"no token for {audience} (infra/entra gives the caller an app role): {error}")
+                return
             if answer.is_success:
                 yield Finding(
                     "ok", f"/health: configuration {str(answer.json().get('config_version'))[:12]} is in force"
@@ -184,12 +178,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"smoke: nothing is deployed: run make deploy ENV={arguments[0]} first\n")
         return 1
     credential = open_credential()
-    is_good = True
     with Arm(credential) as arm:
-        for finding in smoke(arm, outputs, credential, read_config(), public):
-            sys.stdout.write(f"{finding}\n")
-            is_good = is_good and finding.state != "FAIL"
-    return 0 if is_good else 1
+        return 0 if report(smoke(arm, outputs, credential, read_config(), public)) else 1
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ class TerraformError(Exception):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What an apply would change. The digest is the same for every plan that would change the same to the same."""
+    """What an apply would change, as addresses. Plans that would change the same to the same have the same digest."""
 
     digest: str
-    adds: int = 0
-    changes: int = 0
+    adds: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()  # deleted and created again: data in them is lost
     deletes: tuple[str, ...] = ()
 
@@ -36,6 +36,19 @@ class Plan(msgspec.Struct, frozen=True):
     def is_empty(self) -> bool:
         """Whether Azure is as the templates say."""
         return not (self.adds or self.changes or self.replaces or self.deletes)
+
+    def touches(self, address: str) -> bool:
+        """Whether it changes this resource, which is there already."""
+        return address in (*self.changes, *self.replaces)
+
+    def __str__(self) -> str:
+        if self.is_empty:
+            return "nothing to change"
+        told = f"{len(self.adds)} to add, {len(self.changes)} to change"
+        for verb, addresses in (("REPLACE", self.replaces), ("DELETE", self.deletes)):
+            if addresses:
+                told += f", {len(addresses)} to {verb}: {', '.join(addresses)}"
+        return told
 
 
 class Terraform:
@@ -135,20 +148,18 @@ class Terraform:
 def read_plan(shown: Mapping[str, Any]) -> Plan:
     """A plan from `terraform show -json`."""
     changes = [entry for entry in shown.get("resource_changes", []) if entry["change"]["actions"] not in _NOTHING]
-    kinds = [(entry["address"], entry["change"]["actions"]) for entry in changes]
     told = [
-        [
-            entry["address"],
-            entry["change"]["actions"],
-            entry["change"].get("after"),
-            entry["change"].get("after_unknown"),
-        ]
+        (entry["address"], *(entry["change"].get(part) for part in ("actions", "after", "after_unknown")))
         for entry in changes
     ]
+
+    def addresses(*actions: list[str]) -> tuple[str, ...]:
+        return tuple(sorted(address for address, done, *_ in told if done in actions))
+
     return Plan(
         digest=hashlib.sha256(json.dumps(sorted(told, key=lambda one: one[0]), sort_keys=True).encode()).hexdigest(),
-        adds=sum(actions == ["create"] for _, actions in kinds),
-        changes=sum(actions == ["update"] for _, actions in kinds),
-        replaces=tuple(address for address, actions in kinds if len(actions) > 1),
-        deletes=tuple(address for address, actions in kinds if actions == ["delete"]),
+        adds=addresses(["create"]),
+        changes=addresses(["update"]),
+        replaces=addresses(["delete", "create"], ["create", "delete"]),
+        deletes=addresses(["delete"], ["forget"]),
     )

@@ -22,8 +22,8 @@ start = time.process_time()
 import function_app
 seconds = time.process_time() - start
 found = [function.get_function_name() for function in function_app.app.get_functions()]
-outside = [name for name, module in sys.modules.items() if "/site-packages/" in (getattr(module, "__file__", None) or "")
-           and not module.__file__.startswith(packages)]
+files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+outside = [name for name, file in files.items() if "/site-packages/" in file and not file.startswith(packages)]
 print(json.dumps({"functions": sorted(found), "seconds": seconds, "outside": outside}))
 """
 
