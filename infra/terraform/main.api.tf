@@ -28,6 +28,7 @@ locals {
 
   # What Azure decides. No named value is a secret: the gateway's own identity opens every door behind it.
   named_values_of_azure = {
+    tk-retry-count         = tostring(max(1, length(local.models) - 1)) # once for every other backend
     tk-service-url         = local.functions_url
     tk-service-audience    = local.functions_audience
     tk-identity-client-id  = azurerm_user_assigned_identity.gateway.client_id
@@ -207,4 +208,5 @@ resource "azapi_resource" "subscription" {
       allowTracing = false
     }
   }
+  response_export_values = [] # the answer to a new one holds its keys
 }

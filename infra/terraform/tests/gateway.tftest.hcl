@@ -9,14 +9,6 @@ mock_provider "azapi" {
   override_during = plan
 }
 
-override_resource {
-  target          = azapi_resource.llm_logs_send_rule
-  override_during = plan
-  values = {
-    id = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-test/providers/Microsoft.EventHub/namespaces/evhns-test/authorizationRules/diagnostics"
-  }
-}
-
 variables {
   subscription_id     = "00000000-0000-4000-8000-000000000000"
   environment         = "test"
@@ -144,6 +136,10 @@ run "multi_region" {
   assert {
     condition     = { for key, backend in azurerm_api_management_backend.models : key => endswith(backend.url, "-${key}.openai.azure.com/openai") } == { frc = true, swc = true }
     error_message = "Each backend is its region's account, up to and including /openai: ${jsonencode(values(azurerm_api_management_backend.models)[*].url)}"
+  }
+  assert {
+    condition     = azurerm_api_management_named_value.this["tk-retry-count"].value == "1"
+    error_message = "A throttled call is tried once in every other region."
   }
   assert {
     condition     = [for service in azapi_resource.model_pool.body.properties.pool.services : "${service.priority}/${service.weight}"] == ["2/3", "1/1"]
