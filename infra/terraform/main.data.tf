@@ -137,6 +137,10 @@ resource "azurerm_eventhub_namespace" "usage" {
   identity {
     type = "SystemAssigned" # capture writes as this
   }
+
+  lifecycle {
+    ignore_changes = [capacity] # Azure raises it under load; an apply in that hour must not take it back
+  }
 }
 
 resource "azurerm_eventhub" "usage" {
@@ -191,7 +195,7 @@ resource "azapi_resource" "llm_logs_namespace" {
   response_export_values = []
 
   lifecycle {
-    ignore_changes = [body.sku.capacity] # Azure raises it under load; an apply in that hour must not take it back
+    ignore_changes = [body.sku.capacity] # as above
   }
 }
 

@@ -145,12 +145,11 @@ resource "azurerm_private_dns_zone" "this" {
 }
 
 resource "azurerm_private_dns_zone_virtual_network_link" "this" {
-  for_each             = azurerm_private_dns_zone.this
-  name                 = local.names.virtual_network
-  private_dns_zone_id  = each.value.id
-  virtual_network_id   = local.virtual_network_id
-  registration_enabled = false
-  tags                 = local.tags
+  for_each            = azurerm_private_dns_zone.this
+  name                = local.names.virtual_network
+  private_dns_zone_id = each.value.id
+  virtual_network_id  = local.virtual_network_id
+  tags                = local.tags
 }
 
 resource "azurerm_private_endpoint" "this" {

@@ -35,8 +35,8 @@ provider "azurerm" {
     cognitive_account {
       purge_soft_delete_on_destroy = true
     }
-    resource_group {
-      prevent_deletion_if_contains_resources = true # what somebody else put into the group
+    application_insights {
+      disable_generated_rule = true # an alert that nobody declared, and whose remains would keep the group from being destroyed
     }
   }
 }

@@ -142,6 +142,10 @@ variable "deployer_ip_ranges" {
     error_message = "deployer_ip_ranges: expected addresses such as 203.0.113.7 or ranges from /8 to /30; storage refuses /31 and /32, so write those as addresses."
   }
   validation {
+    condition     = length(var.deployer_ip_ranges) == 0 || var.private_network
+    error_message = "deployer_ip_ranges: nothing uses them while private_network is false; leave them out."
+  }
+  validation {
     condition = !anytrue([
       for range in var.deployer_ip_ranges : can(regex("^(10\\.|127\\.|192\\.168\\.|172\\.(1[6-9]|2[0-9]|3[01])\\.)", range))
     ])
@@ -245,7 +249,7 @@ variable "recovery_days" {
 }
 
 variable "throughput_units" {
-  description = "Throughput units of the hubs' namespaces (1 MB/s or 1,000 events/s each): those paid for, and the limit they grow to by themselves."
+  description = "Throughput units of the hubs' namespaces (1 MB/s or 1,000 events/s in each): those they are created with, and the limit to which they grow by themselves. They do not shrink by themselves."
   type        = object({ least = optional(number, 1), most = optional(number, 4) })
   default     = {}
   nullable    = false

@@ -485,6 +485,16 @@ run "named_publishers" {
 
 # What is refused. Each says what would be right.
 
+run "refuses_what_nothing_would_use" {
+  command = plan
+  variables {
+    private_network    = false
+    deployer_ip_ranges = ["203.0.113.7"]
+    existing_network   = { virtual_network_id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v", subnet_ids = { gateway = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/a", functions = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/b", endpoints = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/c" } }
+  }
+  expect_failures = [var.deployer_ip_ranges, var.existing_network]
+}
+
 run "refuses_other_places" {
   command = plan
   variables {
