@@ -154,4 +154,6 @@ resource "azurerm_monitor_diagnostic_setting" "llm_logs" {
   enabled_log {
     category = "GatewayLogs" # which calls were cut off
   }
+
+  depends_on = [azapi_update_resource.llm_logs_network] # or Azure Monitor stands before a closed namespace
 }
