@@ -1,0 +1,456 @@
+// The same ground as infra/terraform, for those who deploy with Bicep. infra/README.md says what differs.
+targetScope = 'subscription'
+
+// Where
+
+@description('First part of every resource\'s name: lower-case letters and digits.')
+@minLength(3)
+@maxLength(10)
+param name string = 'tollkeeper'
+
+@description('Tells deployments in one subscription apart, such as dev and prod.')
+@minLength(2)
+@maxLength(8)
+param environmentName string
+
+@description('Azure region of everything but the models, such as swedencentral.')
+param location string
+
+@description('Tags of every resource, beside application, environment and azd-env-name.')
+param tags object = {}
+
+@description('A resource group to use. Without it one is created.')
+param existingResourceGroupName string = ''
+
+@description('A Log Analytics workspace to use. Without it one is created.')
+param existingWorkspaceId string = ''
+
+// Network
+
+@description('true: private endpoints, no public access but the gateway\'s. false: the quick start, public endpoints that take Entra ID tokens only.')
+param privateNetwork bool = true
+
+@description('Address range of the virtual network, /24 or larger.')
+param addressSpace string = '10.64.0.0/24'
+
+@description('A virtual network to use, with a subnet each for the gateway (delegated to Microsoft.Web/serverFarms), the functions (Microsoft.App/environments) and the private endpoints. Without it one is created.')
+param existingNetwork { virtualNetworkId: string, subnetIds: { gateway: string, functions: string, endpoints: string } }?
+
+@description('Private DNS zones to use, as {zone name: id}, linked to the network by their owner. Zones that are not named here are created.')
+param existingPrivateDnsZoneIds object = {}
+
+@description('Public addresses or ranges that may reach the function app and the ledger\'s storage of a private deployment, for a pipeline outside the network.')
+param deployerIpRanges string[] = []
+
+// Who
+
+@description('Client id of the function app\'s registration in Entra ID.')
+@minLength(36)
+@maxLength(36)
+param entraClientId string
+
+@description('Client id of the registration that callers of models ask tokens for. Without it: entraClientId, whose tokens are for holders of one of its app roles only.')
+param entraGatewayClientId string = ''
+
+@description('Audience of the function app\'s tokens. Without it: api://<entraClientId>.')
+param entraAudience string = ''
+
+@description('Object ids of people, groups or pipelines that may publish the configuration. Without any: whoever deploys.')
+param configPublishers string[] = []
+
+@description('Whether /api/v1/health answers without a token.')
+param publicHealth bool = false
+
+@description('Who is told when something is wrong.')
+@minLength(1)
+param alertEmails string[]
+
+@description('Also told, by POST in the common alert schema. It may hold a token.')
+@secure()
+param alertWebhookUrl string = ''
+
+// How much
+
+@description('Spread storage and functions over availability zones. It can be chosen at the first deployment only.')
+param zoneRedundant bool = true
+
+@description('Days after which the retention job deletes ledger hours. 0 keeps them for ever.')
+@minValue(0)
+@maxValue(36500)
+param ledgerRetentionDays int = 0
+
+@description('Throughput units of the hubs\' namespaces: those paid for, and the limit they grow to by themselves.')
+param throughputUnits { least: int, most: int } = { least: 1, most: 4 }
+
+@description('Azure Managed Redis: its SKU, and whether a second node stands by.')
+param redis { sku: string, highAvailability: bool } = { sku: 'Balanced_B1', highAvailability: true }
+
+@description('The function app: memory of an instance, how many run always and at most, how many requests one instance takes at once, and how a new version comes in.')
+param functions {
+  instanceMemoryMB: int
+  maximumInstances: int
+  alwaysReadyHttp: int
+  alwaysReadyIngest: int
+  requestsAtOnce: int
+  siteUpdateStrategy: 'RollingUpdate' | 'Recreate'
+} = {
+  instanceMemoryMB: 2048
+  maximumInstances: 40
+  alwaysReadyHttp: 2
+  alwaysReadyIngest: 2
+  requestsAtOnce: 32
+  siteUpdateStrategy: 'RollingUpdate'
+}
+
+@description('Thresholds other than those of infra/alerts/alerts.yaml, by the alert\'s name there, such as {latency: 60000}.')
+param alertThresholds object = {}
+
+@description('How long the workspace keeps logs.')
+@minValue(30)
+@maxValue(730)
+param logRetentionDays int = 90
+
+@description('Whether API Management writes one row per call into the workspace: over 100 GB a day at 1,000 calls a second.')
+param gatewayLogs bool = true
+
+@description('What the resource group may cost in a calendar month, in the currency of the invoice. It tells people; it stops nothing.')
+@minValue(1)
+param monthlyCostBudget int
+
+// Models and gateway
+
+@description('One account of Azure AI Foundry per entry: {swc: {location, priority, weight, deployments: {gpt-4o: {model, version, sku, capacity}}}}.')
+param modelRegions object = {}
+
+@description('Accounts that others run, as further backends: {key: {id, endpoint, priority, weight}}.')
+param existingModels object = {}
+
+@description('Tier and units of API Management, such as StandardV2_1.')
+param apiManagementSku string = 'StandardV2_1'
+
+@description('An API Management to use. Its owner attaches the gateway\'s identity and integrates it with the network.')
+param existingApiManagement { id: string, gatewayUrl: string, location: string }?
+
+@description('Named values that are made from the configuration, which `make named-values` writes.')
+param generatedNamedValues object
+
+@description('Named values to set to something else than default, Azure or the configuration say; such as {tk-enforcement: off} in an emergency.')
+param namedValues object = {}
+
+@description('The files of config/teams.')
+param teams array
+
+@description('Leave it alone: the first deployment\'s value becomes the key that signs reservations, later ones are not used.')
+@secure()
+param reservationKey string = '${newGuid()}${newGuid()}'
+
+@description('Leave it alone: the first deployment\'s value is when cost budget and cost export begin, later ones are not used.')
+param madeAt string = utcNow('yyyy-MM-ddTHH:mm:ssZ')
+
+var shared = loadYamlContent('../names.yaml')
+var groupName = empty(existingResourceGroupName) ? 'rg-${name}-${environmentName}' : existingResourceGroupName
+var allTags = union(tags, { application: 'tollkeeper', environment: environmentName, 'azd-env-name': environmentName })
+var suffix = take(uniqueString(subscription().id, name, environmentName), 6)
+var base = '${name}-${environmentName}-${suffix}'
+var names = {
+  base: base
+  functionsIdentity: 'id-${name}-functions-${environmentName}-${suffix}'
+  gatewayIdentity: 'id-${name}-gateway-${environmentName}-${suffix}'
+  virtualNetwork: 'vnet-${base}'
+  hostStorage: 'st${name}host${suffix}'
+  ledgerStorage: 'st${name}ledger${suffix}'
+  usageNamespace: 'evhns-${name}-usage-${environmentName}-${suffix}'
+  llmLogsNamespace: 'evhns-${name}-llmlogs-${environmentName}-${suffix}'
+  redis: 'amr-${base}'
+  keyVault: 'kv-${name}-${suffix}' // 24 characters at most; the suffix tells environments apart
+  plan: 'asp-${base}'
+  functions: 'func-${base}'
+  gateway: 'apim-${base}'
+  models: 'aif-${base}' // one account per region: its key is appended
+  workspace: 'log-${base}'
+  insights: 'appi-${base}'
+}
+var resources = '${subscription().id}/resourceGroups/${groupName}/providers' // ids of what the modules make begin with this
+
+// Refusals, each with its reason
+
+var tier = split(apiManagementSku, '_')[0]
+var gatewaySku = tier == 'Consumption'
+  ? fail('apiManagementSku: Consumption cannot gate models. It writes no LLM log, so streams could not be measured; it relays no streams, knows no llm-token-limit, and takes policies of up to 16 KiB. Use StandardV2_1.')
+  : privateNetwork && !contains(['StandardV2', 'PremiumV2'], tier)
+      ? fail('apiManagementSku: with privateNetwork expected StandardV2 or PremiumV2. The other tiers have no way into a virtual network, or are injected into one instead of integrated with it. Use StandardV2_1, or privateNetwork = false.')
+      : apiManagementSku
+
+// The group and what everything else refers to
+
+resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = if (empty(existingResourceGroupName)) {
+  name: groupName
+  location: location
+  tags: allTags
+}
+
+module sharedParts 'modules/shared.bicep' = {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    existingWorkspaceId: existingWorkspaceId
+    logRetentionDays: logRetentionDays
+    alertEmails: alertEmails
+    alertWebhookUrl: alertWebhookUrl
+  }
+  dependsOn: [group]
+}
+
+// Network
+
+var network = existingNetwork ?? {
+  virtualNetworkId: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}'
+  subnetIds: {
+    gateway: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}/subnets/snet-gateway'
+    functions: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}/subnets/snet-functions'
+    endpoints: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}/subnets/snet-endpoints'
+  }
+}
+
+module ownNetwork 'modules/network.bicep' = if (privateNetwork && existingNetwork == null) {
+  scope: resourceGroup(groupName)
+  params: { names: names, location: location, tags: allTags, addressSpace: addressSpace }
+  dependsOn: [group]
+}
+
+var zones = {
+  blob: 'privatelink.blob.${environment().suffixes.storage}'
+  table: 'privatelink.table.${environment().suffixes.storage}'
+  hubs: 'privatelink.servicebus.windows.net'
+  redis: 'privatelink.redis.azure.net'
+  vault: 'privatelink.vaultcore.azure.net'
+  functions: 'privatelink.azurewebsites.net'
+  models: ['privatelink.openai.azure.com', 'privatelink.cognitiveservices.azure.com', 'privatelink.services.ai.azure.com']
+}
+var endpoints = [
+  { key: 'host-blob', id: '${resources}/Microsoft.Storage/storageAccounts/${names.hostStorage}', subresource: 'blob', zones: [zones.blob] }
+  { key: 'host-table', id: '${resources}/Microsoft.Storage/storageAccounts/${names.hostStorage}', subresource: 'table', zones: [zones.table] }
+  { key: 'ledger-blob', id: '${resources}/Microsoft.Storage/storageAccounts/${names.ledgerStorage}', subresource: 'blob', zones: [zones.blob] }
+  { key: 'ledger-table', id: '${resources}/Microsoft.Storage/storageAccounts/${names.ledgerStorage}', subresource: 'table', zones: [zones.table] }
+  { key: 'usage', id: '${resources}/Microsoft.EventHub/namespaces/${names.usageNamespace}', subresource: 'namespace', zones: [zones.hubs] }
+  { key: 'llm-logs', id: '${resources}/Microsoft.EventHub/namespaces/${names.llmLogsNamespace}', subresource: 'namespace', zones: [zones.hubs] }
+  { key: 'redis', id: '${resources}/Microsoft.Cache/redisEnterprise/${names.redis}', subresource: 'redisEnterprise', zones: [zones.redis] }
+  { key: 'vault', id: '${resources}/Microsoft.KeyVault/vaults/${names.keyVault}', subresource: 'vault', zones: [zones.vault] }
+  { key: 'functions', id: '${resources}/Microsoft.Web/sites/${names.functions}', subresource: 'sites', zones: [zones.functions] }
+]
+var modelEndpoints = map(createdModels, model => {
+  key: 'models-${model.key}'
+  id: model.id
+  subresource: 'account'
+  zones: zones.models
+})
+
+module privateEndpoints 'modules/endpoints.bicep' = if (privateNetwork) {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    network: network
+    existingZoneIds: existingPrivateDnsZoneIds
+    endpoints: concat(endpoints, modelEndpoints)
+  }
+  dependsOn: [ownNetwork, data, ai, functionApp]
+}
+
+// Stores
+
+module data 'modules/data.bicep' = {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    gatewayLocation: gatewayLocation
+    tags: allTags
+    privateNetwork: privateNetwork
+    deployerIpRanges: deployerIpRanges
+    zoneRedundant: zoneRedundant
+    throughputUnits: throughputUnits
+    redis: redis
+    functionsPrincipalId: sharedParts.outputs.functionsPrincipalId
+    reservationKey: reservationKey
+  }
+}
+
+module cost 'modules/cost.bicep' = {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    environmentName: environmentName
+    alertEmails: alertEmails
+    actionGroupId: sharedParts.outputs.actionGroupId
+    monthlyCostBudget: monthlyCostBudget
+    madeAt: madeAt
+  }
+  dependsOn: [data]
+}
+
+module access 'modules/access.bicep' = {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    functionsPrincipalId: sharedParts.outputs.functionsPrincipalId
+    gatewayPrincipalId: sharedParts.outputs.gatewayPrincipalId
+    configPublishers: empty(configPublishers) ? array(deployer().objectId) : configPublishers
+  }
+  dependsOn: [data, cost]
+}
+
+// Functions
+
+var functionsUrl = 'https://${names.functions}.azurewebsites.net/api/v1'
+var audience = empty(entraAudience) ? 'api://${entraClientId}' : entraAudience
+
+module functionApp 'modules/functions.bicep' = {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    privateNetwork: privateNetwork
+    deployerIpRanges: deployerIpRanges
+    subnetId: privateNetwork ? network.subnetIds.functions : ''
+    zoneRedundant: zoneRedundant
+    functions: functions
+    ledgerRetentionDays: ledgerRetentionDays
+    entraClientId: entraClientId
+    audience: audience
+    publicHealth: publicHealth
+  }
+  dependsOn: [ownNetwork, access] // host and Key Vault reference are read at the first start, and not again for a while
+}
+
+// Models
+
+var createdModels = map(items(modelRegions), region => {
+  key: region.key
+  id: '${resources}/Microsoft.CognitiveServices/accounts/${names.models}-${region.key}'
+  // The account's own `endpoint` is its cognitiveservices.azure.com address, which does not serve /openai/v1.
+  endpoint: 'https://${names.models}-${region.key}.openai.azure.com'
+  priority: region.value.?priority ?? 1
+  weight: region.value.?weight ?? 1
+})
+var models = concat(createdModels, map(items(existingModels), model => {
+  key: model.key
+  id: model.value.id
+  endpoint: model.value.endpoint
+  priority: model.value.?priority ?? 1
+  weight: model.value.?weight ?? 1
+}))
+
+module ai 'modules/ai.bicep' = [for region in items(modelRegions): {
+  scope: resourceGroup(groupName)
+  params: {
+    accountName: '${names.models}-${region.key}'
+    location: region.value.location
+    tags: allTags
+    privateNetwork: privateNetwork
+    deployments: region.value.deployments
+  }
+  dependsOn: [group]
+}]
+
+module modelAccess 'modules/model-access.bicep' = [for model in models: {
+  scope: resourceGroup(split(model.id, '/')[2], split(model.id, '/')[4])
+  params: { accountName: split(model.id, '/')[8], gatewayPrincipalId: sharedParts.outputs.gatewayPrincipalId }
+  dependsOn: [ai]
+}]
+
+// Gateway
+
+var gatewayId = existingApiManagement.?id ?? '${resources}/Microsoft.ApiManagement/service/${names.gateway}'
+var gatewayLocation = existingApiManagement.?location ?? location
+var issuer = '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'
+
+module gateway 'modules/gateway.bicep' = if (existingApiManagement == null) {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    sku: gatewaySku
+    publisherEmail: alertEmails[0]
+    subnetId: privateNetwork ? network.subnetIds.gateway : ''
+  }
+  dependsOn: [ownNetwork, sharedParts]
+}
+
+// Later ones win. No named value is a secret: the gateway's own identity opens every door behind it.
+module api 'modules/api.bicep' = {
+  scope: resourceGroup(split(gatewayId, '/')[2], split(gatewayId, '/')[4])
+  params: {
+    gatewayName: split(gatewayId, '/')[8]
+    models: models
+    teams: teams
+    namedValues: union(
+      toObject(loadYamlContent('../../apim-policies/named-values.yaml'), value => value.name, value => string(value.default)),
+      {
+        'tk-retry-count': string(max(1, length(models) - 1)) // once for every other backend
+        'tk-service-url': functionsUrl
+        'tk-service-audience': audience
+        'tk-identity-client-id': sharedParts.outputs.gatewayClientId
+        'tk-entra-openid-config': '${issuer}/.well-known/openid-configuration'
+        'tk-entra-issuer': issuer
+        'tk-entra-audience': empty(entraGatewayClientId) ? entraClientId : entraGatewayClientId // tokens of version 2 are for a client id
+      },
+      generatedNamedValues,
+      namedValues
+    )
+    usageNamespace: names.usageNamespace
+    gatewayClientId: sharedParts.outputs.gatewayClientId
+    insightsId: '${resources}/Microsoft.Insights/components/${names.insights}'
+    insightsConnectionString: sharedParts.outputs.insightsConnectionString
+    llmLogsRuleId: '${resources}/Microsoft.EventHub/namespaces/${names.llmLogsNamespace}/authorizationRules/azure-monitor'
+    workspaceId: gatewayLogs ? sharedParts.outputs.workspaceId : ''
+  }
+  dependsOn: [gateway, access, modelAccess] // the identity must be allowed to send before API Management tries it
+}
+
+// Watching
+
+module monitoring 'modules/monitoring.bicep' = {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    environmentName: environmentName
+    workspaceId: sharedParts.outputs.workspaceId
+    actionGroupId: sharedParts.outputs.actionGroupId
+    alertThresholds: alertThresholds
+    gatewayId: gatewayId
+    gatewayTier: existingApiManagement == null ? tier : ''
+  }
+  dependsOn: [data, api]
+}
+
+output AZURE_SUBSCRIPTION_ID string = subscription().subscriptionId
+output AZURE_RESOURCE_GROUP string = groupName
+output GATEWAY_URL string = existingApiManagement.?gatewayUrl ?? 'https://${names.gateway}.azure-api.net'
+output GATEWAY_NAME string = split(gatewayId, '/')[8]
+output GATEWAY_ID string = gatewayId
+output GATEWAY_IDENTITY_ID string = '${resources}/Microsoft.ManagedIdentity/userAssignedIdentities/${names.gatewayIdentity}'
+output GATEWAY_PRINCIPAL_ID string = sharedParts.outputs.gatewayPrincipalId
+output FUNCTIONS_URL string = functionsUrl
+output FUNCTIONS_NAME string = names.functions
+output SERVICE_FUNCTIONS_NAME string = names.functions
+output FUNCTIONS_AUDIENCE string = audience
+output FUNCTIONS_PRINCIPAL_ID string = sharedParts.outputs.functionsPrincipalId
+output CONFIG_URL string = 'https://${names.ledgerStorage}.blob.${environment().suffixes.storage}/config'
+output LEDGER_ACCOUNT string = names.ledgerStorage
+output USAGE_NAMESPACE string = '${names.usageNamespace}.servicebus.windows.net'
+output USAGE_HUB string = shared.hubs.usage.name
+output LLM_LOGS_NAMESPACE string = '${names.llmLogsNamespace}.servicebus.windows.net'
+output LLM_LOGS_HUB string = shared.hubs.llm_logs.name
+output LOG_ANALYTICS_WORKSPACE_ID string = sharedParts.outputs.workspaceId
+output WORKBOOK_ID string = monitoring.outputs.workbookId
+output MODEL_DEPLOYMENTS array = union(flatten(map(items(modelRegions), region => objectKeys(region.value.deployments))), [])
+output SUBSCRIPTIONS object = toObject(teams, team => team.team, team => team.?identities.?subscriptions ?? [])

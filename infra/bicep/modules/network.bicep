@@ -1,0 +1,68 @@
+// The private network: a subnet and a security group each for the gateway, the functions and the private endpoints.
+param names object
+param location string
+param tags object
+param addressSpace string
+
+var subnets = [
+  { key: 'gateway', delegation: 'Microsoft.Web/serverFarms', rules: [] } // outbound integration of the v2 tiers
+  { key: 'functions', delegation: 'Microsoft.App/environments', rules: [] } // Flex Consumption
+  { key: 'endpoints', delegation: '', rules: endpointRules }
+]
+var prefixes = map(range(0, 3), i => cidrSubnet(addressSpace, parseCidr(addressSpace).cidr + 2, i))
+
+// Each endpoint takes connections from those who have business with it. Azure's own last rule would let in the whole network.
+var endpointRules = [
+  { name: 'allow-https', access: 'Allow', protocol: 'Tcp', priority: 100, from: 'VirtualNetwork', port: '443' }
+  { name: 'allow-hubs', access: 'Allow', protocol: 'Tcp', priority: 110, from: 'VirtualNetwork', port: '5671' }
+  { name: 'allow-redis', access: 'Allow', protocol: 'Tcp', priority: 120, from: prefixes[1], port: '10000' }
+  { name: 'deny-other', access: 'Deny', protocol: '*', priority: 4096, from: '*', port: '*' }
+]
+
+resource groups 'Microsoft.Network/networkSecurityGroups@2025-05-01' = [for subnet in subnets: {
+  name: 'nsg-${subnet.key}-${names.base}'
+  location: location
+  tags: tags
+  properties: {
+    securityRules: [for rule in subnet.rules: {
+      name: rule.name
+      properties: {
+        priority: rule.priority
+        direction: 'Inbound'
+        access: rule.access
+        protocol: rule.protocol
+        sourceAddressPrefix: rule.from
+        sourcePortRange: '*'
+        destinationAddressPrefix: '*'
+        destinationPortRange: rule.port
+      }
+    }]
+  }
+}]
+
+resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
+  name: names.virtualNetwork
+  location: location
+  tags: tags
+  properties: {
+    addressSpace: { addressPrefixes: [addressSpace] }
+    subnets: [for (subnet, i) in subnets: {
+      name: 'snet-${subnet.key}'
+      properties: {
+        addressPrefix: prefixes[i]
+        networkSecurityGroup: { id: groups[i].id }
+        privateEndpointNetworkPolicies: 'Enabled' // without it the rules do not hold for endpoints
+        delegations: empty(subnet.delegation) ? [] : [{ name: 'delegation', properties: { serviceName: subnet.delegation } }]
+      }
+    }]
+  }
+}
+
+output network object = {
+  virtualNetworkId: network.id
+  subnetIds: {
+    gateway: '${network.id}/subnets/snet-gateway'
+    functions: '${network.id}/subnets/snet-functions'
+    endpoints: '${network.id}/subnets/snet-endpoints'
+  }
+}
