@@ -3,8 +3,8 @@
 locals {
   workspace_id = var.existing_log_analytics_workspace_id == null ? azurerm_log_analytics_workspace.this[0].id : var.existing_log_analytics_workspace_id
 
-  # Queries read the tables of a workspace, which other deployments may share: each looks at its own records only.
-  own_records = "AppTraces\n| where _ResourceId =~ \"${azurerm_application_insights.this.id}\"\n"
+  # Other deployments may write to the same workspace: every query asks for the rows of this one.
+  insights_id = lower(azurerm_application_insights.this.id)
 }
 
 resource "azurerm_log_analytics_workspace" "this" {
@@ -36,7 +36,7 @@ resource "azurerm_application_insights_workbook" "this" {
   location            = local.resource_group.location
   display_name        = "Tollkeeper ${var.environment}"
   source_id           = lower(local.workspace_id) # Azure answers in lower case, and would differ for ever
-  data_json           = replace(file("${path.module}/../workbooks/tollkeeper.workbook.json"), "AppTraces\\n", substr(jsonencode(local.own_records), 1, length(jsonencode(local.own_records)) - 2))
+  data_json           = replace(file("${path.module}/../workbooks/tollkeeper.workbook.json"), "{insights}", local.insights_id)
   tags                = local.tags
 }
 
@@ -65,26 +65,26 @@ resource "azurerm_monitor_action_group" "this" {
   }
 }
 
-# Log alerts: the files of infra/alerts. Each query yields one number per row, `measure`, and says whose it is in `dimensions`.
+# Alerts stand in infra/alerts, which Bicep reads too.
 
 locals {
-  log_alerts = {
-    cost_anomaly    = { severity = 3, every = "PT1H", looks_back = "P2D", measure = "Score", over = var.alert_thresholds.cost_anomaly_score, dimensions = ["Tenant", "Team"] }
-    coverage        = { severity = 3, every = "PT6H", looks_back = "P1D", measure = "Unmeasured", over = 1 - var.alert_thresholds.coverage, dimensions = ["Tenant"] }
-    dead_letters    = { severity = 2, every = "PT15M", looks_back = "PT15M", measure = "Events", over = 0, dimensions = ["Code"] }
-    drift           = { severity = 2, every = "PT1H", looks_back = "PT1H", measure = "Drift", over = var.alert_thresholds.drift_usd, dimensions = ["Tenant"] }
-    error_rate      = { severity = 2, every = "PT5M", looks_back = "PT15M", measure = "ErrorRate", over = var.alert_thresholds.error_rate, dimensions = ["Model"] }
-    function_errors = { severity = 1, every = "PT5M", looks_back = "PT15M", measure = "Failed", over = 0, dimensions = ["Function"] }
-    ingest_lag      = { severity = 1, every = "PT5M", looks_back = "PT15M", measure = "LagSeconds", over = var.alert_thresholds.ingest_lag_seconds, dimensions = [] }
-    latency         = { severity = 3, every = "PT5M", looks_back = "PT15M", measure = "P95", over = var.alert_thresholds.latency_ms, dimensions = ["Model"] }
-    silence         = { severity = 1, every = "PT15M", looks_back = "PT30M", measure = "Silent", over = 0, dimensions = [] }
-    unpriced        = { severity = 3, every = "PT15M", looks_back = "PT15M", measure = "Calls", over = 0, dimensions = ["Tenant", "Model"] }
-    usage_spike     = { severity = 3, every = "PT15M", looks_back = "P2D", measure = "TimesUsual", over = var.alert_thresholds.usage_spike, dimensions = ["Tenant", "Team"] }
-  }
+  alerts = yamldecode(file("${path.module}/../alerts/alerts.yaml"))
+
+  metered = merge(
+    {
+      usage_hub    = azurerm_eventhub_namespace.usage.id
+      llm_logs_hub = azapi_resource.llm_logs_namespace.id
+      redis        = azurerm_managed_redis.this.id
+      gateway      = local.gateway.id
+    },
+    # Of an existing gateway nobody here knows the tier; its owner watches its capacity.
+    var.existing_api_management == null ? { (strcontains(var.api_management_sku, "V2") ? "gateway_v2" : "gateway_classic") = local.gateway.id } : {}
+  )
+  metric_alerts = { for name, alert in local.alerts.metric_alerts : name => alert if contains(keys(local.metered), alert.resource) }
 }
 
 resource "azurerm_monitor_scheduled_query_rules_alert_v2" "this" {
-  for_each = local.log_alerts
+  for_each = local.alerts.log_alerts
 
   name                  = "${replace(each.key, "_", "-")}-${local.base}"
   display_name          = "Tollkeeper ${var.environment}: ${replace(each.key, "_", " ")}"
@@ -95,15 +95,15 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "this" {
   severity              = each.value.severity
   evaluation_frequency  = each.value.every
   window_duration       = each.value.looks_back
-  skip_query_validation = true # a new workspace has no AppTraces until the first record arrives
+  skip_query_validation = true # a new workspace has none of the tables until the first record arrives
   tags                  = local.tags
 
   criteria {
-    query                   = replace(file("${path.module}/../alerts/${each.key}.kql"), "AppTraces\n", local.own_records)
+    query                   = replace(file("${path.module}/../alerts/${each.key}.kql"), "{insights}", local.insights_id)
     metric_measure_column   = each.value.measure
     time_aggregation_method = "Maximum"
     operator                = "GreaterThan"
-    threshold               = each.value.over
+    threshold               = lookup(var.alert_thresholds, each.key, each.value.over)
 
     dynamic "dimension" {
       for_each = each.value.dimensions
@@ -120,29 +120,13 @@ resource "azurerm_monitor_scheduled_query_rules_alert_v2" "this" {
   }
 }
 
-# Metric alerts: what the platform knows and no log record says.
-
-locals {
-  metric_alerts = merge(
-    {
-      usage-hub-throttled    = { scope = azurerm_eventhub_namespace.usage.id, namespace = "Microsoft.EventHub/namespaces", metric = "ThrottledRequests", aggregation = "Total", over = 0, severity = 2, dimension = {}, description = "The usage hub refuses events: raise its throughput units." }
-      llm-logs-hub-throttled = { scope = azapi_resource.llm_logs_namespace.id, namespace = "Microsoft.EventHub/namespaces", metric = "ThrottledRequests", aggregation = "Total", over = 0, severity = 2, dimension = {}, description = "The hub of LLM logs refuses records: raise its throughput units." }
-      redis-memory           = { scope = azurerm_managed_redis.this.id, namespace = "Microsoft.Cache/redisEnterprise", metric = "usedmemorypercentage", aggregation = "Maximum", over = 80, severity = 1, dimension = {}, description = "Redis evicts nothing: when its memory is full, checks fail. Take a larger SKU." }
-      gateway-failed         = { scope = local.gateway.id, namespace = "Microsoft.ApiManagement/service", metric = "Requests", aggregation = "Total", over = 10, severity = 2, dimension = { GatewayResponseCodeCategory = ["5xx"] }, description = "The gateway answers calls with server errors." }
-    },
-    var.existing_api_management == null ? {
-      gateway-capacity = { scope = local.gateway.id, namespace = "Microsoft.ApiManagement/service", metric = strcontains(var.api_management_sku, "V2") ? "CpuPercent_Gateway" : "Capacity", aggregation = "Average", over = 70, severity = 2, dimension = {}, description = "The gateway is near the end of its capacity, where it gets slow instead of refusing: add units." }
-    } : {}
-  )
-}
-
 resource "azurerm_monitor_metric_alert" "this" {
   for_each = local.metric_alerts
 
   name                = "${each.key}-${local.base}"
   resource_group_name = local.resource_group.name
   description         = each.value.description
-  scopes              = [each.value.scope]
+  scopes              = [local.metered[each.value.resource]]
   severity            = each.value.severity
   frequency           = "PT5M"
   window_size         = "PT15M"
@@ -153,10 +137,10 @@ resource "azurerm_monitor_metric_alert" "this" {
     metric_name      = each.value.metric
     aggregation      = each.value.aggregation
     operator         = "GreaterThan"
-    threshold        = each.value.over
+    threshold        = lookup(var.alert_thresholds, each.key, each.value.over)
 
     dynamic "dimension" {
-      for_each = each.value.dimension
+      for_each = lookup(each.value, "dimension", {})
       content {
         name     = dimension.key
         operator = "Include"

@@ -33,18 +33,15 @@ variable "alert_webhook_url" {
 }
 
 variable "alert_thresholds" {
-  description = "When the log alerts fire."
-  type = object({
-    cost_anomaly_score = optional(number, 3)    # in quartile ranges beyond the usual, per tenant and team
-    coverage           = optional(number, 0.95) # least measured share of a day's cost
-    drift_usd          = optional(number, 0)    # what counters may be off by
-    error_rate         = optional(number, 0.05) # failed share of the calls of 15 minutes, per model
-    ingest_lag_seconds = optional(number, 300)
-    latency_ms         = optional(number, 30000) # 95th percentile of 15 minutes, per model
-    usage_spike        = optional(number, 3)     # times the usual calls of an hour, per tenant and team
-  })
-  default  = {}
-  nullable = false
+  description = "Thresholds other than those of infra/alerts/alerts.yaml, by the alert's name there, such as { latency = 60000 }."
+  type        = map(number)
+  default     = {}
+  nullable    = false
+
+  validation {
+    condition     = length(setsubtract(keys(var.alert_thresholds), keys(merge(values(yamldecode(file("${path.module}/../alerts/alerts.yaml")))...)))) == 0
+    error_message = "alert_thresholds: names an alert that is not in infra/alerts/alerts.yaml."
+  }
 }
 
 variable "monthly_cost_budget" {

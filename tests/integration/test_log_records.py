@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +13,9 @@ from shared.budgets.spend import SpendService
 from shared.budgets.standing import StandingLog
 from shared.usage.build import true_up_event_bytes
 from shared.usage.hub import PartitionState
+from shared.usage.llm_log import LogRecord
 from tests.support.engine import MICRO_USD, budget, config
-from tests.support.records import fields_of
+from tests.support.records import FIELDS, fields_of
 from tests.support.stack import Stack, changed, delivery, open_stack, usage_bytes
 
 LIMIT = 1_000 * MICRO_USD
@@ -155,3 +156,28 @@ async def test_the_lag_of_ingest_is_logged_by_the_minute(stack: Stack, logged: L
 
 async def _away(*_: Any) -> Any:
     raise ConnectionError("Redis is away")
+
+
+async def test_records_have_the_fields_that_queries_read(stack: Stack, logged: Logged) -> None:
+    """All of them, spelled as in the list that the queries are held against."""
+    now_ms = await stack.store.now_ms()
+    every_kind = {
+        "prompt_tokens": 600,
+        "completion_tokens": 300,
+        "prompt_tokens_details": {"cached_tokens": 100},
+        "completion_tokens_details": {"reasoning_tokens": 50},
+    }
+    billed = changed(usage_bytes("a", 0), usage=every_kind)
+    accrual = changed(usage_bytes("b", 0), usage=None, streamed=True)
+    await stack.ingest.run(
+        [delivery(body, number, enqueued_ms=now_ms) for number, body in enumerate([billed, accrual, b"no event"])]
+    )
+    await stack.check()
+    await StandingLog(lambda: stack.snapshot, SpendService(lambda: stack.snapshot, stack.store)).run()
+    await stack.repair.run()
+    (cell,) = [key async for key in stack.client.scan_iter("tk:{acme}:c:team:search*")]
+    await stack.client.hincrby(cell, "spent", 1)
+    await stack.repair.reconcile_all()
+    await stack.streams.logged([LogRecord("nobody-reported-it", 1, 10, 5, True)])
+    await stack.sweep.run(datetime.now(UTC) + timedelta(hours=2))
+    assert {name: set().union(*logged(name)) for name in FIELDS} == FIELDS
