@@ -60,7 +60,7 @@ resource "azapi_resource" "cost_export" {
         destination = {
           type           = "AzureBlob"
           resourceId     = azurerm_storage_account.ledger.id
-          container      = "cost-exports"
+          container      = azurerm_storage_container.this["cost-exports"].name
           rootFolderPath = var.environment
         }
       }
