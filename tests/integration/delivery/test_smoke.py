@@ -1,0 +1,153 @@
+"""The smoke test finds what it is for, over HTTP against a stub of a function app and a gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.azure import smoke as smoke_module
+from scripts.azure.arm import Arm
+from scripts.azure.smoke import check_health, public_routes, routes, smoke
+from shared.config.loader import load_config
+from shared.config.model import Config
+from shared.config.source import DirectorySource
+from tests.support.azure_stub import AzureStub, NotSignedIn, Reply, Sleeps, Tokens
+
+GATEWAY = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ApiManagement/service/apim"
+SECRETS = f"{GATEWAY}/subscriptions/search-prod/listSecrets"
+AUDIENCE = "api://11111111-1111-1111-1111-111111111111"
+CHAT = "/openai/v1/chat/completions"
+PREFIX = "/api/v1"
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    """The configuration of the checkout."""
+    return load_config(DirectorySource(Path(__file__).parents[3] / "config").read())
+
+
+@pytest.fixture
+def outputs(azure: AzureStub) -> dict[str, Any]:
+    """A deployment that is as it should be."""
+    refused = Reply("You do not have permission", 401)
+    for method, path in routes():
+        azure.on(method, f"{PREFIX}{path}", refused)
+    for method, path in smoke_module._OF_THE_HOST:
+        azure.on(method, path, refused)
+    azure.on("GET", f"{PREFIX}/health", Reply({"config_version": "abcdef0123456789"}), refused)  # with a token, without
+    azure.on("POST", SECRETS, Reply({"primaryKey": "key-of-search", "secondaryKey": "other"}))
+    azure.on("POST", CHAT, Reply({"choices": []}, headers={"x-budget-state": "ok"}))
+    return {
+        "FUNCTIONS_URL": f"{azure.url}{PREFIX}",
+        "FUNCTIONS_AUDIENCE": AUDIENCE,
+        "GATEWAY_URL": azure.url,
+        "GATEWAY_ID": GATEWAY,
+        "MODEL_DEPLOYMENTS": ["text-embedding-3-small-weu", "gpt-4o-mini-weu"],
+        "SUBSCRIPTIONS": {"research": [], "search": ["search-prod"]},
+    }
+
+
+def found(arm: Arm, outputs: dict[str, Any], tokens: Tokens, config: Config) -> list[str]:
+    """The report's lines."""
+    return [str(line) for line in smoke(arm, outputs, tokens, config, public_routes(public_health=False))]
+
+
+def test_a_good_deployment_has_nothing_to_report(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
+) -> None:
+    """Every route refuses the anonymous; a token and a key of a team get through."""
+    lines = found(arm, outputs, tokens, config)
+    assert [line[:4] for line in lines] == ["ok  ", "ok  ", "ok  "]
+    asked = {(request.method, request.path) for request in azure.requests if "authorization" not in request.headers}
+    assert {(method, f"{PREFIX}{path}") for method, path in routes()} <= asked
+    (call,) = azure.to("POST", CHAT)
+    assert call.headers["api-key"] == "key-of-search"
+    assert call.json()["model"] == "gpt-4o-mini"
+    (first,) = [r for r in azure.to("GET", f"{PREFIX}/health") if "authorization" in r.headers]
+    assert first.headers["authorization"] == f"Bearer token for {AUDIENCE}/.default"
+
+
+def test_every_route_of_the_app_is_asked() -> None:
+    """The list is the app's own, so that a new door cannot be forgotten."""
+    assert ("POST", "/budget/check") in routes()
+    assert ("POST", "/dead-letters/replay") in routes()
+    assert len(routes()) >= 14
+
+
+@pytest.mark.parametrize("method_and_path", [("POST", f"{PREFIX}/budget/check"), ("GET", "/admin/host/status")])
+def test_one_open_door_is_a_failure(
+    azure: AzureStub,
+    arm: Arm,
+    tokens: Tokens,
+    outputs: dict[str, Any],
+    config: Config,
+    method_and_path: tuple[str, str],
+) -> None:
+    """Even where the app behind it refuses: a 400 says that the platform let the caller in."""
+    azure.on(*method_and_path, Reply(status=400))
+    (line,) = [line for line in found(arm, outputs, tokens, config) if line.startswith("FAIL")]
+    assert "{} {} answers 400".format(*method_and_path) in line
+
+
+def test_an_app_that_is_closed_to_this_address_proves_nothing(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
+) -> None:
+    """403 everywhere is the firewall: a warning, not a pass; 403 on some routes only is a failure."""
+    closed = Reply("Ip Forbidden", 403)
+    azure.on("POST", f"{PREFIX}/usage", closed)
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "FAIL", "ok  "]
+    for method, path in [*((m, f"{PREFIX}{p}") for m, p in routes()), *smoke_module._OF_THE_HOST]:
+        azure.on(method, path, closed)
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["warn", "warn", "ok  "]
+
+
+def test_a_start_is_waited_for_and_a_failure_is_not_for_ever(azure: AzureStub, tokens: Tokens, sleeps: Sleeps) -> None:
+    """404 and 503 are what an app answers that loads its functions; after the patience they are the finding."""
+    azure.on("GET", "/health", Reply(status=404), Reply(status=503), Reply({"config_version": "v"}))
+    (line,) = check_health(azure.url, AUDIENCE, tokens, sleep=sleeps)
+    assert line.state == "ok"
+    azure.on("GET", "/health", Reply({"status": "not_ready"}, 503))
+    (line,) = check_health(azure.url, AUDIENCE, tokens, sleep=sleeps, patience_seconds=0)
+    assert (line.state, "not_ready" in line.what) == ("FAIL", True)
+
+
+def test_a_refused_or_missing_token_is_told_with_its_audience(azure: AzureStub, tokens: Tokens) -> None:
+    """A wrong audience in Easy Auth, or a caller without an app role."""
+    azure.on("GET", "/health", Reply(status=401))
+    (line,) = check_health(azure.url, AUDIENCE, tokens)
+    assert (line.state, AUDIENCE in line.what) == ("FAIL", True)
+    (line,) = check_health(azure.url, AUDIENCE, NotSignedIn())
+    assert (line.state, "app role" in line.what) == ("FAIL", True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply({"error": {"code": "subscription_unknown"}}, 401), "subscription_unknown"),
+        (Reply({"choices": []}), "without a budget decision"),
+    ],
+)
+def test_a_call_that_is_refused_or_undecided_is_a_failure(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config, reply: Reply, words: str
+) -> None:
+    """A call that nobody decided on passed because of the fail mode: it would pass without a budget, too."""
+    azure.on("POST", CHAT, reply)
+    assert words in found(arm, outputs, tokens, config)[-1]
+
+
+def test_parts_that_cannot_be_reached_do_not_hide_the_others(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
+) -> None:
+    """Each question is asked, whatever became of the one before."""
+    outputs |= {"FUNCTIONS_URL": "http://127.0.0.1:9/api/v1"}
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["FAIL", "FAIL", "ok  "]
+    azure.on("POST", SECRETS, Reply({"error": {"code": "AuthorizationFailed", "message": "no"}}, 403))
+    assert "AuthorizationFailed" in found(arm, outputs, tokens, config)[-1]
+
+
+def test_health_is_left_out_where_it_is_public_by_choice() -> None:
+    """As infra/terraform's public_health says."""
+    assert "/health" in public_routes(public_health=True)
+    assert "/health" not in public_routes(public_health=False)
