@@ -122,7 +122,7 @@ var definition = { openapi: openapi.openapi, info: openapi.info, paths: openapi.
 resource values 'Microsoft.ApiManagement/service/namedValues@2024-05-01' = [for value in items(namedValues): {
   parent: gateway
   name: value.key
-  properties: { displayName: value.key, value: value.value }
+  properties: { displayName: value.key, value: value.value, secret: false }
 }]
 
 resource policyFragments 'Microsoft.ApiManagement/service/policyFragments@2024-05-01' = [for fragment in items(fragments): {

@@ -34,7 +34,7 @@ resource budget 'Microsoft.Consumption/budgets@2024-08-01' = {
 }
 
 @onlyIfNotExists()
-resource export 'Microsoft.CostManagement/exports@2025-03-01' = {
+resource costExport 'Microsoft.CostManagement/exports@2025-03-01' = {
   name: 'focus-${names.base}'
   location: location
   identity: { type: 'SystemAssigned' }

@@ -79,7 +79,7 @@ resource ledger 'Microsoft.Storage/storageAccounts@2025-01-01' = {
     resource containers 'containers' = [for container in shared.containers.ledger: { name: container }]
   }
 
-  resource tableService 'tableServices' = {
+  resource tableService 'tableServices' existing = {
     name: 'default'
 
     resource tables 'tables' = [for table in shared.tables: { name: '${shared.table_prefix}${table}' }]

@@ -55,8 +55,8 @@ var restrictions = map(privateNetwork ? deployerIpRanges : [], (address, i) => {
   ipAddress: contains(address, '/') ? address : '${address}/32'
 })
 var alwaysReady = [
-  { name: 'http', instanceCount: functions.alwaysReadyHttp }
   { name: 'function:ingest', instanceCount: functions.alwaysReadyIngest }
+  { name: 'http', instanceCount: functions.alwaysReadyHttp }
 ]
 
 resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
