@@ -26,7 +26,6 @@ resource "azurerm_consumption_budget_resource_group" "this" {
       threshold      = notification.value[1]
       operator       = "GreaterThanOrEqualTo"
       contact_groups = [azurerm_monitor_action_group.this.id]
-      contact_emails = var.alert_emails
     }
   }
 }
@@ -75,5 +74,6 @@ resource "azapi_resource" "cost_export" {
     }
   }
 
+  replace_triggers_refs  = ["properties"] # an update is refused without the export's newest eTag
   response_export_values = []
 }

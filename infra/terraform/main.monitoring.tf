@@ -36,8 +36,11 @@ resource "azurerm_application_insights_workbook" "this" {
   location            = local.resource_group.location
   display_name        = "Tollkeeper ${var.environment}"
   source_id           = lower(local.workspace_id) # Azure answers in lower case, and would differ for ever
-  data_json           = replace(file("${path.module}/../workbooks/tollkeeper.workbook.json"), "{insights}", local.insights_id)
   tags                = local.tags
+
+  data_json = replace(replace(
+    file("${path.module}/../workbooks/tollkeeper.workbook.json"), "{insights}", local.insights_id), "{workspace}", lower(local.workspace_id)
+  )
 }
 
 resource "azurerm_monitor_action_group" "this" {
