@@ -1,6 +1,7 @@
 # What Azure itself bills: the last net under the budgets of teams, and the figures to compare the ledger with.
 
-# Budgets and exports want a date of now when they are made, and no other one ever after.
+# Budgets and exports want a date of now when they are made, and no other one ever after. To change the export, make both
+# anew: terraform apply -replace=terraform_data.made_at
 resource "terraform_data" "made_at" {
   input = plantimestamp()
 
