@@ -285,7 +285,6 @@ module cost 'modules/cost.bicep' = {
     names: names
     location: location
     environmentName: environmentName
-    alertEmails: alertEmails
     actionGroupId: sharedParts.outputs.actionGroupId
     monthlyCostBudget: monthlyCostBudget
     madeAt: madeAt

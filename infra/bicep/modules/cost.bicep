@@ -3,7 +3,6 @@
 param names object
 param location string
 param environmentName string
-param alertEmails string[]
 param actionGroupId string
 param monthlyCostBudget int
 param madeAt string
@@ -13,7 +12,7 @@ resource ledger 'Microsoft.Storage/storageAccounts@2025-01-01' existing = { name
 var notice = {
   enabled: true
   operator: 'GreaterThanOrEqualTo'
-  contactEmails: alertEmails
+  contactEmails: []
   contactGroups: [actionGroupId]
 }
 

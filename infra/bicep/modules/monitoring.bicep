@@ -44,6 +44,8 @@ var metered = union(
   empty(gatewayTier) ? {} : contains(gatewayTier, 'V2') ? { gateway_v2: [gatewayId] } : { gateway_classic: [gatewayId] }
 )
 
+var workbookText = loadTextContent('../../workbooks/tollkeeper.workbook.json')
+
 resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
   name: guid('tollkeeper/${names.base}')
   location: location
@@ -53,7 +55,7 @@ resource workbook 'Microsoft.Insights/workbooks@2023-06-01' = {
     displayName: 'Tollkeeper ${environmentName}'
     category: 'workbook'
     sourceId: toLower(workspaceId)
-    serializedData: replace(loadTextContent('../../workbooks/tollkeeper.workbook.json'), '{insights}', toLower(insights.id))
+    serializedData: replace(replace(workbookText, '{insights}', toLower(insights.id)), '{workspace}', toLower(workspaceId))
   }
 }
 
