@@ -16,6 +16,7 @@ resource "azurerm_storage_account" "host" {
   location                         = local.resource_group.location
   account_tier                     = "Standard"
   account_replication_type         = var.zone_redundant ? "ZRS" : "LRS"
+  https_traffic_only_enabled       = true
   min_tls_version                  = "TLS1_2"
   shared_access_key_enabled        = false
   default_to_oauth_authentication  = true
@@ -45,6 +46,7 @@ resource "azurerm_storage_account" "ledger" {
   location                         = local.resource_group.location
   account_tier                     = "Standard"
   account_replication_type         = coalesce(var.ledger_replication, var.zone_redundant ? "ZRS" : "LRS")
+  https_traffic_only_enabled       = true
   min_tls_version                  = "TLS1_2"
   shared_access_key_enabled        = false
   default_to_oauth_authentication  = true

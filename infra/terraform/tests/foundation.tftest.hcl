@@ -88,8 +88,8 @@ run "secure_transport" {
   command = plan
 
   assert {
-    condition     = alltrue([for account in [azurerm_storage_account.host, azurerm_storage_account.ledger] : account.min_tls_version == "TLS1_2"])
-    error_message = "Storage speaks TLS 1.2 at least."
+    condition     = alltrue([for account in [azurerm_storage_account.host, azurerm_storage_account.ledger] : account.https_traffic_only_enabled && account.min_tls_version == "TLS1_2"])
+    error_message = "Storage speaks TLS 1.2 at least, and nothing without TLS."
   }
   assert {
     condition     = azurerm_eventhub_namespace.usage.minimum_tls_version == "1.2" && azapi_resource.llm_logs_namespace.body.properties.minimumTlsVersion == "1.2"
