@@ -1,0 +1,145 @@
+"""The real Azure Monitor exporter before a TLS server in place of Application Insights: what arrives, and as whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.support.entra_redis import Authority
+
+KEY = "00000000-0000-4000-8000-000000000001"
+FIELDS = {"tenant": "acme", "calls": 2, "cost_usd": "0.000002003", "lag_seconds": 0.5, "latencies": '{"1024":2}'}
+WORKER = f"""
+import logging, sys
+from shared.telemetry import export_to_azure_monitor
+
+assert export_to_azure_monitor(sys.argv[1])
+logging.getLogger("tollkeeper.ingest").info("usage_billed", extra={FIELDS!r})
+logging.getLogger("tollkeeper.repair").error("counters_drifted", extra={{"tenant": "acme", "drift": "0.01"}})
+logging.getLogger("somebody.else").error("not ours")
+from opentelemetry._logs import get_logger_provider
+
+get_logger_provider().force_flush()
+"""
+
+
+class Azure:
+    """A managed identity's endpoint, which gives one token, and Application Insights, which takes nothing else."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.identities: list[tuple[str, str]] = []  # client id and resource of each token
+        self.refused: list[str | None] = []
+        self.items: list[dict[str, Any]] = []
+        self._identity = _serve(self._token)
+        self._ingestion = _serve(self._track)
+        context = authority.server_context("localhost")
+        self._ingestion.socket = context.wrap_socket(self._ingestion.socket, server_side=True)
+        for server in (self._identity, self._ingestion):
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the platform sets for a managed identity."""
+        return {
+            "IDENTITY_ENDPOINT": f"http://127.0.0.1:{self._identity.server_port}/token",
+            "IDENTITY_HEADER": "secret",
+        }
+
+    @property
+    def connection_string(self) -> str:
+        return f"InstrumentationKey={KEY};IngestionEndpoint=https://localhost:{self._ingestion.server_port}/"
+
+    def close(self) -> None:
+        for server in (self._identity, self._ingestion):
+            server.shutdown()
+            server.server_close()
+
+    def _token(self, request: BaseHTTPRequestHandler, _: bytes) -> tuple[int, Any]:
+        asked = parse_qs(urlsplit(request.path).query)
+        self.identities.append((asked["client_id"][0], asked["resource"][0]))
+        return 200, {"access_token": "of-the-identity", "expires_on": "4102444800", "token_type": "Bearer"}
+
+    def _track(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, Any]:
+        if request.headers["Authorization"] != "Bearer of-the-identity":
+            self.refused.append(request.headers["Authorization"])
+            return 401, {"message": "local authentication is off"}
+        items = json.loads(body)
+        self.items += items
+        return 200, {"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []}
+
+
+def _serve(answer: Any) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        def respond(self) -> None:
+            status, body = answer(self, self.rfile.read(int(self.headers["Content-Length"] or 0)))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        do_GET = do_POST = respond  # noqa: N815 - as the base class names them
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[tuple[Azure, Authority]]:
+    """Both servers, and who vouches for the second."""
+    authority = Authority(tmp_path)
+    servers = Azure(authority)
+    yield servers, authority
+    servers.close()
+
+
+def export(azure: tuple[Azure, Authority], tmp_path: Path, **environment: str) -> None:
+    """Log three entries in a process of their own, which exports them."""
+    servers, authority = azure
+    own = {
+        "REQUESTS_CA_BUNDLE": str(authority.path),
+        "TMPDIR": str(tmp_path),  # where the exporter keeps what could not be sent
+        "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",  # Microsoft's own figures, which it sends elsewhere
+        "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
+    }
+    command = [sys.executable, "-c", WORKER, servers.connection_string]
+    subprocess.run(command, check=True, timeout=60, env={**os.environ, **own, **environment}, capture_output=True)
+
+
+def traces(azure: tuple[Azure, Authority]) -> dict[str, dict[str, Any]]:
+    """The entries that arrived as rows of AppTraces, by their message."""
+    data = [item["data"] for item in azure[0].items if item["data"]["baseType"] == "MessageData"]
+    return {each["baseData"]["message"]: each["baseData"] for each in data}
+
+
+def test_records_arrive_with_their_fields_as_the_managed_identity(
+    azure: tuple[Azure, Authority], tmp_path: Path
+) -> None:
+    """Every field is text there, which queries turn into numbers; the logger's name tells our rows from the host's."""
+    as_identity = {"APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "Authorization=AAD;ClientId=the-functions"}
+    export(azure, tmp_path, **azure[0].environment, **as_identity)
+    assert set(azure[0].identities) == {("the-functions", "https://monitor.azure.com/")}
+    assert azure[0].refused == []
+    arrived = traces(azure)
+    assert set(arrived) == {"usage_billed", "counters_drifted"}
+    billed = {name: str(value) for name, value in FIELDS.items()}
+    assert arrived["usage_billed"]["properties"] == {**billed, "logger_name": "tollkeeper.ingest"}
+    assert [arrived[name]["severityLevel"] for name in ("usage_billed", "counters_drifted")] == [1, 3]
+
+
+def test_without_an_identity_nothing_arrives(azure: tuple[Azure, Authority], tmp_path: Path) -> None:
+    """A connection string alone opens nothing where local authentication is off; the process goes on."""
+    export(azure, tmp_path)
+    assert azure[0].items == []
+    assert azure[0].refused
