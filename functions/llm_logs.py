@@ -16,7 +16,7 @@ bp = new_blueprint()
 @bp.event_hub_message_trigger(
     arg_name="events",
     event_hub_name="%LLM_LOGS_HUB%",
-    connection="EventHubs",
+    connection="LlmLogs",
     consumer_group="%LLM_LOGS_CONSUMER_GROUP%",
     cardinality=func.Cardinality.MANY,
     data_type=func.DataType.BINARY,

@@ -23,7 +23,9 @@ from shared.config.model import Config
 _FOREIGN_SETTINGS = (
     "CONFIG_URL",
     "REDIS_CLUSTER",
+    "REDIS_ENTRA_ID",
     "EventHubs__fullyQualifiedNamespace",
+    "LlmLogs__fullyQualifiedNamespace",
     "LEDGER_TABLES_ENDPOINT",
     "LEDGER_BLOBS_ENDPOINT",
     "WEBSITE_AUTH_ENABLED",
@@ -160,6 +162,7 @@ class Stack:
             "AzureWebJobsStorage": self._azurite.connection_string,
             "USAGE_HUB": "usage",
             "USAGE_CONSUMER_GROUP": "$Default",
+            "LlmLogs": connection_string(hub_port),
             "LLM_LOGS_HUB": "llm-logs",
             "LLM_LOGS_CONSUMER_GROUP": "$Default",
             "RESERVATION_KEYS": secrets.token_hex(32),

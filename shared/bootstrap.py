@@ -156,7 +156,7 @@ class Services:
         """Onto the LLM log hub, for replays."""
         from shared.usage.hub import UsagePublisher
 
-        return UsagePublisher(self.settings, self.settings.llm_logs_hub)
+        return UsagePublisher(self.settings, llm_logs=True)
 
     @cached_property
     def reset(self) -> ResetService:
@@ -192,8 +192,8 @@ class Services:
     def replay(self) -> ReplayService:
         from shared.ledger.replay import ReplayService
 
-        hub = self.settings.llm_logs_hub
-        return ReplayService(self.dead_letters, self.publisher.publish, self.log_publisher.publish, hub)
+        is_of_logs = self.settings.is_llm_log_stream
+        return ReplayService(self.dead_letters, self.publisher.publish, self.log_publisher.publish, is_of_logs)
 
     @cached_property
     def outbox(self) -> Outbox:

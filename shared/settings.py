@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -24,6 +24,7 @@ _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _SECRET_FIELDS = (
     "redis_url",  # may carry a password
     "eventhub_connection",
+    "llm_logs_connection",
     "storage_connection",
     "telemetry_connection",
     "token_keys",
@@ -43,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     config_poll_seconds: int = 15
 
     redis_url: str = "redis://127.0.0.1:6379"
+    redis_entra_id: bool = False  # sign in with tokens of the managed identity
     redis_cluster: bool = False
     redis_timeout_seconds: float = 1.0  # counts from the question, so a busy worker must have room in it
 
@@ -50,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     eventhub_namespace: str | None = None  # used with managed identity when there is no connection string
     usage_hub: str = "usage"
     consumer_group: str = "$Default"
+    llm_logs_connection: str | None = None  # a namespace of its own, because what writes there needs a key
+    llm_logs_namespace: str | None = None
     llm_logs_hub: str = "llm-logs"
     llm_logs_consumer_group: str = "$Default"
     stream_wait_minutes: int = 30  # after which a stream without its tokens counts as unmeasured
@@ -88,6 +92,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """
         return _build(_Reader(os.environ if env is None else env))
 
+    @property
+    def usage_host(self) -> str:
+        """Host name of the namespace with the usage hub; empty when none is set."""
+        return _namespace_host(self.eventhub_connection, self.eventhub_namespace)
+
+    @property
+    def llm_logs_host(self) -> str:
+        """Host name of the namespace with the LLM log hub; empty when none is set."""
+        return _namespace_host(self.llm_logs_connection, self.llm_logs_namespace)
+
+    def is_llm_log_stream(self, stream: str) -> bool:
+        """Whether `namespace/hub/partition` is a stream of the LLM log hub.
+
+        The namespace decides only between hubs of one name: a letter may be older than the hub's present namespace.
+        """
+        namespace, _, rest = stream.lower().partition("/")  # names have no letter case
+        log_hub = self.llm_logs_hub.lower()
+        is_by_name = rest.partition("/")[0] == log_hub
+        return is_by_name and (self.usage_hub.lower() != log_hub or namespace == self.llm_logs_host)
+
     def require_platform_auth(self) -> None:
         """Refuse to serve unprotected: outside development the platform must validate callers.
 
@@ -106,6 +130,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings({', '.join(shown)})"
 
 
+def _namespace_host(connection: str | None, namespace: str | None) -> str:
+    """As the platform names it in a stream, in lower case: `name.servicebus.windows.net`."""
+    endpoint = re.search(r"Endpoint\s*=\s*sb://([^/;:\s]+)", connection or "", re.IGNORECASE)
+    return (endpoint.group(1) if endpoint else namespace or "").lower()
+
+
 class _Reader:
     """Reads typed variables and collects every problem instead of stopping at the first."""
 
@@ -115,7 +145,12 @@ class _Reader:
 
     def text(self, name: str) -> str | None:
         """The stripped value; an empty one counts as absent, as deployment templates often leave it so."""
-        return self._env.get(name, "").strip() or None
+        value = self._env.get(name, "").strip() or None
+        if value is not None and value.startswith("@Microsoft.KeyVault("):  # the platform's text, known to everybody
+            unresolved = f"{name}: its Key Vault reference is not resolved: check the identity's role and the network"
+            if unresolved not in self.problems:
+                self.problems.append(unresolved)
+        return value
 
     def flag(self, name: str) -> bool:
         value = (self.text(name) or "false").lower()
@@ -168,12 +203,15 @@ def _build(read: _Reader) -> Settings:
         config_location=_config_location(read),
         config_poll_seconds=read.integer("CONFIG_POLL_SECONDS", 15, 1, 25),
         redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")) or "redis://127.0.0.1:6379",
+        redis_entra_id=read.flag("REDIS_ENTRA_ID"),
         redis_cluster=read.flag("REDIS_CLUSTER"),
         redis_timeout_seconds=read.seconds("REDIS_TIMEOUT_SECONDS", 1.0, 0.01, 30),
         eventhub_connection=read.text("EventHubs"),
         eventhub_namespace=read.text("EventHubs__fullyQualifiedNamespace"),
         usage_hub=read.pattern("USAGE_HUB", "usage", _HUB_NAME, "the name of an event hub"),
         consumer_group=read.text("USAGE_CONSUMER_GROUP") or "$Default",
+        llm_logs_connection=read.text("LlmLogs"),
+        llm_logs_namespace=read.text("LlmLogs__fullyQualifiedNamespace"),
         llm_logs_hub=read.pattern("LLM_LOGS_HUB", "llm-logs", _HUB_NAME, "the name of an event hub"),
         llm_logs_consumer_group=read.text("LLM_LOGS_CONSUMER_GROUP") or "$Default",
         stream_wait_minutes=read.integer("STREAM_WAIT_MINUTES", 30, 1, 1_440),
@@ -261,20 +299,38 @@ def _check_together(read: _Reader, settings: Settings) -> None:
     """What no single variable can tell: required combinations."""
     if settings.hold_bucket_seconds > settings.hold_ttl_seconds:
         read.problems.append("HOLD_BUCKET_SECONDS: is longer than HOLD_TTL_SECONDS: holds would outlive their time")
-    if settings.llm_logs_hub.lower() == settings.usage_hub.lower():
-        read.problems.append("LLM_LOGS_HUB: names the hub of USAGE_HUB: log records would be taken for usage events")
+    if settings.llm_logs_hub.lower() == settings.usage_hub.lower() and settings.usage_host == settings.llm_logs_host:
+        read.problems.append(
+            "LLM_LOGS_HUB: is USAGE_HUB in the same namespace: log records would be taken for usage events"
+        )
+    if settings.redis_entra_id:
+        _check_entra_address(read, settings.redis_url)
     if settings.environment == "development":
         return
     if read.text("REDIS_URL") is None:
         read.problems.append("REDIS_URL: is required, such as rediss://name.redis.azure.net:10000")
-    if not (settings.eventhub_connection or settings.eventhub_namespace):
-        read.problems.append(
-            "EventHubs__fullyQualifiedNamespace: is required, such as name.servicebus.windows.net "
-            "(or a connection string in EventHubs)"
-        )
+    read.problems += [
+        f"{name}__fullyQualifiedNamespace: is required, such as name.servicebus.windows.net "
+        f"(or a connection string in {name})"
+        for name in ("EventHubs", "LlmLogs")
+        if not (read.text(name) or read.text(f"{name}__fullyQualifiedNamespace"))
+    ]
     if not settings.storage_connection:
         read.problems += [
             f"{name}: is required, such as https://name.{service}.core.windows.net (or LEDGER_STORAGE)"
             for name, service in (("LEDGER_TABLES_ENDPOINT", "table"), ("LEDGER_BLOBS_ENDPOINT", "blob"))
             if read.text(name) is None
         ]
+
+
+def _check_entra_address(read: _Reader, redis_url: str) -> None:
+    """A token opens Redis to whoever holds it, so it may go to nobody but the server of this name."""
+    url = urlsplit(redis_url)
+    if url.scheme != "rediss":
+        read.problems.append("REDIS_URL: must start with rediss:// while REDIS_ENTRA_ID is true: tokens need TLS")
+    if url.username or url.password:
+        read.problems.append(
+            "REDIS_URL: holds a user or password while REDIS_ENTRA_ID is true: remove it, or set REDIS_ENTRA_ID=false"
+        )
+    if any(option.startswith("ssl_") and not option.startswith("ssl_ca_") for option in parse_qs(url.query)):
+        read.problems.append("REDIS_URL: changes how TLS is checked while REDIS_ENTRA_ID is true: remove that")

@@ -36,7 +36,7 @@ class Tokens:
         from azure.core.exceptions import AzureError
 
         if self._credential is None:
-            self._credential = open_credential(Settings())
+            self._credential = open_credential(Settings(environment="development"))
         try:
             return (await self._credential.get_token(f"{resource}/.default")).token
         except AzureError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -29,13 +29,20 @@ class ReplayService:
     """Puts letters back. Replaying twice is harmless: the ledger knows the event by its identity, not by its place."""
 
     def __init__(
-        self, dead_letters: DeadLetterStore, publish: Publish, publish_logs: Publish, llm_logs_hub: str
+        self,
+        dead_letters: DeadLetterStore,
+        publish: Publish,
+        publish_logs: Publish,
+        is_llm_log_stream: Callable[[str], bool],
     ) -> None:
-        """`publish` puts events onto the usage hub, `publish_logs` messages onto the LLM log hub."""
+        """`publish` puts events onto the usage hub, `publish_logs` messages onto the LLM log hub.
+
+        `is_llm_log_stream` says of a stream, `namespace/hub/partition`, whether it is one of the latter.
+        """
         self._dead_letters = dead_letters
         self._publish = publish
         self._publish_logs = publish_logs
-        self._llm_logs_hub = llm_logs_hub.lower()  # names of hubs have no case
+        self._is_llm_log_stream = is_llm_log_stream
 
     async def run(self, ids: Sequence[str], who: str) -> ReplayReport:
         """Publish the letters, then note who did it. Raises what the hub or the store raises; run it again then."""
@@ -50,8 +57,7 @@ class ReplayService:
         return ReplayReport(len(letters), [each for each in dict.fromkeys(ids) if each not in found])
 
     def _is_of_logs(self, letter: DeadLetter) -> bool:
-        """Whether the letter came over the LLM log hub; its stream is `namespace/hub/partition`."""
-        return letter.position is not None and letter.position.stream.lower().split("/")[1:2] == [self._llm_logs_hub]
+        return letter.position is not None and self._is_llm_log_stream(letter.position.stream)
 
 
 def _partition_key(letter: DeadLetter) -> str:

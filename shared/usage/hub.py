@@ -1,4 +1,4 @@
-"""Publishing to the usage hub, and asking it how far its partitions have come."""
+"""Publishing to a hub, and asking it how far its partitions have come."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from shared.instants import epoch_ms
 from shared.settings import Settings
 
 if TYPE_CHECKING:
+    from azure.core.credentials_async import AsyncTokenCredential
     from azure.eventhub import EventData, EventDataBatch
     from azure.eventhub.aio import EventHubProducerClient
-    from azure.identity.aio import DefaultAzureCredential
 
 _BACKOFF_SECONDS = 0.2  # doubled on each of the SDK's retries; its 0.8 keeps an HTTP caller waiting 14 s in an outage
 log = logging.getLogger("tollkeeper.hub")
@@ -39,13 +39,17 @@ class PartitionState(NamedTuple):
 class UsagePublisher:
     """A producer that is opened at first use and kept open: opening a link costs half a second."""
 
-    def __init__(self, settings: Settings, hub: str | None = None) -> None:
-        """`hub` names another hub of the same namespace; the usage hub when left out."""
+    def __init__(self, settings: Settings, *, llm_logs: bool = False) -> None:
+        """Of the usage hub, or of the LLM log hub, which has a namespace of its own."""
         self._settings = settings
-        self._hub = hub or settings.usage_hub
+        self._hub, self._connection, self._namespace = (
+            (settings.llm_logs_hub, settings.llm_logs_connection, settings.llm_logs_namespace)
+            if llm_logs
+            else (settings.usage_hub, settings.eventhub_connection, settings.eventhub_namespace)
+        )
         self._partitions: list[str] = []  # as last listed
         self._client: EventHubProducerClient | None = None
-        self._credential: DefaultAzureCredential | None = None
+        self._credential: AsyncTokenCredential | None = None
 
     async def publish(self, bodies: Sequence[tuple[str, bytes]]) -> None:
         """Put `(partition key, event)` pairs onto the hub, in order per key. Safe to call concurrently.
@@ -137,17 +141,14 @@ class UsagePublisher:
         if self._client is None:
             from azure.eventhub.aio import EventHubProducerClient
 
-            if self._settings.eventhub_connection:
+            if self._connection:
                 self._client = EventHubProducerClient.from_connection_string(
-                    self._settings.eventhub_connection, eventhub_name=self._hub, retry_backoff_factor=_BACKOFF_SECONDS
+                    self._connection, eventhub_name=self._hub, retry_backoff_factor=_BACKOFF_SECONDS
                 )
             else:
                 self._credential = open_credential(self._settings)
                 self._client = EventHubProducerClient(
-                    self._settings.eventhub_namespace or "",
-                    self._hub,
-                    self._credential,
-                    retry_backoff_factor=_BACKOFF_SECONDS,
+                    self._namespace or "", self._hub, self._credential, retry_backoff_factor=_BACKOFF_SECONDS
                 )
         return self._client
 

@@ -89,6 +89,7 @@ def host_url(
         "EventHubs": hub.connection_string(),
         "USAGE_HUB": hub_names[0],
         "USAGE_CONSUMER_GROUP": "$Default",
+        "LlmLogs": hub.connection_string(),
         "LLM_LOGS_HUB": hub_names[1],
         "LLM_LOGS_CONSUMER_GROUP": "$Default",
         "LEDGER_STORAGE": azurite.connection_string,

@@ -24,6 +24,7 @@ from shared.ledger.summary import Summaries
 from shared.months import month_of
 from shared.reports.render import render
 from shared.reports.service import Reports
+from shared.settings import Settings
 from shared.usage.llm_log import LogRecord
 from tests.integration.test_streams import ESTIMATE, TEAM, Hub, aborted, logged, rows_of, stream, sums_of
 from tests.support.engine import MICRO_USD, config
@@ -250,7 +251,7 @@ async def test_letters_of_both_hubs_go_back_to_their_own_and_do_their_work_once(
     async def publish_logs(messages: Any) -> None:
         logs.extend(body for _, body in messages)
 
-    replay = ReplayService(stack.dead_letters, stack.publish, publish_logs, "llm-logs")
+    replay = ReplayService(stack.dead_letters, stack.publish, publish_logs, Settings().is_llm_log_stream)
     for _ in range(2):
         assert (await replay.run(list(letters.values()), "ada")).replayed == 3
     assert (len(stack.published), len(logs)) == (2, 4)

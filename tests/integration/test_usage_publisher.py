@@ -122,7 +122,7 @@ async def test_partition_state_notices_a_hub_that_grew(
 
 async def test_a_hub_that_does_not_answer_is_unavailable(hub: EmbeddedHub) -> None:
     """After the SDK's retries the error says which hub, is a 503, and asks to come back."""
-    publisher = UsagePublisher(Settings(eventhub_connection=hub.connection_string()), hub="no-such-hub")
+    publisher = UsagePublisher(Settings(eventhub_connection=hub.connection_string(), usage_hub="no-such-hub"))
     with pytest.raises(HubUnavailable, match="no-such-hub") as caught:
         await publisher.publish([("key", b"lost?")])
     await publisher.close()

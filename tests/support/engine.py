@@ -62,6 +62,7 @@ class Engine:
         hold_ttl_ms: int = 60_000,
         bucket_ms: int = 1_000,
         default_output_tokens: int = 100,
+        timeout_seconds: float = 5,
     ) -> None:
         self.client = client
         self.default_output_tokens = default_output_tokens
@@ -73,7 +74,7 @@ class Engine:
             self.store,
             self.signer,
             default_output_tokens=default_output_tokens,
-            timeout_seconds=5,
+            timeout_seconds=timeout_seconds,
             stalled_ingest_ms=3_600_000,
         )
 

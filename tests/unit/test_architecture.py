@@ -20,6 +20,7 @@ PARTS = ("shared", "functions", "gateway", "local", "bench", "scripts", "tests")
 # it, so that a cold budget check never pays for it. Rules import none; a new store is added here on purpose.
 STORES = {
     "shared.budgets.connect": "opens the connection to Redis, single server or cluster",
+    "shared.budgets.entra": "signs in to Redis with tokens of Entra ID",
     "shared.config.source": "reads and publishes configuration in Blob Storage",
     "shared.ledger.deadletters": "events that could not be billed, in Table and Blob Storage",
     "shared.ledger.hours": "hour index in Table Storage",

@@ -53,3 +53,16 @@ def test_heavy_packages_stay_out_until_they_are_needed() -> None:
     """None of these may load before a request needs it: together they would multiply the cold start."""
     loaded = set(run("import sys, function_app\nprint('\\n'.join(sys.modules))").split())
     assert not [name for name in HEAVY if name in loaded]
+
+
+def test_redis_with_a_password_does_not_load_the_identity_sdk() -> None:
+    """It takes as long to import as the Redis client itself; only tokens of Entra ID are worth that."""
+    code = """
+import sys
+from shared.budgets.connect import open_redis
+from shared.settings import Settings
+open_redis(Settings(redis_url="rediss://:password@cache.example:10000"))
+open_redis(Settings(redis_url="rediss://cache.example:10000", redis_entra_id=True))  # before it connects
+print("\\n".join(sys.modules))
+"""
+    assert not [name for name in run(code).split() if name.startswith(("azure", "msal"))]

@@ -125,6 +125,7 @@ def hosted(
         "EventHubs": hub.connection_string(),
         "USAGE_HUB": hub_name,
         "USAGE_CONSUMER_GROUP": "$Default",
+        "LlmLogs": hub.connection_string(),
         "LLM_LOGS_HUB": f"{hub_name}-logs",
         "LLM_LOGS_CONSUMER_GROUP": "$Default",
         "LEDGER_STORAGE": azurite.connection_string,

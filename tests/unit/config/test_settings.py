@@ -9,7 +9,8 @@ from shared.settings import DEVELOPMENT_TOKEN_KEY, Settings
 
 PRODUCTION = {
     "REDIS_URL": "rediss://cache.example:10000",
-    "EventHubs__fullyQualifiedNamespace": "hub.servicebus.windows.net",
+    "EventHubs__fullyQualifiedNamespace": "usage.servicebus.windows.net",
+    "LlmLogs__fullyQualifiedNamespace": "logs.servicebus.windows.net",
     "LEDGER_TABLES_ENDPOINT": "https://ledger.table.core.windows.net/",
     "LEDGER_BLOBS_ENDPOINT": "https://ledger.blob.core.windows.net",
     "RESERVATION_KEYS": f"{'a' * 32}, {'b' * 32}",
@@ -58,7 +59,6 @@ def test_production_names_every_missing_variable_at_once() -> None:
         ("LEDGER_TABLE_PREFIX", "toll-keeper"),
         ("USAGE_HUB", "a/b"),
         ("LLM_LOGS_HUB", "a/b"),
-        ("LLM_LOGS_HUB", "Usage"),  # the hub of usage events
         ("STREAM_WAIT_MINUTES", "0"),
         ("RESERVATION_KEYS", "short"),
         ("RESERVATION_KEYS", DEVELOPMENT_TOKEN_KEY),
@@ -72,6 +72,74 @@ def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
     assert any(line.startswith(f"{name}:") for line in problems_of({**PRODUCTION, name: value}))
 
 
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        {"LlmLogs__fullyQualifiedNamespace": "Usage.servicebus.windows.net"},
+        {"LlmLogs": "Endpoint=sb://usage.servicebus.windows.net/;SharedAccessKeyName=x;SharedAccessKey=y"},
+    ],
+)
+def test_one_hub_for_usage_and_logs_is_refused(namespace: dict[str, str]) -> None:
+    """Log records would be taken for usage events. Two hubs of one name in two namespaces are two hubs."""
+    same_name = {**PRODUCTION, "LLM_LOGS_HUB": "Usage"}
+    assert Settings.from_env(same_name).llm_logs_hub == "Usage"
+    [problem] = problems_of({**same_name, **namespace})
+    assert problem.startswith("LLM_LOGS_HUB:")
+
+
+@pytest.mark.parametrize(
+    ("hub", "stream", "of_logs"),
+    [
+        ("llm-logs", "logs.servicebus.windows.net/LLM-Logs/0", True),
+        ("llm-logs", "usage.servicebus.windows.net/llm-logs/0", True),  # where the hub was before
+        ("llm-logs", "usage.servicebus.windows.net/usage/0", False),
+        ("usage", "LOGS.servicebus.windows.net/usage/0", True),
+        ("usage", "usage.servicebus.windows.net/usage/0", False),
+        ("usage", "elsewhere", False),
+    ],
+)
+def test_streams_of_the_log_hub_are_told_by_its_name_and_then_by_its_namespace(
+    hub: str, stream: str, of_logs: bool
+) -> None:
+    """A dead letter goes back to the hub it came from."""
+    assert Settings.from_env({**PRODUCTION, "LLM_LOGS_HUB": hub}).is_llm_log_stream(stream) is of_logs
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://cache.example:10000", "rediss://"),
+        ("rediss://:hunter2@cache.example:10000", "password"),
+        ("rediss://someone@cache.example:10000", "user"),
+        ("rediss://cache.example:10000?ssl_cert_reqs=none", "TLS"),
+        ("rediss://cache.example:10000?ssl_check_hostname=false", "TLS"),
+    ],
+)
+def test_tokens_for_redis_go_to_nobody_but_the_named_server(url: str, says: str) -> None:
+    """Not over plain text, not beside a password, not to a server that need not prove its name."""
+    [problem] = problems_of({**PRODUCTION, "REDIS_ENTRA_ID": "true", "REDIS_URL": url})
+    assert problem.startswith("REDIS_URL:")
+    assert says in problem
+    assert "hunter2" not in problem
+    Settings.from_env({**PRODUCTION, "REDIS_URL": url})  # all of it is a choice without tokens
+
+
+def test_redis_may_be_signed_in_to_with_tokens() -> None:
+    """Also with an authority of one's own."""
+    url = "rediss://cache.example:10000?ssl_ca_certs=/etc/ca.pem"
+    settings = Settings.from_env({**PRODUCTION, "REDIS_ENTRA_ID": "true", "REDIS_URL": url})
+    assert settings.redis_entra_id
+    assert settings.redis_url == url
+
+
+@pytest.mark.parametrize("name", ["RESERVATION_KEYS", "HELICONE_WEBHOOK_SECRET"])
+def test_a_key_vault_reference_is_no_secret(name: str) -> None:
+    """Where it cannot be resolved the platform leaves its text, which is long enough for a key and easily guessed."""
+    reference = "@Microsoft.KeyVault(SecretUri=https://kv.vault.azure.net/secrets/reservation-keys)"
+    [problem] = problems_of({**PRODUCTION, name: reference})
+    assert problem.startswith(f"{name}: its Key Vault reference is not resolved")
+
+
 def test_two_config_sources_are_refused() -> None:
     """A directory and a container together would leave open which one rules."""
     assert "CONFIG_URL" in problems_of({**PRODUCTION, "CONFIG_DIR": "config", "CONFIG_URL": "https://x/config"})[0]
@@ -79,7 +147,8 @@ def test_two_config_sources_are_refused() -> None:
 
 def test_secrets_stay_out_of_problems_and_repr() -> None:
     """Neither a refused address nor a printed settings object may leak a secret."""
-    env = {**PRODUCTION, "LEDGER_STORAGE": "AccountKey=hunter2", "AZURE_OPENAI_API_KEY": "hunter2"}
+    secrets = dict.fromkeys(("LEDGER_STORAGE", "LlmLogs", "AZURE_OPENAI_API_KEY"), "Key=hunter2")
+    env = {**PRODUCTION, **secrets}
     assert "hunter2" not in repr(Settings.from_env(env))
     assert "a" * 32 not in repr(Settings.from_env(env))
     assert "hunter2" not in "\n".join(problems_of({**PRODUCTION, "REDIS_URL": "http://:hunter2@cache"}))

@@ -160,16 +160,20 @@ def test_hub_triggers_retry_without_end(doors: Doors, name: str) -> None:
     assert (retry["strategy"], retry["max_retry_count"]) == ("fixed_delay", "-1")
 
 
-@pytest.mark.parametrize(("name", "hub"), [("ingest", "USAGE"), ("llm_logs", "LLM_LOGS")])
-def test_hub_triggers_read_batches_of_raw_bytes_by_setting(doors: Doors, name: str, hub: str) -> None:
-    """Hub and consumer group come from settings; bytes are not decoded on the way, because their digest matters."""
+@pytest.mark.parametrize(
+    ("name", "connection", "hub"), [("ingest", "EventHubs", "USAGE"), ("llm_logs", "LlmLogs", "LLM_LOGS")]
+)
+def test_hub_triggers_read_batches_of_raw_bytes_by_setting(doors: Doors, name: str, connection: str, hub: str) -> None:
+    """Namespace, hub and consumer group come from settings; bytes are not decoded on the way: their digest matters."""
     trigger = doors.functions[name].get_trigger()
+    assert trigger.connection == connection
     assert (trigger.event_hub_name, trigger.consumer_group) == (f"%{hub}_HUB%", f"%{hub}_CONSUMER_GROUP%")
     assert (trigger.cardinality, trigger.data_type) == (func.Cardinality.MANY, func.DataType.BINARY.value)
 
 
 @pytest.mark.parametrize(
-    "setting", ["USAGE_HUB", "LLM_LOGS_HUB", "USAGE_CONSUMER_GROUP", "EventHubs", "TOLLKEEPER_ENV", "REDIS_URL"]
+    "setting",
+    ["USAGE_HUB", "LLM_LOGS_HUB", "USAGE_CONSUMER_GROUP", "EventHubs", "LlmLogs", "TOLLKEEPER_ENV", "REDIS_URL"],
 )
 def test_sample_settings_hold_what_the_host_needs(setting: str) -> None:
     """Copying the sample is enough to start."""

@@ -119,6 +119,7 @@ def test_development_without_principal_is_the_local_developer() -> None:
 AZURE = {
     "REDIS_URL": "rediss://x.redis.azure.net:10000",
     "EventHubs__fullyQualifiedNamespace": "x.servicebus.windows.net",
+    "LlmLogs__fullyQualifiedNamespace": "y.servicebus.windows.net",
     "LEDGER_TABLES_ENDPOINT": "https://x.table.core.windows.net",
     "LEDGER_BLOBS_ENDPOINT": "https://x.blob.core.windows.net",
     "RESERVATION_KEYS": "k" * 32,

@@ -17,6 +17,7 @@ from shared.ledger.row import Position
 from shared.months import month_before, month_span
 from shared.reports.chargeback import status_of
 from shared.reports.render import render_json
+from shared.settings import Settings
 
 NOW = datetime(2026, 12, 3, 2, 10, tzinfo=UTC)
 
@@ -120,7 +121,7 @@ class Letters:
 
 def replay(store: Any, publish: Any, publish_logs: Any = None) -> ReplayService:
     """The service over these; without a hub for log records nobody may publish one."""
-    return ReplayService(store, publish, publish_logs, "llm-logs")
+    return ReplayService(store, publish, publish_logs, Settings().is_llm_log_stream)
 
 
 async def test_replay_publishes_bytes_unchanged_then_notes_who() -> None:

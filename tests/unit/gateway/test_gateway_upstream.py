@@ -88,7 +88,7 @@ async def test_without_a_key_entra_id_is_used(monkeypatch):
         async def close(self) -> None:
             pass
 
-    monkeypatch.setattr("azure.identity.aio.DefaultAzureCredential", Credential)
+    monkeypatch.setattr("azure.identity.aio.ManagedIdentityCredential", Credential)
     backend = Backend()
     await send(Settings(upstream_url="https://contoso.openai.azure.com"), backend)
     assert backend.requests[0].headers["authorization"] == "Bearer entra-token"
