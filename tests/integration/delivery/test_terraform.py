@@ -1,0 +1,109 @@
+"""The wrapper around Terraform, with the real CLI and a root that needs no provider from any registry."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.azure import terraform as module
+from scripts.azure.terraform import Terraform, TerraformError
+
+MAIN = """
+variable "size" { type = number }
+variable "name" { default = "tollkeeper" }
+locals { full_name = "${var.name}-${var.size}" }
+resource "terraform_data" "thing" { input = { size = var.size } }
+resource "terraform_data" "replaced" { triggers_replace = local.full_name }
+output "SIZE" { value = terraform_data.thing.output.size }
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root with one environment."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not on the path")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setenv("CHECKPOINT_DISABLE", "1")
+    root = tmp_path / "infra"
+    (root / "environments").mkdir(parents=True)
+    (root / "main.tf").write_text(MAIN)
+    (root / "environments" / "dev.tfvars").write_text("size = 3\n")
+    return root
+
+
+@pytest.fixture
+def resize(root: Path) -> Callable[[int], None]:
+    """Change the environment's values."""
+    return lambda size: (root / "environments" / "dev.tfvars").write_text(f"size = {size}\n") and None
+
+
+def test_an_environment_is_planned_applied_and_read_back(root: Path, resize: Callable[[int], None]) -> None:
+    """From nothing to a change: what is planned is what is told, applied and given out."""
+    with Terraform("dev", root) as terraform:
+        assert terraform.outputs() == {}
+        plan = terraform.plan()
+        assert plan.adds == ("terraform_data.replaced", "terraform_data.thing")
+        assert str(plan) == "2 to add, 0 to change"
+        terraform.apply()
+        assert terraform.outputs() == {"SIZE": 3}
+        assert terraform.plan().is_empty
+    resize(4)
+    with Terraform("dev", root) as terraform:
+        plan = terraform.plan()
+        assert plan.touches("terraform_data.thing")
+        assert plan.replaces == ("terraform_data.replaced",)
+        assert str(plan) == "0 to add, 1 to change, 1 to REPLACE: terraform_data.replaced"
+        terraform.apply()
+    (root / "main.tf").write_text('variable "size" { type = number }\n')
+    with Terraform("dev", root) as terraform:
+        assert terraform.plan().deletes == ("terraform_data.replaced", "terraform_data.thing")
+
+
+def test_the_digest_of_a_plan_is_what_it_would_do(root: Path, resize: Callable[[int], None]) -> None:
+    """Two plans of the same change are one to whoever approves; another change is another."""
+    with Terraform("dev", root) as terraform:
+        first, again = terraform.plan(), terraform.plan()
+        assert first == again
+        resize(4)
+        assert terraform.plan().digest != first.digest
+
+
+def test_the_state_stays_beside_the_values_and_the_root_stays_clean(root: Path) -> None:
+    """Nothing is left that azd or a test would take for a part of the templates."""
+    with Terraform("dev", root) as terraform:
+        terraform.plan()
+        terraform.apply()
+    assert {path.name for path in root.iterdir()} == {"main.tf", "environments"}
+    assert (root / "environments" / "dev.tfstate").is_file()
+
+
+def test_a_remote_state_is_used_where_one_is_named(root: Path) -> None:
+    """A backend file with a place that is none is refused by Terraform's own azurerm backend."""
+    (root / "environments" / "dev.backend.hcl").write_text('no_such_setting = "x"\n')
+    with pytest.raises(TerraformError, match="no_such_setting"), Terraform("dev", root):
+        pytest.fail("the state would be somewhere else than the file says")
+    assert not (root / "backend_override.tf").exists()
+
+
+def test_values_and_locals_are_evaluated_under_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a value comes from the process's environment."""
+    monkeypatch.setenv("TF_VAR_name", "other")
+    with Terraform("dev", root) as terraform:
+        assert terraform.evaluate({"size": "var.size", "name": "local.full_name"}) == {"size": 3, "name": "other-3"}
+
+
+def test_mistakes_are_told_in_terraforms_words(root: Path) -> None:
+    """An environment that is not there, a value that is missing, a template that is broken."""
+    with pytest.raises(TerraformError, match=r"prod\.tfvars is missing; ENV names one of: dev"):
+        Terraform("prod", root)
+    (root / "environments" / "dev.tfvars").write_text("")
+    with Terraform("dev", root) as terraform, pytest.raises(TerraformError, match="plan failed"):
+        terraform.plan()
+    (root / "main.tf").write_text('variable "size" {')
+    with pytest.raises(TerraformError, match="init failed"), Terraform("dev", root):
+        pytest.fail("a broken template is not initialised")
+    assert not (root / "backend_override.tf").exists()
