@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package preflight plan deploy smoke named-values help
+.PHONY: run test lint format bench bench-litellm check-config package preflight plan deploy smoke verify named-values help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -51,6 +51,9 @@ deploy: named-values ## infrastructure, configuration and code of ENV (YES=1: wi
 
 smoke: $(READY) ## ask ENV as it runs: who gets in, is it healthy, does a call go through
 	@$(PY) -m scripts.azure.smoke $(ENVIRONMENT)
+
+verify: $(READY) ## measure in ENV what only a live gateway shows (ARGS="--list", "--points 12,18", "--disturb", "--json")
+	@$(PY) -m scripts.azure.verify $(ENVIRONMENT) $(ARGS)
 
 named-values: $(READY) ## write what the gateway must know of CONFIG_DIR for the infrastructure templates
 	@$(PY) -m shared.config named-values $(CONFIG_DIR) infra/terraform/config.auto.tfvars.json

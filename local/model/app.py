@@ -30,6 +30,7 @@ from local.model.served import Served, Usage
 
 MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini", "o4-mini", "text-embedding-3-small")
 REGION = "westeurope"
+MOST_TEMPERATURE = 2
 LONGEST_HOLD_SECONDS = 30  # a client that never releases its stream sees it broken, not hanging
 FILLER = " and so on"
 
@@ -48,6 +49,8 @@ class SimulatedModel:
         body, knobs = await self._receive(request)
         if body is None or not isinstance(body.get("messages"), list) or not body["messages"]:
             return error(400, "invalid_request", "messages: expected a list that is not empty", "messages")
+        if not 0 <= (body.get("temperature") or 0) <= MOST_TEMPERATURE:
+            return error(400, "invalid_request", f"temperature: expected 0 to {MOST_TEMPERATURE}", "temperature")
         begun = await self._begin(request, body, knobs, chat_prompt)
         if isinstance(begun, Response):
             return begun
