@@ -1,0 +1,322 @@
+"""A whole deployment: real Terraform on a small root, Azure as a stub over HTTP, faults at every step."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.core.exceptions import HttpResponseError
+
+from scripts.azure import deploy as module
+from scripts.azure import terraform as terraform_module
+from scripts.azure.arm import Arm, ArmError
+from scripts.azure.deploy import AsyncCredential, Deploy, DeployError, plan_only
+from scripts.azure.finding import Finding
+from scripts.azure.flex import DeploymentError
+from scripts.azure.terraform import Terraform, TerraformError
+from tests.support.azure_stub import AzureStub, Reply, Sleeps, Tokens
+
+GROUP = "/subscriptions/s/resourceGroups/rg"
+SITE = f"{GROUP}/providers/Microsoft.Web/sites/func"
+GATEWAY = f"{GROUP}/providers/Microsoft.ApiManagement/service/apim"
+VALUE = f"{GATEWAY}/namedValues/tk-enforcement"
+ID = "0f7b1c9e-3f5a-4f5e-9a0d-6f1f2a3b4c5d"
+MAIN = """
+variable "setting" {}
+variable "public_health" { default = false }
+variable "named_values" { default = {} }
+variable "generated_named_values" { default = { tk-enforcement = "on" } }
+resource "terraform_data" "functions" { input = var.setting }
+resource "terraform_data" "alert" { input = "3" }
+locals {
+  outputs = {
+    AZURE_SUBSCRIPTION_ID = "s", AZURE_RESOURCE_GROUP = "rg", FUNCTIONS_NAME = "func", GATEWAY_ID = "%(gateway)s"
+    CONFIG_URL = "https://ledger.blob.core.windows.net/config"
+  }
+}
+output "AZURE_SUBSCRIPTION_ID" { value = local.outputs.AZURE_SUBSCRIPTION_ID }
+output "AZURE_RESOURCE_GROUP" { value = local.outputs.AZURE_RESOURCE_GROUP }
+output "FUNCTIONS_NAME" { value = local.outputs.FUNCTIONS_NAME }
+output "GATEWAY_ID" { value = local.outputs.GATEWAY_ID }
+output "CONFIG_URL" { value = local.outputs.CONFIG_URL }
+"""
+
+FAILING = """
+resource "terraform_data" "functions" {
+  triggers_replace = var.setting
+  provisioner "local-exec" { command = "exit 1" }
+}
+"""
+
+
+class World:
+    """A checkout, its environment dev, and Azure."""
+
+    def __init__(self, root: Path, azure: AzureStub, arm: Arm, tokens: Tokens, sleeps: Sleeps) -> None:
+        self.root, self.azure, self.arm, self.tokens, self.sleeps = root, azure, arm, tokens, sleeps
+        self.published: list[str] = []
+        self.smoked = [Finding("ok", "all is well")]
+        self.options = {"YES": "1", "PREFLIGHT": "0", "PACKAGE": str(root / "app.zip")}
+        (root / "app.zip").write_bytes(b"PK a zip")
+
+    def write(self, setting: str = "one", main: str = MAIN) -> None:
+        """The templates and values of the checkout."""
+        (self.root / "infra" / "main.tf").write_text(main % {"gateway": GATEWAY})
+        (self.root / "infra" / "environments" / "dev.tfvars").write_text(f'setting = "{setting}"\n')
+
+    def site(self, strategy: str = "Recreate") -> None:
+        """The function app as Azure has it."""
+        hosts = [{"name": "scm.example", "hostType": "Repository"}]
+        config = {"siteUpdateStrategy": {"type": strategy}}
+        self.azure.on(
+            "GET",
+            SITE,
+            Reply({"name": "func", "properties": {"hostNameSslStates": hosts, "functionAppConfig": config}}),
+        )
+
+    def run(self) -> None:
+        """make deploy ENV=dev."""
+        with Terraform("dev", self.root / "infra") as terraform:
+            Deploy(terraform, self.tokens, self.arm, self.options, sleep=self.sleeps).run()
+
+    @property
+    def enforcement(self) -> list[str]:
+        """What enforcement was set to, in order."""
+        return [request.json()["properties"]["value"] for request in self.azure.to("PATCH", VALUE)]
+
+    @property
+    def order(self) -> list[str]:
+        """What was done in Azure, in order."""
+        ends = [f"{request.method} {request.path.rsplit('/', 1)[1]}" for request in self.azure.requests]
+        return [end for end in ends if end in ("PATCH tk-enforcement", "POST publish")]
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, azure: AzureStub, arm: Arm, tokens: Tokens, sleeps: Sleeps, monkeypatch: pytest.MonkeyPatch
+) -> World:
+    """Everything as it should be: a first deployment stands, a second is about to run."""
+    if shutil.which("terraform") is None:
+        pytest.skip("terraform is not on the path")
+    (tmp_path / "infra" / "environments").mkdir(parents=True)
+    world = World(tmp_path, azure, arm, tokens, sleeps)
+
+    async def publish(url: str, files: Mapping[str, bytes], _: Any) -> str:
+        assert "teams/search.yaml" in files
+        world.published.append(url)
+        return "0123456789abcdef"
+
+    monkeypatch.setattr(terraform_module, "ROOT", tmp_path)
+    monkeypatch.setenv("CHECKPOINT_DISABLE", "1")
+    monkeypatch.setattr(module, "_FUNCTION_APP", "terraform_data.functions")
+    monkeypatch.setattr(module, "PLANS", tmp_path / "plans")
+    monkeypatch.setattr(module, "_publish", publish)  # storage's client sends no token without TLS
+    monkeypatch.setattr(module, "scm_address", lambda site: azure.url if site["name"] == "func" else "")
+    monkeypatch.setattr(module, "smoke", lambda *_: world.smoked)
+    world.write()
+    azure.on("POST", "/api/publish", Reply(f'"{ID}"', 202))
+    azure.on("GET", "/api/deployments/latest", Reply({"id": ID, "status": 4}))
+    azure.on("PATCH", VALUE, Reply({}))
+    return world
+
+
+@pytest.fixture
+def deployed(world: World) -> World:
+    """The first deployment stands; what it asked of Azure is forgotten."""
+    world.site()
+    world.run()
+    world.azure.requests.clear()
+    world.published.clear()
+    world.sleeps.clear()
+    return world
+
+
+def test_a_first_deployment_has_nothing_to_protect(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """Infrastructure, configuration, code, and no switch of a gateway that nobody uses."""
+    world.site()
+    world.run()
+    assert world.published == ["https://ledger.blob.core.windows.net/config"]
+    assert world.order == ["POST publish"]
+    assert "2 to add" in capsys.readouterr().out
+
+
+def test_a_restart_of_the_app_happens_while_calls_pass(deployed: World) -> None:
+    """Nothing changes in the templates: only the code is deployed, and enforcement is off for just that."""
+    deployed.run()
+    assert deployed.order == ["PATCH tk-enforcement", "POST publish", "PATCH tk-enforcement"]
+    assert deployed.enforcement == ["observe", "on"]
+
+
+def test_a_changed_setting_restarts_the_app_too(deployed: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then calls pass from before the apply on, and only once."""
+    deployed.write("two")
+    deployed.run()
+    said = capsys.readouterr().out
+    assert said.index("enforcement is observe") < said.index("apply\n")
+    assert deployed.enforcement == ["observe", "on"]
+
+
+def test_an_app_that_rolls_is_updated_while_it_enforces(deployed: World) -> None:
+    """No gap, no switch."""
+    deployed.site("RollingUpdate")
+    deployed.run()
+    assert deployed.order == ["POST publish"]
+
+
+def test_a_deployment_that_fails_half_way_enforces_again(deployed: World) -> None:
+    """The package is refused by the platform."""
+    deployed.azure.on("GET", "/api/deployments/latest", Reply({"id": ID, "status": 3, "status_text": "Forbidden"}))
+    with pytest.raises(DeploymentError, match="Forbidden"):
+        deployed.run()
+    assert deployed.enforcement == ["observe", "on"]
+
+
+def test_an_apply_that_fails_enforces_again(deployed: World) -> None:
+    """Terraform stops in the middle of a change of the app."""
+    resource = 'resource "terraform_data" "functions" { input = var.setting }'
+    assert resource in MAIN
+    failing = MAIN.replace(resource, FAILING)
+    deployed.write("two", failing)
+    with pytest.raises(TerraformError, match="apply failed"):
+        deployed.run()
+    assert deployed.enforcement == ["observe", "on"]
+    assert deployed.published == []
+
+
+def test_a_run_after_one_that_died_restores_what_the_configuration_says(deployed: World) -> None:
+    """A machine that was switched off left observe behind; the gateway is not asked what it wants."""
+    deployed.azure.on("GET", VALUE, Reply({"properties": {"value": "observe"}}))
+    deployed.run()
+    assert deployed.enforcement[-1] == "on"
+    assert deployed.azure.to("GET", VALUE) == []
+
+
+def test_enforcement_that_somebody_switched_off_stays_off(deployed: World) -> None:
+    """named_values in the environment's values win over the configuration."""
+    with (deployed.root / "infra" / "environments" / "dev.tfvars").open("a") as values:
+        values.write('named_values = { tk-enforcement = "off" }\n')
+    deployed.run()
+    assert deployed.enforcement == []
+
+
+def test_nothing_is_changed_without_a_yes(
+    deployed: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal is asked, no terminal is an error, and a digest approves one plan only."""
+    deployed.write("two")
+    deployed.options["YES"] = "0" * 64
+    with pytest.raises(DeployError, match="not the plan that was approved"):
+        deployed.run()
+    deployed.options["YES"] = ""
+    with pytest.raises(DeployError, match="nobody is there"):
+        deployed.run()
+    terminal = io.StringIO("y\n")
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdin", terminal)
+    with pytest.raises(DeployError, match="not approved"):
+        deployed.run()
+    assert deployed.order == []
+    with Terraform("dev", deployed.root / "infra") as terraform:
+        plan_only(terraform, "dev")
+    deployed.options["YES"] = (deployed.root / "plans" / "dev.digest").read_text().strip()
+    deployed.run()
+    assert "POST publish" in deployed.order
+
+
+def test_a_plan_is_written_for_whoever_approves_it(deployed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its text and its digest; what is too long for a summary is cut and says so."""
+    deployed.write("two")
+    with Terraform("dev", deployed.root / "infra") as terraform:
+        plan_only(terraform, "dev")
+        text = (deployed.root / "plans" / "dev.md").read_text()
+        assert text.startswith("### dev: 0 to add, 1 to change")
+        assert "terraform_data.functions" in text
+        monkeypatch.setattr(module, "_MOST_CHARACTERS", 50)
+        plan_only(terraform, "dev")
+    assert "... cut;" in (deployed.root / "plans" / "dev.md").read_text()
+
+
+def test_a_role_that_storage_does_not_know_yet_is_waited_for(deployed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right after the first apply, for minutes; another refusal is told at once."""
+    refusals = [403, 403]
+
+    async def publish(*_: Any) -> str:
+        if refusals:
+            error = HttpResponseError("This request is not authorized")
+            error.status_code = refusals.pop()
+            raise error
+        return "0123456789abcdef"
+
+    monkeypatch.setattr(module, "_publish", publish)
+    deployed.run()
+    assert deployed.sleeps[:2] == [10, 10]
+    refusals.append(404)
+    with pytest.raises(DeployError, match="config_publishers"):
+        deployed.run()
+
+
+def test_what_cannot_work_stops_before_anything_is_changed(deployed: World) -> None:
+    """Preflight that fails, a package that is not there."""
+    deployed.options["PREFLIGHT"] = "1"
+    deployed.write("two", MAIN + PREFLIGHT)
+    with pytest.raises(DeployError, match="preflight failed: nothing was changed"):
+        deployed.run()
+    deployed.options |= {"PREFLIGHT": "0", "PACKAGE": "none.zip"}
+    with pytest.raises(DeployError, match=r"none\.zip is not there"):
+        deployed.run()
+    assert deployed.order == []
+
+
+PREFLIGHT = """
+variable "subscription_id" { default = "s" }
+variable "location" { default = "swedencentral" }
+variable "existing_resource_group_name" { default = null }
+variable "existing_api_management" { default = null }
+variable "api_management_sku" { default = "StandardV2_1" }
+variable "model_regions" { default = {} }
+variable "zone_redundant" { default = false }
+variable "private_network" { default = true }
+locals {
+  names = { resource_group = "rg" }
+  tags  = {}
+}
+"""
+
+
+def test_a_smoke_test_that_fails_fails_the_deployment(deployed: World) -> None:
+    """It is deployed, and the pipeline is red."""
+    deployed.smoked = [Finding("ok", "healthy"), Finding("FAIL", "anonymous callers get in")]
+    with pytest.raises(DeployError, match="smoke test failed"):
+        deployed.run()
+    assert deployed.enforcement == ["observe", "on"]
+
+
+def test_a_function_app_that_azure_does_not_show_is_no_first_deployment(deployed: World) -> None:
+    """Whoever may not read the app must not go on as if there were none."""
+    deployed.azure.on("GET", SITE, Reply({"error": {"code": "AuthorizationFailed", "message": "no"}}, 403))
+    with pytest.raises(ArmError, match="AuthorizationFailed"):
+        deployed.run()
+    assert deployed.order == []
+
+
+def test_the_storage_client_gets_the_callers_token(tokens: Tokens) -> None:
+    """The product publishes with an asynchronous client, the scripts sign in synchronously."""
+
+    async def ask() -> str:
+        async with AsyncCredential(tokens) as credential:
+            return (await credential.get_token("https://storage.azure.com/.default", tenant_id="t")).token
+
+    assert asyncio.run(ask()) == "token for https://storage.azure.com/.default"
+
+
+def test_an_unknown_command_says_how(capsys: pytest.CaptureFixture[str]) -> None:
+    """And an environment that is not there is one line, no traceback."""
+    assert module.main(["destroy", "dev"]) == 2
+    assert "make deploy ENV=dev" in capsys.readouterr().err
+    assert module.main(["deploy", "nowhere"]) == 1
+    assert "nowhere.tfvars is missing" in capsys.readouterr().err
