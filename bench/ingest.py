@@ -15,6 +15,7 @@ from typing import Any
 from bench.common import number, resident_mib, table, title, verdict
 from bench.ledger import bare
 from bench.product import FOUR_SCOPES, MODEL, TENANT, Product, budget, configuration, on_stores, scopes_of_call
+from shared.ledger.billed import billed
 from shared.ledger.delivery import Delivery
 from shared.ledger.ingest import IngestService, Ledger
 from shared.ledger.row import LedgerRow, Position
@@ -27,6 +28,7 @@ from shared.usage.build import usage_event_bytes
 BATCH_EVENTS = 1_000
 MEMORY_BATCHES, AZURITE_BATCHES = 30, 8
 LEAST_EVENTS_PER_SECOND, LEAST_OF_AZURITE = 15_000, 0.7
+MOST_FOR_LOG_RECORDS = 0.03
 
 
 class MemoryLedger:
@@ -75,7 +77,8 @@ async def _run(redis_url: str, connection_string: str) -> None:
         "Ingest: decode + price + settle on 4 scopes", f"batches of {BATCH_EVENTS} events of one partition, one process"
     )
     await _without_io(product)
-    await _with_azurite(product, connection_string)
+    cpu_us = await _with_azurite(product, connection_string)
+    await _log_records(product, cpu_us)
     await product.close()
 
 
@@ -97,7 +100,8 @@ async def _without_io(product: Product) -> None:
     print(f"events/s over {LEAST_EVENTS_PER_SECOND:,}: {verdict(per_second / LEAST_EVENTS_PER_SECOND, 1)}")
 
 
-async def _with_azurite(product: Product, connection_string: str) -> None:
+async def _with_azurite(product: Product, connection_string: str) -> float:
+    """CPU microseconds per event."""
     tables = await open_tables(Settings(storage_connection=connection_string, table_prefix=f"b{uuid.uuid4().hex[:12]}"))
     service = _service(product, LedgerStore(tables))
     rows = _Recorder()
@@ -124,23 +128,38 @@ async def _with_azurite(product: Product, connection_string: str) -> None:
         ],
     )
     print(f"events/s over Azurite's own rate: {verdict(of_azurite, LEAST_OF_AZURITE)}")
+    return cpu_us
+
+
+async def _log_records(product: Product, ingest_us: float) -> None:
+    """What the records that the workbook reads cost on top: one per team here, ten of a batch."""
+    rows = _Recorder()
+    await _service(product, rows).run(await _batch(product, 30_000))
+    new = [(row, True) for row in rows.rows]
+    cpu_before = time.process_time()
+    for _ in range(MEMORY_BATCHES):
+        billed(new, product.snapshot, 1_790_000_000_000)
+    cpu_us = (time.process_time() - cpu_before) / (MEMORY_BATCHES * BATCH_EVENTS) * 1e6
+    print()
+    table(["", "CPU us/event"], [["summing a batch up for its log records", f"{cpu_us:.1f}"]])
+    print(f"of ingest with Azurite: {cpu_us / ingest_us:.2%} (at most {MOST_FOR_LOG_RECORDS:.0%})")
 
 
 class _Recorder(MemoryLedger):
     """Keeps the rows it is given: what the baseline writes is as wide as what we write."""
 
     def __init__(self) -> None:
-        self._rows: list[LedgerRow] = []
+        self.rows: list[LedgerRow] = []
 
     async def insert(self, rows: Sequence[LedgerRow]) -> Sequence[Inserted]:
-        self._rows = list(rows)
+        self.rows = list(rows)
         return await super().insert(rows)
 
     def renamed(self, batch: int) -> list[LedgerRow]:
         """The same rows under identities nobody used."""
-        for row in self._rows:
+        for row in self.rows:
             row.source = f"bare/{batch:08x}"
-        return self._rows
+        return self.rows
 
 
 def _service(product: Product, ledger: Ledger) -> IngestService:
