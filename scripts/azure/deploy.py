@@ -34,7 +34,7 @@ from scripts.azure.finding import report
 from scripts.azure.flex import DeploymentError, deploy_package, is_rolling, scm_address
 from scripts.azure.package import PackageError
 from scripts.azure.preflight import preflight
-from scripts.azure.smoke import public_routes, read_config, smoke
+from scripts.azure.smoke import public_routes, read_config, site_id, smoke
 from scripts.azure.terraform import ROOT, Plan, Terraform, TerraformError
 from shared.config.source import DirectorySource, publish_config
 from shared.errors import TollkeeperError
@@ -121,7 +121,7 @@ class Deploy:
         if "FUNCTIONS_NAME" not in outputs:
             return None
         try:
-            return self._arm.get(_site_id(outputs), _SITE_VERSION)
+            return self._arm.get(site_id(outputs), _SITE_VERSION)
         except ArmError as error:
             if error.status == 404:
                 return None
@@ -155,7 +155,7 @@ class Deploy:
                 return
 
     def _deploy(self, outputs: Mapping[str, Any], archive: Path) -> None:
-        site = self._arm.get(_site_id(outputs), _SITE_VERSION)
+        site = self._arm.get(site_id(outputs), _SITE_VERSION)
         say(f"deploy {archive.name} to {outputs['FUNCTIONS_NAME']}")
         deploy_package(scm_address(site), archive.read_bytes(), self._credential, say=say, sleep=self._sleep)
         say("deployed")
@@ -197,11 +197,6 @@ async def _publish(url: str, files: Mapping[str, bytes], credential: TokenCreden
 
     async with ContainerClient.from_container_url(url, credential=AsyncCredential(credential)) as container:
         return await publish_config(files, container)
-
-
-def _site_id(outputs: Mapping[str, Any]) -> str:
-    group = f"/subscriptions/{outputs['AZURE_SUBSCRIPTION_ID']}/resourceGroups/{outputs['AZURE_RESOURCE_GROUP']}"
-    return f"{group}/providers/Microsoft.Web/sites/{outputs['FUNCTIONS_NAME']}"
 
 
 def say(text: str) -> None:

@@ -122,6 +122,29 @@ def check_health(
             sleep(_POLL_SECONDS)
 
 
+def check_secrets(arm: Arm, outputs: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the app reads from Key Vault it could read. A refusal at its first start stays until it looks again."""
+    site = site_id(outputs)
+    path = f"{site}/config/configreferences/appsettings"
+    away = {
+        reference["id"].rsplit("/", 1)[1]: reference["properties"].get("status")
+        for reference in arm.get_all(path, "2024-11-01")
+        if reference["properties"].get("status") != "Resolved"
+    }
+    if away:
+        told = ", ".join(f"{name} ({status})" for name, status in away.items())
+        command = f"az rest --method post --url 'https://management.azure.com{path}/refresh?api-version=2024-11-01'"
+        yield Finding("FAIL", f"not read from Key Vault: {told}; once the role has arrived: {command}")
+    else:
+        yield Finding("ok", "the app reads its secrets from Key Vault")
+
+
+def site_id(outputs: Mapping[str, Any]) -> str:
+    """The function app, for ARM."""
+    group = f"/subscriptions/{outputs['AZURE_SUBSCRIPTION_ID']}/resourceGroups/{outputs['AZURE_RESOURCE_GROUP']}"
+    return f"{group}/providers/Microsoft.Web/sites/{outputs['FUNCTIONS_NAME']}"
+
+
 def check_call(arm: Arm, outputs: Mapping[str, Any], config: Config) -> Iterator[Finding]:
     """One call of a few tokens, as a team's client makes it, is decided, served and labelled."""
     subscription = next((ids[0] for ids in outputs["SUBSCRIPTIONS"].values() if ids), None)
@@ -161,6 +184,7 @@ def smoke(
 ) -> Iterator[Finding]:
     """Every question, in the order in which a wrong answer explains the next one."""
     app, audience = outputs["FUNCTIONS_URL"], outputs["FUNCTIONS_AUDIENCE"]
+    yield from _reached(lambda: check_secrets(arm, outputs), "what the app reads from Key Vault")
     yield from _reached(lambda: check_health(app, audience, credential), "the function app")
     yield from _reached(lambda: check_anonymous(app, public), "the function app")
     yield from _reached(lambda: check_call(arm, outputs, config), "the gateway")

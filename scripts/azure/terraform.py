@@ -71,6 +71,11 @@ class Terraform:
         if not self._values.is_file():
             known = ", ".join(sorted(path.stem for path in folder.glob("*.tfvars"))) or "none"
             raise TerraformError(f"{self._values.relative_to(root)} is missing; ENV names one of: {known}")
+        if not self._remote.is_file() and (os.environ.get("CI") or os.environ.get("TF_BUILD")):
+            raise TerraformError(
+                f"{self._remote.relative_to(root)} is missing: a pipeline's machine would take the state along when it "
+                "goes; docs/operations.md says how to make a container for it"
+            )
 
     def __enter__(self) -> Self:
         self._data.mkdir(parents=True, exist_ok=True)

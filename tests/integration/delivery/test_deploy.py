@@ -113,6 +113,8 @@ def world(
 
     monkeypatch.setattr(terraform_module, "ROOT", tmp_path)
     monkeypatch.setenv("CHECKPOINT_DISABLE", "1")
+    for name in ("CI", "TF_BUILD"):  # a pipeline that runs these tests is no pipeline that deploys
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, "_FUNCTION_APP", "terraform_data.functions")
     monkeypatch.setattr(module, "PLANS", tmp_path / "plans")
     monkeypatch.setattr(module, "_publish", publish)  # storage's client sends no token without TLS

@@ -20,6 +20,7 @@ SECRETS = f"{GATEWAY}/subscriptions/search-prod/listSecrets"
 AUDIENCE = "api://11111111-1111-1111-1111-111111111111"
 CHAT = "/openai/v1/chat/completions"
 PREFIX = "/api/v1"
+REFERENCES = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Web/sites/func/config/configreferences/appsettings"
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,13 @@ def outputs(azure: AzureStub) -> dict[str, Any]:
     for method, path in smoke_module._OF_THE_HOST:
         azure.on(method, path, refused)
     azure.on("GET", f"{PREFIX}/health", Reply({"config_version": "abcdef0123456789"}), refused)  # with a token, without
+    azure.on("GET", REFERENCES, Reply({"value": [reference("Resolved")]}))
     azure.on("POST", SECRETS, Reply({"primaryKey": "key-of-search", "secondaryKey": "other"}))
     azure.on("POST", CHAT, Reply({"choices": []}, headers={"x-budget-state": "ok"}))
     return {
+        "AZURE_SUBSCRIPTION_ID": "s",
+        "AZURE_RESOURCE_GROUP": "g",
+        "FUNCTIONS_NAME": "func",
         "FUNCTIONS_URL": f"{azure.url}{PREFIX}",
         "FUNCTIONS_AUDIENCE": AUDIENCE,
         "GATEWAY_URL": azure.url,
@@ -47,6 +52,11 @@ def outputs(azure: AzureStub) -> dict[str, Any]:
         "MODEL_DEPLOYMENTS": ["text-embedding-3-small-weu", "gpt-4o-mini-weu"],
         "SUBSCRIPTIONS": {"research": [], "search": ["search-prod"]},
     }
+
+
+def reference(status: str) -> dict[str, Any]:
+    """A reference to Key Vault as ARM lists it."""
+    return {"id": f"{REFERENCES}/RESERVATION_KEYS", "name": "RESERVATION_KEYS", "properties": {"status": status}}
 
 
 def found(arm: Arm, outputs: dict[str, Any], tokens: Tokens, config: Config) -> list[str]:
@@ -59,7 +69,7 @@ def test_a_good_deployment_has_nothing_to_report(
 ) -> None:
     """Every route refuses the anonymous; a token and a key of a team get through."""
     lines = found(arm, outputs, tokens, config)
-    assert [line[:4] for line in lines] == ["ok  ", "ok  ", "ok  "]
+    assert [line[:4] for line in lines] == ["ok  "] * 4
     asked = {(request.method, request.path) for request in azure.requests if "authorization" not in request.headers}
     assert {(method, f"{PREFIX}{path}") for method, path in routes()} <= asked
     (call,) = azure.to("POST", CHAT)
@@ -97,10 +107,10 @@ def test_an_app_that_is_closed_to_this_address_proves_nothing(
     """403 everywhere is the firewall: a warning, not a pass; 403 on some routes only is a failure."""
     closed = Reply("Ip Forbidden", 403)
     azure.on("POST", f"{PREFIX}/usage", closed)
-    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "FAIL", "ok  "]
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "ok  ", "FAIL", "ok  "]
     for method, path in [*((m, f"{PREFIX}{p}") for m, p in routes()), *smoke_module._OF_THE_HOST]:
         azure.on(method, path, closed)
-    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["warn", "warn", "ok  "]
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "warn", "warn", "ok  "]
 
 
 def test_a_start_is_waited_for_and_a_failure_is_not_for_ever(azure: AzureStub, tokens: Tokens, sleeps: Sleeps) -> None:
@@ -142,9 +152,20 @@ def test_parts_that_cannot_be_reached_do_not_hide_the_others(
 ) -> None:
     """Each question is asked, whatever became of the one before."""
     outputs |= {"FUNCTIONS_URL": "http://127.0.0.1:9/api/v1"}
-    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["FAIL", "FAIL", "ok  "]
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "FAIL", "FAIL", "ok  "]
+    azure.on("GET", REFERENCES, Reply({"value": [reference("Resolved")]}))
     azure.on("POST", SECRETS, Reply({"error": {"code": "AuthorizationFailed", "message": "no"}}, 403))
     assert "AuthorizationFailed" in found(arm, outputs, tokens, config)[-1]
+
+
+def test_a_secret_that_the_app_could_not_read_is_told(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
+) -> None:
+    """The role came after the app's first start: it stays without its key until it is told to look again."""
+    azure.on("GET", REFERENCES, Reply({"value": [reference("AccessToKeyVaultDenied")]}))
+    line = found(arm, outputs, tokens, config)[0]
+    assert line.startswith("FAIL  not read from Key Vault: RESERVATION_KEYS (AccessToKeyVaultDenied)")
+    assert f"{REFERENCES}/refresh" in line
 
 
 def test_health_is_left_out_where_it_is_public_by_choice() -> None:

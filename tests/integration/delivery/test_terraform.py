@@ -28,6 +28,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("terraform is not on the path")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setenv("CHECKPOINT_DISABLE", "1")
+    for name in ("CI", "TF_BUILD"):  # a pipeline that runs these tests is no pipeline that deploys
+        monkeypatch.delenv(name, raising=False)
     root = tmp_path / "infra"
     (root / "environments").mkdir(parents=True)
     (root / "main.tf").write_text(MAIN)
@@ -87,6 +89,14 @@ def test_a_remote_state_is_used_where_one_is_named(root: Path) -> None:
     with pytest.raises(TerraformError, match="no_such_setting"), Terraform("dev", root):
         pytest.fail("the state would be somewhere else than the file says")
     assert not (root / "backend_override.tf").exists()
+
+
+@pytest.mark.parametrize("name", ["CI", "TF_BUILD"])
+def test_a_pipeline_must_keep_its_state_somewhere(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Its machine goes away, and with it the knowledge of what was created."""
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(TerraformError, match=r"dev\.backend\.hcl is missing"):
+        Terraform("dev", root)
 
 
 def test_values_and_locals_are_evaluated_under_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
