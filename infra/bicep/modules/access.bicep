@@ -2,64 +2,92 @@
 param names object
 param functionsPrincipalId string
 param gatewayPrincipalId string
-param configPublishers string[]
+param configPublishers string[] // people, groups or pipelines
 
 var roleIds = mapValues(
   loadYamlContent('../../names.yaml', 'azure_roles'),
   id => subscriptionResourceId('Microsoft.Authorization/roleDefinitions', id)
 )
 
-var accountGrants = [
-  { account: names.hostStorage, role: roleIds['Storage Blob Data Owner'] } // the host: checkpoints, locks, its package
-  { account: names.hostStorage, role: roleIds['Storage Table Data Contributor'] } // events of its own health
-  { account: names.ledgerStorage, role: roleIds['Storage Table Data Contributor'] }
-]
-resource accounts 'Microsoft.Storage/storageAccounts@2025-01-01' existing = [for grant in accountGrants: { name: grant.account }]
-resource onAccounts 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for (grant, i) in accountGrants: {
-  scope: accounts[i]
-  name: guid(accounts[i].id, functionsPrincipalId, grant.role)
-  properties: { principalId: functionsPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: grant.role }
+// The host: checkpoints, locks, its package; events of its own health
+resource host 'Microsoft.Storage/storageAccounts@2025-01-01' existing = { name: names.hostStorage }
+var hostRoles = ['Storage Blob Data Owner', 'Storage Table Data Contributor']
+resource onHost 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for role in hostRoles: {
+  scope: host
+  name: guid(host.id, functionsPrincipalId, role)
+  properties: { principalId: functionsPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: roleIds[role] }
 }]
 
-var publisherGrants = map(configPublishers, publisher => {
-  container: 'config'
-  role: roleIds['Storage Blob Data Contributor']
-  principal: publisher
-  type: null // a person, a group or a pipeline
-})
-var containerGrants = concat(publisherGrants, map([
-  { container: 'statements', role: roleIds['Storage Blob Data Contributor'] }
-  { container: 'tollkeeper-dead-letters', role: roleIds['Storage Blob Data Contributor'] }
-  { container: 'config', role: roleIds['Storage Blob Data Reader'] }
-], grant => { container: grant.container, role: grant.role, principal: functionsPrincipalId, type: 'ServicePrincipal' }))
+// The books
+resource ledger 'Microsoft.Storage/storageAccounts@2025-01-01' existing = { name: names.ledgerStorage }
+resource onLedger 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  scope: ledger
+  name: guid(ledger.id, functionsPrincipalId, 'Storage Table Data Contributor')
+  properties: {
+    principalId: functionsPrincipalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: roleIds['Storage Table Data Contributor']
+  }
+}
+
+var containerGrants = [
+  { container: 'config', role: 'Storage Blob Data Reader' }
+  { container: 'statements', role: 'Storage Blob Data Contributor' }
+  { container: 'tollkeeper-dead-letters', role: 'Storage Blob Data Contributor' }
+]
 resource containers 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-01-01' existing = [for grant in containerGrants: {
   name: '${names.ledgerStorage}/default/${grant.container}'
 }]
 resource onContainers 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for (grant, i) in containerGrants: {
   scope: containers[i]
-  name: guid(containers[i].id, grant.principal, grant.role)
-  properties: { principalId: grant.principal, principalType: grant.type, roleDefinitionId: grant.role }
+  name: guid(containers[i].id, functionsPrincipalId, grant.role)
+  properties: { principalId: functionsPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: roleIds[grant.role] }
+}]
+resource onConfig 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for publisher in configPublishers: {
+  scope: containers[0]
+  name: guid(containers[0].id, publisher, 'Storage Blob Data Contributor')
+  properties: { principalId: publisher, roleDefinitionId: roleIds['Storage Blob Data Contributor'] }
 }]
 
-// Ingest reads; true-ups, POST /usage and replays write. The gateway writes usage.
-var hubGrants = [
-  { namespace: names.usageNamespace, role: roleIds['Azure Event Hubs Data Receiver'], principal: functionsPrincipalId }
-  { namespace: names.usageNamespace, role: roleIds['Azure Event Hubs Data Sender'], principal: functionsPrincipalId }
-  { namespace: names.usageNamespace, role: roleIds['Azure Event Hubs Data Sender'], principal: gatewayPrincipalId }
-  { namespace: names.llmLogsNamespace, role: roleIds['Azure Event Hubs Data Receiver'], principal: functionsPrincipalId }
-  { namespace: names.llmLogsNamespace, role: roleIds['Azure Event Hubs Data Sender'], principal: functionsPrincipalId }
+resource costExport 'Microsoft.CostManagement/exports@2025-03-01' existing = { name: 'focus-${names.base}' }
+resource costExports 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-01-01' existing = {
+  name: '${names.ledgerStorage}/default/cost-exports'
+}
+resource onCostExports 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  scope: costExports
+  name: guid(costExports.id, costExport.id, 'Storage Blob Data Contributor')
+  properties: {
+    principalId: costExport.identity.principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: roleIds['Storage Blob Data Contributor']
+  }
+}
+
+// The hubs: ingest reads; true-ups, POST /usage and replays write. The gateway writes usage.
+var receive = 'Azure Event Hubs Data Receiver'
+var send = 'Azure Event Hubs Data Sender'
+resource usage 'Microsoft.EventHub/namespaces@2024-01-01' existing = { name: names.usageNamespace }
+var usageGrants = [
+  { role: receive, principal: functionsPrincipalId }
+  { role: send, principal: functionsPrincipalId }
+  { role: send, principal: gatewayPrincipalId }
 ]
-resource namespaces 'Microsoft.EventHub/namespaces@2024-01-01' existing = [for grant in hubGrants: { name: grant.namespace }]
-resource onHubs 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for (grant, i) in hubGrants: {
-  scope: namespaces[i]
-  name: guid(namespaces[i].id, grant.principal, grant.role)
-  properties: { principalId: grant.principal, principalType: 'ServicePrincipal', roleDefinitionId: grant.role }
+resource onUsage 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for grant in usageGrants: {
+  scope: usage
+  name: guid(usage.id, grant.principal, grant.role)
+  properties: { principalId: grant.principal, principalType: 'ServicePrincipal', roleDefinitionId: roleIds[grant.role] }
+}]
+resource llmLogs 'Microsoft.EventHub/namespaces@2024-01-01' existing = { name: names.llmLogsNamespace }
+resource onLlmLogs 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for role in [receive, send]: {
+  scope: llmLogs
+  name: guid(llmLogs.id, functionsPrincipalId, role)
+  properties: { principalId: functionsPrincipalId, principalType: 'ServicePrincipal', roleDefinitionId: roleIds[role] }
 }]
 
 resource vault 'Microsoft.KeyVault/vaults@2024-11-01' existing = { name: names.keyVault }
 resource onVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   scope: vault
-  name: guid(vault.id, functionsPrincipalId, roleIds['Key Vault Secrets User'])
+  name: guid(vault.id, functionsPrincipalId, 'Key Vault Secrets User')
   properties: {
     principalId: functionsPrincipalId
     principalType: 'ServicePrincipal'
@@ -70,24 +98,10 @@ resource onVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = { name: names.insights }
 resource onInsights 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for principal in [functionsPrincipalId, gatewayPrincipalId]: {
   scope: insights
-  name: guid(insights.id, principal, roleIds['Monitoring Metrics Publisher'])
+  name: guid(insights.id, principal, 'Monitoring Metrics Publisher')
   properties: {
     principalId: principal
     principalType: 'ServicePrincipal'
     roleDefinitionId: roleIds['Monitoring Metrics Publisher']
   }
 }]
-
-resource costExport 'Microsoft.CostManagement/exports@2025-03-01' existing = { name: 'focus-${names.base}' }
-resource costExports 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-01-01' existing = {
-  name: '${names.ledgerStorage}/default/cost-exports'
-}
-resource costExportWrites 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  scope: costExports
-  name: guid(costExports.id, costExport.id, roleIds['Storage Blob Data Contributor'])
-  properties: {
-    principalId: costExport.identity.principalId
-    principalType: 'ServicePrincipal'
-    roleDefinitionId: roleIds['Storage Blob Data Contributor']
-  }
-}

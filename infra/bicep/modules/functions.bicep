@@ -48,12 +48,13 @@ var appSettings = union(shared.app_settings, {
 
 // In a private deployment the public endpoint is shut, or open to the machines that deploy and nobody else.
 var defaultAction = privateNetwork ? 'Deny' : 'Allow'
-var restrictions = map(privateNetwork ? deployerIpRanges : [], (address, i) => {
+var deployers = privateNetwork ? deployerIpRanges : []
+var restrictions = [for (address, i) in deployers: {
   name: 'deployer-${i}'
   action: 'Allow'
   priority: 100 + i
   ipAddress: contains(address, '/') ? address : '${address}/32'
-})
+}]
 var alwaysReady = [
   { name: 'function:ingest', instanceCount: functions.alwaysReadyIngest }
   { name: 'http', instanceCount: functions.alwaysReadyHttp }
@@ -97,7 +98,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
         triggers: { http: { perInstanceConcurrency: functions.requestsAtOnce } }
       }
       #disable-next-line BCP037 // Azure takes it, its published types do not know it
-      siteUpdateStrategy: { type: functions.siteUpdateStrategy }
+      ...(functions.siteUpdateStrategy == 'Recreate' ? {} : { siteUpdateStrategy: { type: functions.siteUpdateStrategy } })
     }
     siteConfig: {
       minTlsVersion: '1.2'
