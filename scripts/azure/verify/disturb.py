@@ -12,7 +12,7 @@ from urllib.parse import quote
 from scripts.azure.arm import ArmError
 from scripts.azure.verify.calls import MODELS, Call
 from scripts.azure.verify.observe import Observer
-from scripts.azure.verify.points_calls import judge_event_time
+from scripts.azure.verify.points_calls import EVENT_TIME, judge_event_time
 from scripts.azure.verify.probe import Point, Verdict, as_assumed, differs, not_measured
 from scripts.azure.verify.resources import API, GATEWAY_VERSION, named_value
 from scripts.azure.verify.seen import Answer, Event
@@ -258,7 +258,7 @@ DISTURBANCES = (
         series=1,
     ),
     Disturbance(
-        Point("20", "an event's time without a check", "is the call's, in UTC"),
+        EVENT_TIME,
         "tk-enforcement-by-caller: the subscription of this run is not checked",
         measure_unenforced,
         series=1,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from scripts.azure.arm import Arm
 from scripts.azure.verify.calls import Call, Caller
@@ -17,7 +15,7 @@ from scripts.azure.verify.ledger import ReadRows
 from scripts.azure.verify.points_log import BILLED, LOGGED, judge_billing
 from scripts.azure.verify.probe import Probe, Source
 from scripts.azure.verify.resources import read_documents, read_log_settings
-from scripts.azure.verify.seen import LONG_AGO, Answer, Event, Record, Seen, get
+from scripts.azure.verify.seen import LONG_AGO, Answer, Event, Record, Seen, get, json_object
 
 Say = Callable[[str], None]
 _MOST_STRANGERS = 1000
@@ -172,7 +170,7 @@ class Observer:
 
 
 def _events(message: Message) -> list[Event]:
-    members = _object(message.body)
+    members = json_object(message.body)
     if not isinstance(members.get("data"), dict):
         return []
     event_id, time_text = str(members.get("id", "")), str(members.get("time", ""))
@@ -180,16 +178,8 @@ def _events(message: Message) -> list[Event]:
 
 
 def _records(message: Message) -> list[Record]:
-    found = get(_object(message.body), "records")
+    found = get(json_object(message.body), "records")
     return [Record(each, message.enqueued) for each in found or [] if isinstance(each, dict)]
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(body)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _time(record: Record) -> datetime:

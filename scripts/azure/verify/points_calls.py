@@ -24,7 +24,7 @@ def judge_unknown_key(seen: Seen) -> Verdict:
         return as_assumed(f"401 {INVALID_KEY}, {'by our policy' if _from_policy(answer) else 'by on-error'}")
     if answer.status == 401:
         return differs(f"401 of API Management's own: {sorted(answer.content)}")
-    return differs(answer.told())
+    return differs(answer.told()) if answer.status else not_measured(answer.failure)
 
 
 def judge_on_error(seen: Seen) -> Verdict:
@@ -157,6 +157,8 @@ def _seen(
     return Probe(Point(str(number), title, assumption), judge, (call,), reads)
 
 
+EVENT_TIME = Point("20", "an event's time without a check", "is the call's, in UTC")
+
 PROBES = (
     _seen(8, "an unknown key", "is our 401", judge_unknown_key, "unknown key"),
     _seen(9, "on-error for built-in steps", "runs for the key check too", judge_on_error, "unknown key"),
@@ -165,6 +167,6 @@ PROBES = (
     _seen(15, "the length of a request", "is visible, over HTTP/2 too", judge_length, "whole"),
     _seen(16, "UTF-8 in a scope header", "is the same in the event", judge_header_text, "whole", event=True),
     _seen(17, "a prompt that looks like a date", "reaches the model as it was", judge_date, "stream"),
-    _seen(20, "an event's time without a check", "is the call's, in UTC", judge_event_time, "whole", event=True),
+    Probe(EVENT_TIME, judge_event_time, ("whole",), ("events",)),
     _seen(21, "an unread body that names another model", "is served by the path's", judge_unread, "unread"),
 )

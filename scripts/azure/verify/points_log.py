@@ -80,7 +80,12 @@ def judge_coverage(seen: Seen) -> Verdict:
     if without:
         return differs(f"no tokens of: {', '.join(without)}; waited {seen.waited_seconds:.0f} s")
     tokens = (f"{name} {max(record.tokens for record in seen.records_of(name))}" for name in served)
-    return as_assumed(f"tokens of: {', '.join(tokens)}")
+    unserved = [
+        f"; {name} was not served: {seen.answers[name].told()}"
+        for name in LOGGED
+        if name in seen.answers and name not in served
+    ]
+    return as_assumed(f"tokens of: {', '.join(tokens)}{''.join(unserved)}")
 
 
 def judge_texts(seen: Seen) -> Verdict:

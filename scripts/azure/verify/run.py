@@ -9,7 +9,6 @@ from scripts.azure.verify.disturb import DISTURBANCES, LIST, Disturbance, Worksh
 from scripts.azure.verify.errors import CannotRunError
 from scripts.azure.verify.observe import Observer, System
 from scripts.azure.verify.points import PROBES, place, points
-from scripts.azure.verify.points_log import BILLED
 from scripts.azure.verify.probe import Probe, Result, Verdict, not_measured
 
 _NANO = 10**9
@@ -76,6 +75,6 @@ def _cost(observer: Observer) -> str:
     """What the ledger says; calls that only changes needed are not looked up."""
     rows = observer.seen.rows
     if not rows:
-        return "not in the ledger that was read"
-    priced = sum(row.charge_nano_usd for row in rows) / _NANO
-    return f"{priced:.6f} USD in the ledger for {len(BILLED)} calls"
+        return "not known, the ledger was not read"
+    charged = sum(row.charge_nano_usd for row in rows) / _NANO
+    return f"{charged:.6f} USD in the ledger"

@@ -43,11 +43,7 @@ class Answer:
     @property
     def content(self) -> dict[str, Any]:
         """The body as a JSON object; empty when it is none."""
-        try:
-            found = json.loads(self.body)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+        return json_object(self.body)
 
     @property
     def error_code(self) -> str:
@@ -67,12 +63,8 @@ class Answer:
     @property
     def chunks(self) -> list[dict[str, Any]]:
         """The JSON objects of an event stream."""
-        found = []
-        for line in self.body.splitlines():
-            data = line.removeprefix("data:").strip()
-            if line.startswith("data:") and data != "[DONE]":
-                found.append(json.loads(data))
-        return found
+        found = (json_object(line[5:]) for line in self.body.splitlines() if line.startswith("data:"))
+        return [each for each in found if each]
 
     @property
     def bursts(self) -> list[int]:
@@ -136,6 +128,15 @@ class Record(NamedTuple):
         """What it counts; most records of a call count nothing."""
         total = get(self.properties, "totalTokens") or 0
         return int(total) if str(total).isdigit() else 0
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The object that a text is in JSON; empty when it is none."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def get(members: Mapping[str, Any], name: str) -> Any:
