@@ -205,12 +205,13 @@ module sharedParts 'modules/shared.bicep' = {
 
 // Network
 
+var ownNetworkId = '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}'
 var network = existingNetwork ?? {
-  virtualNetworkId: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}'
+  virtualNetworkId: ownNetworkId
   subnetIds: {
-    gateway: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}/subnets/snet-gateway'
-    functions: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}/subnets/snet-functions'
-    endpoints: '${resources}/Microsoft.Network/virtualNetworks/${names.virtualNetwork}/subnets/snet-endpoints'
+    gateway: '${ownNetworkId}/subnets/snet-gateway'
+    functions: '${ownNetworkId}/subnets/snet-functions'
+    endpoints: '${ownNetworkId}/subnets/snet-endpoints'
   }
 }
 
@@ -229,13 +230,16 @@ var zones = {
   functions: 'privatelink.azurewebsites.net'
   models: ['privatelink.openai.azure.com', 'privatelink.cognitiveservices.azure.com', 'privatelink.services.ai.azure.com']
 }
+var host = '${resources}/Microsoft.Storage/storageAccounts/${names.hostStorage}'
+var ledger = '${resources}/Microsoft.Storage/storageAccounts/${names.ledgerStorage}'
+var hubs = '${resources}/Microsoft.EventHub/namespaces'
 var endpoints = [
-  { key: 'host-blob', id: '${resources}/Microsoft.Storage/storageAccounts/${names.hostStorage}', subresource: 'blob', zones: [zones.blob] }
-  { key: 'host-table', id: '${resources}/Microsoft.Storage/storageAccounts/${names.hostStorage}', subresource: 'table', zones: [zones.table] }
-  { key: 'ledger-blob', id: '${resources}/Microsoft.Storage/storageAccounts/${names.ledgerStorage}', subresource: 'blob', zones: [zones.blob] }
-  { key: 'ledger-table', id: '${resources}/Microsoft.Storage/storageAccounts/${names.ledgerStorage}', subresource: 'table', zones: [zones.table] }
-  { key: 'usage', id: '${resources}/Microsoft.EventHub/namespaces/${names.usageNamespace}', subresource: 'namespace', zones: [zones.hubs] }
-  { key: 'llm-logs', id: '${resources}/Microsoft.EventHub/namespaces/${names.llmLogsNamespace}', subresource: 'namespace', zones: [zones.hubs] }
+  { key: 'host-blob', id: host, subresource: 'blob', zones: [zones.blob] }
+  { key: 'host-table', id: host, subresource: 'table', zones: [zones.table] }
+  { key: 'ledger-blob', id: ledger, subresource: 'blob', zones: [zones.blob] }
+  { key: 'ledger-table', id: ledger, subresource: 'table', zones: [zones.table] }
+  { key: 'usage', id: '${hubs}/${names.usageNamespace}', subresource: 'namespace', zones: [zones.hubs] }
+  { key: 'llm-logs', id: '${hubs}/${names.llmLogsNamespace}', subresource: 'namespace', zones: [zones.hubs] }
   { key: 'redis', id: '${resources}/Microsoft.Cache/redisEnterprise/${names.redis}', subresource: 'redisEnterprise', zones: [zones.redis] }
   { key: 'vault', id: '${resources}/Microsoft.KeyVault/vaults/${names.keyVault}', subresource: 'vault', zones: [zones.vault] }
   { key: 'functions', id: '${resources}/Microsoft.Web/sites/${names.functions}', subresource: 'sites', zones: [zones.functions] }
@@ -407,7 +411,7 @@ module api 'modules/api.bicep' = {
     gatewayClientId: sharedParts.outputs.gatewayClientId
     insightsId: '${resources}/Microsoft.Insights/components/${names.insights}'
     insightsConnectionString: sharedParts.outputs.insightsConnectionString
-    llmLogsRuleId: '${resources}/Microsoft.EventHub/namespaces/${names.llmLogsNamespace}/authorizationRules/azure-monitor'
+    llmLogsRuleId: '${hubs}/${names.llmLogsNamespace}/authorizationRules/azure-monitor'
     workspaceId: gatewayLogs ? sharedParts.outputs.workspaceId : ''
   }
   dependsOn: [gateway, access, modelAccess] // the identity must be allowed to send before API Management tries it

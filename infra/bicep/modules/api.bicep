@@ -212,7 +212,10 @@ resource requestLog 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' =
 
 // Who has keys
 
-var productNames = union(['llm'], flatten(map(teams, team => team.?identities.?products ?? [])))
+var teamProducts = flatten(map(teams, team => team.?identities.?products ?? []))
+var productNames = contains(teamProducts, 'llm')
+  ? fail('teams: one lists the product llm, which the subscriptions of all teams without a product share; every one of their calls would be billed to it.')
+  : union(['llm'], teamProducts)
 var subscriptions = flatten(map(teams, team => map(team.?identities.?subscriptions ?? [], subscription => {
   name: subscription
   product: team.?identities.?products[?0] ?? 'llm' // a key's product says whose it is where the team lists products

@@ -57,12 +57,3 @@ resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
     }]
   }
 }
-
-output network object = {
-  virtualNetworkId: network.id
-  subnetIds: {
-    gateway: '${network.id}/subnets/snet-gateway'
-    functions: '${network.id}/subnets/snet-functions'
-    endpoints: '${network.id}/subnets/snet-endpoints'
-  }
-}
