@@ -24,13 +24,13 @@ class Tile(NamedTuple):
 
 TABS: dict[str, tuple[Tile, ...]] = {
     "Spend": (
-        Tile("spend_by_day", "unstackedbar"),
+        Tile("spend_by_day", "barchart"),
         Tile("spend_by_team", "table", 50),
         Tile("spend_by_model", "table", 50),
         Tile("unpriced", "table"),
     ),
     "Budgets": (Tile("budget_standing", "table"), Tile("threshold_crossings", "table")),
-    "Savings": (Tile("savings_by_day", "unstackedbar"), Tile("downgrades", "table"), Tile("refusals", "table")),
+    "Savings": (Tile("savings_by_day", "barchart"), Tile("downgrades", "table"), Tile("refusals", "table")),
     "Quality": (
         Tile("latency", "table", 50),
         Tile("latency_over_time", "linechart", 50),
@@ -52,8 +52,10 @@ _RESOURCE_TYPE = "microsoft.operationalinsights/workspaces"
 _DAY_MS = 86_400_000
 TENANTS = """AppTraces
 | where _ResourceId =~ "{insights}" and Properties.logger_name startswith "tollkeeper." and Message == "usage_billed"
-| distinct Tenant = tostring(Properties.tenant)
-| order by Tenant asc
+| distinct value = tostring(Properties.tenant)
+| extend label = value, selected = false
+| union (print value = "*", label = "All", selected = true)
+| order by value asc
 """
 
 
@@ -90,8 +92,8 @@ def _parameters() -> dict[str, Any]:
         "queryType": 0,
         "resourceType": _RESOURCE_TYPE,
         "timeContextFromParameter": "TimeRange",
-        "typeSettings": {"additionalResourceOptions": ["value::all"], "selectAllValue": "*", "showDefault": False},
-        "value": "value::all",
+        "typeSettings": {"additionalResourceOptions": [], "showDefault": False},
+        "value": "*",
     }
     parameters = {"version": "KqlParameterItem/1.0", "parameters": [time_range, tenant], "style": "pills"}
     return {"type": 9, "content": parameters | {"queryType": 0, "resourceType": _RESOURCE_TYPE}, "name": "parameters"}

@@ -14,7 +14,7 @@ import yaml
 
 from local.npm import find_node, install
 from local.process import PartMissingError
-from scripts.build_workbook import TABS, TENANTS, WORKBOOK, text
+from scripts.build_workbook import TABS, TENANTS, WORKBOOK, Tile, text
 from tests.support.records import FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +131,14 @@ def test_every_query_stands_on_one_tab() -> None:
     """None is forgotten in the folder."""
     tiles = [tile.query for tab in TABS.values() for tile in tab]
     assert sorted(tiles) == sorted(WORKBOOK_QUERIES)
+
+
+@pytest.mark.parametrize("tile", [tile for tab in TABS.values() for tile in tab if tile.drawn != "table"])
+def test_a_chart_has_a_time_and_a_number(described: dict[str, Any], tile: Tile) -> None:
+    """Else the tile stays empty and says so to nobody here."""
+    types = list(described[f"workbooks/{tile.query}"]["columns"].values())
+    assert types.count("datetime") == 1
+    assert NUMBERS.intersection(types)
 
 
 def test_the_workbook_is_what_the_script_writes() -> None:
