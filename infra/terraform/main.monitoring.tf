@@ -89,17 +89,18 @@ locals {
 resource "azurerm_monitor_scheduled_query_rules_alert_v2" "this" {
   for_each = local.alerts.log_alerts
 
-  name                  = "${replace(each.key, "_", "-")}-${local.base}"
-  display_name          = "Tollkeeper ${var.environment}: ${replace(each.key, "_", " ")}"
-  description           = trimprefix(split("\n", file("${path.module}/../alerts/${each.key}.kql"))[0], "// ")
-  resource_group_name   = local.resource_group.name
-  location              = local.resource_group.location
-  scopes                = [local.workspace_id]
-  severity              = each.value.severity
-  evaluation_frequency  = each.value.every
-  window_duration       = each.value.looks_back
-  skip_query_validation = true # a new workspace has none of the tables until the first record arrives
-  tags                  = local.tags
+  name                    = "${replace(each.key, "_", "-")}-${local.base}"
+  display_name            = "Tollkeeper ${var.environment}: ${replace(each.key, "_", " ")}"
+  description             = trimprefix(split("\n", file("${path.module}/../alerts/${each.key}.kql"))[0], "// ")
+  resource_group_name     = local.resource_group.name
+  location                = local.resource_group.location
+  scopes                  = [local.workspace_id]
+  severity                = each.value.severity
+  evaluation_frequency    = each.value.every
+  window_duration         = each.value.looks_back
+  auto_mitigation_enabled = true # one message when it begins and one when it ends, instead of one per evaluation
+  skip_query_validation   = true # a new workspace has none of the tables until the first record arrives
+  tags                    = local.tags
 
   criteria {
     query                   = replace(file("${path.module}/../alerts/${each.key}.kql"), "{insights}", local.insights_id)

@@ -45,9 +45,9 @@ run "monitoring" {
   assert {
     condition = alltrue([
       for alert in values(azurerm_monitor_scheduled_query_rules_alert_v2.this) :
-      strcontains(one(alert.criteria).query, "_ResourceId =~ \"${lower(azurerm_application_insights.this.id)}\"") && one(alert.action).action_groups == tolist([azurerm_monitor_action_group.this.id])
+      strcontains(one(alert.criteria).query, "_ResourceId =~ \"${lower(azurerm_application_insights.this.id)}\"") && one(alert.action).action_groups == tolist([azurerm_monitor_action_group.this.id]) && alert.auto_mitigation_enabled
     ])
-    error_message = "Every rule asks for this deployment's records and tells somebody."
+    error_message = "Every rule asks for this deployment's records and tells somebody, once."
   }
   assert {
     condition     = keys(azurerm_monitor_metric_alert.this) == ["gateway-capacity", "gateway-failed", "llm-logs-hub-throttled", "redis-memory", "usage-hub-throttled"]
