@@ -36,8 +36,8 @@ def verify(system: System, wanted: Collection[str], *, disturb: bool) -> tuple[l
     """The results in order, and what the run cost. Raises CannotRunError when there was nothing to look at."""
     probes = chosen_probes(wanted)
     observer = Observer(system)
-    system.hubs.start()
     try:
+        system.hubs.start()
         observer.look(probes)
         results = {probe.point.id: Result(probe.point, probe.judge(observer.seen)) for probe in probes}
         for each in chosen_disturbances(wanted):

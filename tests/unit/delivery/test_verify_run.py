@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import signal
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from azure.core.exceptions import ServiceRequestError
 
 from scripts.azure.arm import ArmError
 from scripts.azure.verify import __main__ as command
 from scripts.azure.verify.calls import Call, planned_calls
-from scripts.azure.verify.disturb import DISTURBANCES, LIST, Workshop
+from scripts.azure.verify.disturb import DEAD_BACKEND, DISTURBANCES, LIST, Workshop
 from scripts.azure.verify.errors import CannotRunError
-from scripts.azure.verify.hubs import LLM_LOGS, USAGE, Message
+from scripts.azure.verify.hubs import CONSUMER_GROUP, LLM_LOGS, USAGE, Message
+from scripts.azure.verify.ledger import TABLE
 from scripts.azure.verify.observe import Observer, Patience, System
 from scripts.azure.verify.points import points
 from scripts.azure.verify.run import verify, wanted_points
@@ -326,3 +331,33 @@ def test_points_are_chosen_by_id() -> None:
     """All when none is named."""
     assert wanted_points(["12", "a"]) == {"12", "a"}
     assert len(wanted_points([])) == 30
+
+
+def test_a_cancelled_pipeline_takes_its_change_back() -> None:
+    """SIGTERM arrives while the gateway is changed."""
+    arm = FakeArm()
+
+    class Cancelled(FakeCaller):
+        def ask(self, call: Call) -> Answer:
+            assert arm.values[RATE] == "1"
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().ask(call)
+
+    hubs, before = FakeHubs(), signal.signal(signal.SIGTERM, command._interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            verify(system(Cancelled(ok()), hubs, arm), {"10"}, disturb=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert arm.values[RATE] == "600"
+    assert not hubs.is_open
+
+
+def test_names_are_those_of_the_templates() -> None:
+    """Its consumer group, the ledger's table, and the named values and the API that it changes."""
+    names = yaml.safe_load((REPOSITORY / "infra" / "names.yaml").read_text())
+    assert all(CONSUMER_GROUP in hub["consumer_groups"] for hub in names["hubs"].values())
+    assert names["table_prefix"] + "ledger" == TABLE
+    listed = {each["name"] for each in yaml.safe_load((REPOSITORY / "apim-policies" / "named-values.yaml").read_text())}
+    used = set(re.findall(r'"(tk-[a-z-]+)"', (REPOSITORY / "scripts/azure/verify/disturb.py").read_text()))
+    assert used - {DEAD_BACKEND} <= listed
