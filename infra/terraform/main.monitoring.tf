@@ -164,8 +164,8 @@ locals {
   diagnostics = merge(
     {
       vault         = { target = azurerm_key_vault.this.id, categories = ["AuditEvent"] }
-      usage-hub     = { target = azurerm_eventhub_namespace.usage.id, categories = ["OperationalLogs", "AutoScaleLogs"] }
-      llm-logs-hub  = { target = azapi_resource.llm_logs_namespace.id, categories = ["OperationalLogs", "AutoScaleLogs"] }
+      usage-hub     = { target = azurerm_eventhub_namespace.usage.id, categories = ["ArchiveLogs", "AutoScaleLogs", "OperationalLogs"] } # archive: capture that fails
+      llm-logs-hub  = { target = azapi_resource.llm_logs_namespace.id, categories = ["AutoScaleLogs", "OperationalLogs"] }
       ledger-tables = { target = "${azurerm_storage_account.ledger.id}/tableServices/default", categories = ["StorageDelete"] } # rows are only ever added
       ledger-blobs  = { target = "${azurerm_storage_account.ledger.id}/blobServices/default", categories = ["StorageDelete"] }
       redis         = { target = "${azurerm_managed_redis.this.id}/databases/default", categories = ["ConnectionEvents"] }
