@@ -23,12 +23,16 @@ def open_redis(settings: Settings) -> Redis | RedisCluster:
     from redis.asyncio import ConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
+    from redis.maint_notifications import MaintNotificationsConfig
 
     options: dict[str, Any] = {
         "max_connections": MAX_CONNECTIONS,
         "socket_timeout": None,
         "socket_connect_timeout": settings.redis_timeout_seconds,
         "retry": Retry(NoBackoff(), 0),  # a slot that moved is still followed: that command has not run
+        # While it listens for these, redis-py hands out connections that the server has closed, and follows the server
+        # to bare addresses, for which no certificate speaks.
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if settings.redis_cluster:
         return _open_cluster(settings, options)

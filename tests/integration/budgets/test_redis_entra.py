@@ -30,7 +30,7 @@ HOST = "counters.redis.test"
 CLIENT_ID = "7c1d2f8e-0000-4000-8000-000000000001"
 RESOURCE = "https://redis.azure.com"
 CALLERS = 50
-OpenEngine = Callable[[], Awaitable[Engine]]
+OpenEngine = Callable[..., Awaitable[Engine]]
 
 
 @pytest.fixture(scope="module")
@@ -105,16 +105,23 @@ async def open_engine(azure: EntraRedis, authority: Authority) -> AsyncIterator[
     """Opens a budget engine over the product's own client, with a tenant that fails closed."""
     clients: list[Any] = []
 
-    async def open_engine() -> Engine:
+    async def open_engine(patience_seconds: float = 10) -> Engine:
         clients.append(open_redis(settings(azure, authority)))
         team = budget("team:search", usd(1_000_000))
-        engine = Engine(clients[-1], config(team, fail_mode="closed"), timeout_seconds=3)
+        engine = Engine(clients[-1], config(team, fail_mode="closed"), timeout_seconds=patience_seconds)
         await engine.open()
         return engine
 
     yield open_engine
     for client in clients:
         await client.aclose()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock by which tokens end so many seconds ahead."""
+    now = time.time
+    return lambda seconds: monkeypatch.setattr(time, "time", lambda: now() + seconds)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -163,13 +170,13 @@ async def test_no_check_fails_while_tokens_come_and_go(open_engine: OpenEngine, 
 
 
 async def test_connections_that_idled_past_their_token_are_replaced_unnoticed(
-    open_engine: OpenEngine, azure: EntraRedis
+    open_engine: OpenEngine, azure: EntraRedis, later: Callable[[float], None]
 ) -> None:
     """Azure closed them all while nobody asked. The next callers get a new token, new connections and answers."""
-    azure.token_seconds = 2.0
     engine = await open_engine()
     assert await keep_checking(engine, 0.2) == {"within_budget": ANY}
-    await asyncio.sleep(2.5)
+    later(61)
+    await azure.end(azure.issued[0])
     assert azure.cut > 1
     assert await keep_checking(engine, 0.2) == {"within_budget": ANY}
     assert len(azure.issued) == 2
@@ -177,15 +184,17 @@ async def test_connections_that_idled_past_their_token_are_replaced_unnoticed(
 
 @pytest.mark.parametrize("servers", ["server"], indirect=True)
 async def test_an_old_token_serves_until_its_end_while_no_new_one_is_to_be_had(
-    open_engine: OpenEngine, azure: EntraRedis
+    open_engine: OpenEngine, azure: EntraRedis, later: Callable[[float], None]
 ) -> None:
     """Then the tenant's fail mode decides, as for any other outage of Redis; and it ends when tokens are back."""
-    azure.token_seconds = 4.0
-    engine = await open_engine()
+    engine = await open_engine(patience_seconds=2)
     azure.is_away = True
-    assert await keep_checking(engine, 2.8) == {"within_budget": ANY}
+    for seconds in (31, 46):
+        later(seconds)
+        assert await keep_checking(engine, 0.2) == {"within_budget": ANY}
     assert len(azure.requests) > 1
-    await asyncio.sleep(1.5)
+    later(61)
+    await azure.end(azure.issued[0])
     assert await keep_checking(engine, 0.2) == {"state_unavailable": ANY}
     azure.is_away = False
 
