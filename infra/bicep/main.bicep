@@ -344,7 +344,7 @@ var createdModels = map(items(modelRegions), region => {
 var models = concat(createdModels, map(items(existingModels), model => {
   key: model.key
   id: model.value.id
-  endpoint: endsWith(model.value.endpoint, '/') ? substring(model.value.endpoint, 0, length(model.value.endpoint) - 1) : model.value.endpoint
+  endpoint: 'https://${split(model.value.endpoint, '/')[2]}' // with or without a slash at its end
   priority: model.value.?priority ?? 1
   weight: model.value.?weight ?? 1
 }))

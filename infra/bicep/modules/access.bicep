@@ -96,7 +96,8 @@ resource onVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = { name: names.insights }
-resource onInsights 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for principal in [functionsPrincipalId, gatewayPrincipalId]: {
+var senders = [functionsPrincipalId, gatewayPrincipalId]
+resource onInsights 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for principal in senders: {
   scope: insights
   name: guid(insights.id, principal, 'Monitoring Metrics Publisher')
   properties: {

@@ -22,7 +22,10 @@ resource account 'Microsoft.CognitiveServices/accounts@2025-06-01' = {
   @batchSize(1) // an account takes one deployment at a time
   resource models 'deployments' = [for deployment in items(deployments): {
     name: deployment.key
-    sku: { name: deployment.value.?sku ?? 'GlobalStandard', capacity: deployment.value.?capacity ?? 50 } // thousands of tokens a minute
+    sku: {
+      name: deployment.value.?sku ?? 'GlobalStandard'
+      capacity: deployment.value.?capacity ?? 50 // thousands of tokens a minute
+    }
     properties: {
       versionUpgradeOption: 'OnceCurrentVersionExpired' // another version may have another price: until then a person decides
       model: {

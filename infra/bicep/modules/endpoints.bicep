@@ -8,7 +8,9 @@ param endpoints array // { key, id, subresource, zones }
 
 var zones = union(flatten(map(endpoints, endpoint => endpoint.zones)), [])
 var ownZones = filter(zones, zone => !contains(existingZoneIds, zone))
-var zoneIds = union(toObject(zones, zone => zone, zone => '${resourceGroup().id}/providers/Microsoft.Network/privateDnsZones/${zone}'), existingZoneIds)
+var group = resourceGroup().id
+var ownZoneIds = toObject(zones, zone => zone, zone => '${group}/providers/Microsoft.Network/privateDnsZones/${zone}')
+var zoneIds = union(ownZoneIds, existingZoneIds)
 
 resource dnsZones 'Microsoft.Network/privateDnsZones@2024-06-01' = [for zone in ownZones: {
   name: zone

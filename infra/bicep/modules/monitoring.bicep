@@ -90,7 +90,9 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [for al
   }
 }]
 
-resource metricAlerts 'Microsoft.Insights/metricAlerts@2018-03-01' = [for alert in filter(items(alerts.metric_alerts), alert => contains(metered, alert.value.resource)): {
+var meteredAlerts = filter(items(alerts.metric_alerts), alert => contains(metered, alert.value.resource))
+
+resource metricAlerts 'Microsoft.Insights/metricAlerts@2018-03-01' = [for alert in meteredAlerts: {
   name: '${alert.key}-${names.base}'
   location: 'global'
   tags: tags
@@ -113,7 +115,11 @@ resource metricAlerts 'Microsoft.Insights/metricAlerts@2018-03-01' = [for alert 
           timeAggregation: alert.value.aggregation
           operator: 'GreaterThan'
           threshold: alertThresholds[?alert.key] ?? alert.value.over
-          dimensions: map(items(alert.value.?dimension ?? {}), dimension => { name: dimension.key, operator: 'Include', values: dimension.value })
+          dimensions: map(items(alert.value.?dimension ?? {}), dimension => {
+            name: dimension.key
+            operator: 'Include'
+            values: dimension.value
+          })
         }
       ]
     }

@@ -8,7 +8,8 @@ param alertEmails string[]
 @secure()
 param alertWebhookUrl string
 
-resource identities 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = [for name in [names.functionsIdentity, names.gatewayIdentity]: {
+var identityNames = [names.functionsIdentity, names.gatewayIdentity]
+resource identities 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = [for name in identityNames: {
   name: name
   location: location
   tags: tags
