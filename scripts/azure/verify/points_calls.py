@@ -125,7 +125,7 @@ def judge_event_time(seen: Seen, name: str = "whole") -> Verdict:
     if event is None:
         return missing
     if event.data.get("decision") != "off":
-        return not_measured("the caller's tenant is enforced, so the service told the time; --disturb measures it")
+        return not_measured("the caller's tenant is enforced, so the service told the time")
     try:
         at = datetime.fromisoformat(event.time).astimezone(UTC)
     except ValueError:
