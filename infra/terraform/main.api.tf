@@ -120,6 +120,7 @@ resource "azapi_resource" "llm_diagnostics" {
       largeLanguageModel = { logs = "enabled" }
     }
   }
+  response_export_values = []
 }
 
 locals {

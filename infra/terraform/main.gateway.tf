@@ -81,6 +81,8 @@ resource "azapi_resource_action" "monitor_logger" {
   resource_id = "${local.gateway.id}/loggers/azuremonitor"
   method      = "PUT"
   body        = { properties = { loggerType = "azureMonitor", isBuffered = true } }
+
+  response_export_values = []
 }
 
 # Models
@@ -136,6 +138,7 @@ resource "azapi_resource" "model_pool" {
       }
     }
   }
+  response_export_values = []
 }
 
 # Logs
