@@ -71,6 +71,8 @@ def _getters() -> dict[str, dict[str, Getter]]:
         wanted.setdefault(kind, {}).update({path: path for path in paths})
     for kind, forms in azurerm.FORMS.items():
         wanted[kind] |= forms
+    for _, path, _ in azurerm.PARTS_OF.values():
+        wanted["Microsoft.Network/virtualNetworks/subnets"][path] = path
     for getters in wanted.values():
         if "identity.type" in getters:
             getters["identity.userAssignedIdentities"] = lambda b: sorted(
@@ -149,6 +151,9 @@ class _Terraform:
         items = []
         for one in (mapping, *mapping.parts):
             properties = _each_text(_take(one.properties, planned.values), self._text)
+            # What an argument is not set to, Azure decides.
+            own = f"«{planned.address}#"
+            properties = {p: None if str(v).startswith(own) else v for p, v in properties.items()}
             items.append(Item(one.type, self._filled(one.name, planned), planned.address, {}, properties))
         return items
 
@@ -219,18 +224,24 @@ def from_bicep(resources: list[Resource], role_names: dict[str, str]) -> Deploym
     def text(value: str) -> str:
         if "/subscriptions/" in value:
             for resource_id, reference in by_length:
-                value = re.sub(re.escape(resource_id) + r"(?![\w-])", reference, value)
+                value = re.sub(re.escape(resource_id) + r"(?![\w-])", reference, value, flags=re.IGNORECASE)
         value = _REFERENCE.sub(lambda m: f"«{_spelt_reference(m[1])}#{m[2]}»", value)
         return _children(value)
 
     items = []
     for resource in resources:
+        if resource.type in azurerm.IMPLIED:
+            continue
         kind = _spelt(resource.type)
         body = _each_text({k: v for k, v in resource.body.items() if k not in ("scope", "parent", "dependsOn")}, text)
         name = resource.name
         if kind == "Microsoft.Authorization/roleAssignments":
             role = _ROLE_ID.sub(r"\1", body["properties"]["roleDefinitionId"])
             name = f"{text(resource.scope)}|{body['properties']['principalId']}|{role_names.get(role, role)}"
+        elif kind == "Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments":
+            name = f"{name.rpartition('/')[0]}/{body['properties']['user']['objectId']}"
+        elif kind == "Microsoft.Insights/workbooks":
+            name = "workbook"
         elif "scope" in resource.body and kind.count("/") == 1 and "resourceGroups" not in resource.scope[-60:]:
             name = f"{text(resource.scope)}|{name}"
         items.append(Item(kind, name, resource.where, body, _take(_GETTERS[kind], body)))

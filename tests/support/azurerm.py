@@ -6,6 +6,7 @@ is used in infra/terraform and missing here makes the comparison fail, so that n
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +33,9 @@ def negated(argument: str) -> Callable[[Values], Any]:
     return lambda v: None if read(v, argument) is None else not read(v, argument)
 
 
-def fixed(value: Any) -> Callable[[Values], Any]:
-    return lambda _: value
+def spoken(policy: str) -> str:
+    """A policy without what its formats write differently: entities and the kind of quotes."""
+    return html.unescape(policy).replace("'", '"')
 
 
 def each(argument: str, member: str) -> Callable[[Values], Any]:
@@ -56,6 +58,9 @@ _IDENTITY: dict[str, Getter] = {
     "identity.type": lambda v: (read(v, "identity.0.type") or "None").replace(", ", ","),
     "identity.userAssignedIdentities": lambda v: sorted(read(v, "identity.0.identity_ids") or []),
 }
+_SIDES = [
+    (side, what) for side in ("frontend", "backend") for what in ("request", "response")
+]  # where bodies are logged
 _APIM = "Microsoft.ApiManagement/service"
 _STORAGE = "Microsoft.Storage/storageAccounts"
 
@@ -125,13 +130,26 @@ MAPPINGS = {
             "properties.isLocalUserEnabled": "local_user_enabled",
             "properties.defaultToOAuthAuthentication": "default_to_oauth_authentication",
             "properties.minimumTlsVersion": "min_tls_version",
-            "properties.supportsHttpsTrafficOnly": "https_traffic_only_enabled",
+            "properties.supportsHttpsTrafficOnly": lambda v: v["https_traffic_only_enabled"] is not False,
             "properties.allowCrossTenantReplication": lambda v: bool(v["cross_tenant_replication_enabled"]),
             "properties.publicNetworkAccess": enabled("public_network_access_enabled"),
             "properties.networkAcls.defaultAction": "network_rules.0.default_action",
             "properties.networkAcls.bypass": lambda v: ", ".join(sorted(read(v, "network_rules.0.bypass") or [])),
             "properties.networkAcls.ipRules": lambda v: sorted(read(v, "network_rules.0.ip_rules") or []),
         },
+        parts=(
+            Mapping(
+                f"{_STORAGE}/blobServices",
+                "{name}/default",
+                {
+                    "properties.isVersioningEnabled": lambda v: bool(read(v, "blob_properties.0.versioning_enabled")),
+                    "properties.deleteRetentionPolicy.days": "blob_properties.0.delete_retention_policy.0.days",
+                    "properties.containerDeleteRetentionPolicy.days": (
+                        "blob_properties.0.container_delete_retention_policy.0.days"
+                    ),
+                },
+            ),
+        ),
     ),
     "azurerm_storage_container": Mapping(f"{_STORAGE}/blobServices/containers", "{storage_account_id}/default/{name}"),
     "azurerm_storage_management_policy": Mapping(
@@ -263,9 +281,7 @@ MAPPINGS = {
         {"properties.value": "value", "properties.secret": lambda v: bool(v["secret"])},
     ),
     "azurerm_api_management_policy_fragment": Mapping(
-        f"{_APIM}/policyFragments",
-        "{api_management_id}/{name}",
-        {"properties.format": "format", "properties.value": "value"},
+        f"{_APIM}/policyFragments", "{api_management_id}/{name}", {"policy": lambda v: spoken(v["value"])}
     ),
     "azurerm_api_management_api": Mapping(
         f"{_APIM}/apis",
@@ -283,12 +299,17 @@ MAPPINGS = {
     "azurerm_api_management_api_policy": Mapping(
         f"{_APIM}/apis/policies",
         "{api_management_name}/{api_name}/policy",
-        {"properties.format": fixed("rawxml"), "properties.value": "xml_content"},
+        {"policy": lambda v: spoken(v["xml_content"])},
     ),
     "azurerm_api_management_api_diagnostic": Mapping(
         f"{_APIM}/apis/diagnostics",
         "{api_management_name}/{api_name}/{identifier}",
-        {"properties.loggerId": "api_management_logger_id"},
+        {
+            "properties.loggerId": "api_management_logger_id",
+            "properties.logClientIp": "log_client_ip",
+            "properties.sampling.percentage": "sampling_percentage",
+            "bytes": lambda v: {f"{a} {b}": read(v, f"{a}_{b}.0.body_bytes") for a, b in _SIDES},
+        },
     ),
     "azurerm_api_management_diagnostic": Mapping(
         f"{_APIM}/diagnostics",
@@ -407,9 +428,25 @@ FORMS: dict[str, dict[str, Getter]] = {
             str(rule["value"]) for rule in read(b, "properties.networkAcls.ipRules") or []
         ),
     },
+    "Microsoft.Storage/storageAccounts/blobServices": {
+        "properties.isVersioningEnabled": lambda b: bool(read(b, "properties.isVersioningEnabled")),
+    },
     "Microsoft.EventHub/namespaces/eventhubs": {
         "properties.captureDescription.enabled": lambda b: bool(read(b, "properties.captureDescription.enabled")),
     },
+    "Microsoft.ApiManagement/service/namedValues": {
+        "properties.secret": lambda b: bool(read(b, "properties.secret")),
+    },
+    "Microsoft.ApiManagement/service/apis/diagnostics": {
+        "bytes": lambda b: {f"{a} {c}": read(b, f"properties.{a}.{c}.body.bytes") for a, c in _SIDES},
+    },
+    "Microsoft.Web/sites": {
+        "app settings": lambda b: {
+            setting["name"]: setting["value"] for setting in read(b, "properties.siteConfig.appSettings")
+        },
+    },
+    "Microsoft.ApiManagement/service/policyFragments": {"policy": lambda b: spoken(b["properties"]["value"])},
+    "Microsoft.ApiManagement/service/apis/policies": {"policy": lambda b: spoken(b["properties"]["value"])},
     "Microsoft.ApiManagement/service/backends": {
         "properties.circuitBreaker.rules": lambda b: len(read(b, "properties.circuitBreaker.rules") or []),
     },
@@ -447,6 +484,7 @@ AZAPI_ONLY = {
         "properties.publicNetworkAccess",
         "properties.keyVaultReferenceIdentity",
         "properties.functionAppConfig",
+        "app settings",
         "properties.siteConfig.minTlsVersion",
         "properties.siteConfig.scmMinTlsVersion",
         "properties.siteConfig.ftpsState",
@@ -467,7 +505,6 @@ AZAPI_ONLY = {
     ),
     "Microsoft.KeyVault/vaults/secrets": (),
     "Microsoft.Storage/storageAccounts/tableServices/tables": (),
-    "Microsoft.Storage/storageAccounts/blobServices": (),
     "Microsoft.ApiManagement/service/backends": ("properties.type", "properties.pool.services"),
     "Microsoft.ApiManagement/service/apis/diagnostics": ("properties.largeLanguageModel",),
     "Microsoft.ApiManagement/service/subscriptions": ("properties.scope", "properties.allowTracing"),
@@ -485,6 +522,9 @@ PARTS_OF = {
 
 # Nothing in Azure.
 LOCAL = {"terraform_data"}
+
+# What comes with its parent: Bicep writes it down to hang something in it, Terraform has no need to.
+IMPLIED = {"Microsoft.Storage/storageAccounts/tableServices"}
 
 # What azurerm calls that which Azure gives, in Azure's own words.
 ATTRIBUTES = {

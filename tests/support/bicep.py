@@ -23,6 +23,7 @@ from tests.support.bicep_syntax import BicepError, Declaration, Node, parse
 SUBSCRIPTION = "00000000-0000-4000-8000-000000000000"
 TENANT = "00000000-0000-4000-8000-00000000000a"
 _LOCATION = "swedencentral"
+_LOGIN = "https://login.microsoftonline.com/"
 _SUFFIXES = {"storage": "core.windows.net", "keyvaultDns": ".vault.azure.net"}
 
 
@@ -36,6 +37,8 @@ class Runtime(str):
         return cls(f"«{resource.type}:{resource.name}#{what}»")
 
     def member(self, key: object) -> Runtime:
+        if self.endswith("#properties.primaryEndpoints»") or key == "vaultUri":  # addresses that end in a slash
+            return Runtime(f"{self[:-1]}.{key}»/")
         return Runtime(f"{self[:-1]}[{key}]»" if isinstance(key, int) else f"{self[:-1]}.{key}»")
 
 
@@ -76,16 +79,22 @@ class _Absent:
     """What a module or resource under a false condition leaves behind: it may be named, not read."""
 
 
-def evaluate(file: Path, parameters: Mapping[str, Any]) -> list[Resource]:
-    """The resources that deploying `file` (.bicep, or a .bicepparam that uses one) would create."""
+def evaluate(
+    file: Path, parameters: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]] | None = None
+) -> list[Resource]:
+    """The resources that deploying `file` (.bicep, or a .bicepparam that uses one) would create.
+
+    `functions` take the place of functions of the language, such as one that hashes.
+    """
     found: list[Resource] = []
+    known = {**_FUNCTIONS, **(functions or {})}
     if file.suffix == ".bicepparam":
         declarations = _declarations(file)
         template = next(d.target for d in declarations if d.kind == "using")
-        own = _File(file, {}, "", found)
+        own = _File(file, {}, "", found, known)
         given = {d.name: own.value(d.value, {}) for d in declarations if d.kind == "param" and d.value}
         file, parameters = file.parent / template, {**given, **parameters}
-    _File(file, parameters, f"/subscriptions/{SUBSCRIPTION}", found).deploy()
+    _File(file, parameters, f"/subscriptions/{SUBSCRIPTION}", found, known).deploy()
     return found
 
 
@@ -104,10 +113,18 @@ def _declarations(file: Path) -> list[Declaration]:
 class _File:
     """One template with its parameters: evaluates what is asked for, once."""
 
-    def __init__(self, file: Path, parameters: Mapping[str, Any], scope: str, found: list[Resource]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        parameters: Mapping[str, Any],
+        scope: str,
+        found: list[Resource],
+        functions: Mapping[str, Callable[..., Any]],
+    ) -> None:
         self.file = file
         self.scope = scope
         self._found = found
+        self._functions = functions
         self._given = dict(parameters)
         self._symbols: dict[str, Declaration] = {}  # a resource inside of another as `outer::inner`
         self._inside = [""]  # the symbol that is being evaluated
@@ -218,6 +235,7 @@ class _File:
             body.get("params", {}),
             self.scope if scope is None else scope.id,
             self._found,
+            self._functions,
         )
         before = len(self._found)
         inner.deploy()
@@ -332,11 +350,13 @@ class _File:
             return self.symbol(name)(*arguments)
         if name.startswith("load"):
             return self._load(name, *arguments)
+        if name == "resourceId":
+            return f"{self.scope}{_resource_id(*arguments)}"
         if name == "resourceGroup":
             return Group(str(arguments[-1]) if arguments else self.scope.rpartition("/")[2])
-        if name not in _FUNCTIONS:
+        if name not in self._functions:
             raise BicepError(f"{self.file.name} line {node.line}: {name}() is not understood here")
-        return _FUNCTIONS[name](*arguments)
+        return self._functions[name](*arguments)
 
     def _load(self, function: str, path: str, query: str | None = None) -> Any:
         text = (self.file.parent / path).read_text(encoding="utf-8")
@@ -413,11 +433,15 @@ def _cidr_subnet(network: str, prefix: int, index: int) -> str:
 
 
 def _resource_id(*parts: str) -> str:
-    """`resourceId(type, name...)` in the group that is deployed to, named as a placeholder."""
+    """`/providers/<type and names>`, which stands behind the id of a scope."""
     kind, *names = parts
     namespace, *kinds = kind.split("/")
     path = "/".join(f"{k}/{n}" for k, n in zip(kinds, names, strict=True))
     return f"/providers/{namespace}/{path}"
+
+
+def _fail(message: str) -> Any:
+    raise BicepError(message)
 
 
 def _contains(of: Any, what: Any) -> bool:
@@ -452,15 +476,18 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "any": lambda value: value,
+    "array": lambda value: value if isinstance(value, list) else [value],
     "bool": lambda value: str(value).lower() == "true",
     "cidrSubnet": _cidr_subnet,
     "coalesce": lambda *values: next((v for v in values if v is not None), None),
     "concat": lambda *values: [m for v in values for m in v] if isinstance(values[0], list) else "".join(values),
     "contains": _contains,
+    "dateTimeAdd": lambda start, duration: f"{start}+{duration}",
     "deployer": lambda: {"objectId": "00000000-0000-4000-8000-00000000000d", "tenantId": TENANT},
     "empty": lambda value: not value,
     "endsWith": lambda text, end: text.lower().endswith(end.lower()),
-    "environment": lambda: {"suffixes": _SUFFIXES},
+    "environment": lambda: {"suffixes": _SUFFIXES, "authentication": {"loginEndpoint": _LOGIN}},
+    "fail": _fail,
     "filter": lambda values, keep: [value for value in values if keep(value)],
     "first": lambda values: values[0] if values else None,
     "flatten": lambda values: [member for value in values for member in value],
@@ -478,11 +505,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": lambda *values: min(values[0] if isinstance(values[0], list) else values),
     "newGuid": lambda: str(uuid.UUID(int=7)),
     "objectKeys": sorted,
+    "parseCidr": lambda network: {"cidr": ipaddress.ip_network(network).prefixlen},
     "range": lambda start, count: list(range(start, start + count)),
     "readEnvironmentVariable": lambda name, default="": default,
     "reduce": _reduce,
     "replace": lambda text, old, new: text.replace(old, new),
-    "resourceId": _resource_id,
     "sort": _sort,
     "split": lambda text, separator: text.split(separator),
     "startsWith": lambda text, start: text.lower().startswith(start.lower()),

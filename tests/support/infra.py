@@ -129,12 +129,12 @@ class Workspace:
             pytest.skip("no providers: neither infra-check nor the Terraform registry is there")
         assert done.passed, done.output
 
-    def test(self, *arguments: str, root: str = "infra/terraform") -> dict[str, Run]:
-        """`terraform test`: every run by `<file>/<name>`, with its plan or state and its problems.
+    def test(self, *arguments: str, plans: bool = True) -> dict[str, Run]:
+        """`terraform test`: every run by `<file>/<name>`, with its problems and, where wanted, its plan or state.
 
         Problems outside of any run, such as a file that does not parse, stand under the name "".
         """
-        done = self.terraform("test", "-json", "-verbose", *arguments, root=root)
+        done = self.terraform("test", "-json", *(["-verbose"] if plans else []), *arguments)
         runs: dict[str, Run] = {}
         for line in done.output.splitlines():
             message = json.loads(line)

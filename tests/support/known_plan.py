@@ -19,9 +19,17 @@ SUBSCRIPTION = "00000000-0000-4000-8000-000000000000"
 _FILE = "tests/known.tftest.hcl"
 _UUIDS = ("principal_id", "client_id", "tenant_id", "object_id", "workspace_id", "app_id")
 _NUMBERS = {"default_database.port": 10000}  # computed numbers that something is made of
+_WHO_PLANS = """
+  mock_data "azurerm_client_config" {
+    defaults = {
+      object_id = "00000000-0000-4000-8000-00000000000d"
+      tenant_id = "00000000-0000-4000-8000-00000000000a"
+    }
+  }
+"""
 _MADE = re.compile(r"tkm(\d{4})x(\d{3})|00000000-0000-4000-9(\d{3})-00000000(\d{4})")
 _MADE_ID = re.compile(r"/subscriptions/[^/ \"]+(?:/[^/ \"]+)*?/(tkm\d{4}x\d{3})(?:/\w+/\1)*")
-_MADE_ADDRESS = re.compile(r"https://(tkm\d{4}x\d{3})\.invalid/")
+_MADE_ADDRESS = re.compile(r"https://(tkm\d{4}x\d{3})\.invalid")
 
 
 class PlanRefused(Exception):
@@ -47,7 +55,7 @@ class KnownPlan:
 class Planner:
     """Plans the root module of a workspace with everything known, as often as it is changed."""
 
-    def __init__(self, space: Workspace, *, variables: dict[str, Any], var_file: str) -> None:
+    def __init__(self, space: Workspace, *, variables: dict[str, Any], var_file: str | None = None) -> None:
         self._space, self._variables, self._var_file = space, variables, var_file
         self._made: list[tuple[str, list[str]]] = []  # (address, attributes): what the numbers in made values mean
         self._overrides = ""
@@ -67,13 +75,13 @@ class Planner:
     def _run(self) -> dict[str, Any]:
         # Before there are overrides, what the provider computes must show as unknown, not as a mocked value.
         during = "  override_during = plan\n" if self._overrides else ""
-        mocks = [f'mock_provider "{name}" {{\n  source = "./tests/mocks"\n{during}}}' for name in ("azurerm", "azapi")]
+        mocks = [f'mock_provider "azapi" {{\n{during}}}', f'mock_provider "azurerm" {{\n{during}{_WHO_PLANS}}}']
         variables = [f"  {name} = {_hcl(value)}" for name, value in self._variables.items()]
         run = 'run "known" {\n  command = plan\n}\n'
         file = self._space.folder / "infra/terraform" / _FILE
         file.write_text("\n".join([*mocks, "variables {", *variables, "}", self._overrides, run]), encoding="utf-8")
         try:
-            runs = self._space.test(f"-filter={_FILE}", f"-var-file={self._var_file}")
+            runs = self._space.test(f"-filter={_FILE}", *([f"-var-file={self._var_file}"] if self._var_file else []))
         finally:
             file.unlink()
         problems = [problem for found in runs.values() for problem in found.problems]
@@ -141,7 +149,9 @@ class Planner:
         if name in _UUIDS:
             return f"00000000-0000-4000-9{code:03d}-00000000{number:04d}"
         text = f"tkm{number:04d}x{code:03d}"
-        return f"https://{text}.invalid/" if "endpoint" in name or name.endswith(("_url", "_uri")) else text
+        if name.endswith(("_endpoint", "_uri")) or name == "endpoint":
+            return f"https://{text}.invalid/"
+        return f"https://{text}.invalid" if name.endswith("_url") else text
 
     def _named(self, value: Any) -> Any:
         """The value with everything made up replaced by the name of what it stands for."""

@@ -1,0 +1,49 @@
+"""Both templates as they stand, read once for all tests of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.infra.code_names import CodeNames, code_names
+from tests.infra.deployment import bicep, variables
+from tests.support.arm import Deployment, from_terraform
+from tests.support.infra import ROOT, Workspace, workspace
+from tests.support.known_plan import KnownPlan, Planner
+
+
+@pytest.fixture(scope="session")
+def code() -> CodeNames:
+    """What code, policies and host.json name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOLLKEEPER_ENV", "development")  # function_app asks for the platform's sign-in otherwise
+        from function_app import app
+    return code_names(ROOT, app)
+
+
+@pytest.fixture(scope="session")
+def space() -> Iterator[Workspace]:
+    """A copy of the templates, ready to run terraform in. Whoever changes it puts it back."""
+    with workspace() as copied:
+        yield copied
+
+
+@pytest.fixture(scope="session")
+def planner(space: Workspace) -> Planner:
+    return Planner(space, variables=variables(ROOT))
+
+
+@pytest.fixture(scope="session")
+def plan(planner: Planner) -> KnownPlan:
+    return planner.plan()
+
+
+@pytest.fixture(scope="session")
+def terraform_items(plan: KnownPlan) -> Deployment:
+    return from_terraform(plan)
+
+
+@pytest.fixture(scope="session")
+def bicep_items() -> Deployment:
+    return bicep(ROOT)
