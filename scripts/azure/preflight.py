@@ -77,7 +77,12 @@ _TYPES = (  # what is created at `location`
     ("Microsoft.Insights", "components"),
 )
 _PRIVATE_TYPES = (("Microsoft.Network", "virtualNetworks"), ("Microsoft.Network", "privateEndpoints"))
-_NO_LOCATION = ("Microsoft.App", "Microsoft.CostManagement", "Microsoft.AlertsManagement")
+_NO_LOCATION = (
+    "Microsoft.AlertsManagement",
+    "Microsoft.App",  # the network side of Flex Consumption
+    "Microsoft.CostManagement",
+    "Microsoft.CostManagementExports",
+)
 _ACTIONS = (
     "Microsoft.Resources/subscriptions/resourceGroups/write",
     "Microsoft.ApiManagement/service/write",

@@ -69,6 +69,7 @@ SERVICES = {
     "Microsoft.CognitiveServices": ["accounts"],
     "Microsoft.App": [],
     "Microsoft.CostManagement": [],
+    "Microsoft.CostManagementExports": [],
     "Microsoft.AlertsManagement": [],
 }
 AVAILABILITY = (
