@@ -92,6 +92,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """
         return _build(_Reader(os.environ if env is None else env))
 
+    @classmethod
+    def for_operator(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """As `from_env`, for commands outside the app: nothing is required, and who is signed in to Azure acts."""
+        return cls.from_env({**(os.environ if env is None else env), "TOLLKEEPER_ENV": "development"})
+
     @property
     def usage_host(self) -> str:
         """Host name of the namespace with the usage hub; empty when none is set."""

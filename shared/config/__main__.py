@@ -2,7 +2,7 @@
 `named-values [DIR]` prints, as JSON, what API Management must know of the configuration by itself;
 `named-values DIR FILE` writes that for the infrastructure templates, with a digest that tells whether it is still true.
 
-Publishing uses the same settings as the app, see docs/configuration.md.
+Publishing is done by whoever is signed in to Azure's tools, see docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check(directory: str) -> str:
 async def publish(directory: str) -> str:
     """Publish a directory; one sentence on what is current now. Raises ConfigInvalid, or the storage's own error."""
     check(directory)
-    settings = Settings.from_env()
+    settings = Settings.for_operator()
     if not settings.config_location.startswith(("https://", "http://")):
         raise ConfigInvalid("CONFIG_URL: is required to publish, such as https://name.blob.core.windows.net/config")
     async with open_container(settings.config_location, settings) as container:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from local.azurite import Azurite
+from shared.config.__main__ import publish
 from shared.config.source import open_container, open_source, publish_config
 from shared.config.store import ConfigStore
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
 
+ROOT = Path(__file__).parents[2]
 GOOD = {"tenants.yaml": b"tenants: [{id: default}]", "teams/a.yaml": b"team: a"}
 NEWER = {**GOOD, "tenants.yaml": b"tenants: [{id: default}, {id: contoso}]"}
+
+
+async def test_the_command_publishes_without_the_apps_settings(
+    azurite: Azurite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever publishes knows where to, and nothing of the app's other stores and keys."""
+    address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
+    for name in ("TOLLKEEPER_ENV", "CONFIG_DIR", "REDIS_URL", "EventHubs", "LlmLogs", "RESERVATION_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CONFIG_URL", address)
+    monkeypatch.setenv("LEDGER_STORAGE", azurite.connection_string)
+    async with open_container(address, Settings.for_operator()) as container:
+        await container.create_container()
+    said = await publish(str(ROOT / "config"))
+    store = ConfigStore(open_source(Settings.for_operator()))
+    assert said.startswith(f"{address} is at version {(await store.load()).version[:12]}")
+    await store.close()
 
 
 async def test_a_published_version_is_picked_up(azurite: Azurite) -> None:

@@ -21,7 +21,6 @@ def test_check_tells_good_from_bad(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_publishing_needs_a_container(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without CONFIG_URL there is nowhere to publish to, and the message says so."""
-    monkeypatch.setenv("TOLLKEEPER_ENV", "development")
     monkeypatch.delenv("CONFIG_URL", raising=False)
     assert main(["publish", str(Path(__file__).parents[3] / "config")]) == 1
     assert capsys.readouterr().err.startswith("CONFIG_URL: ")
