@@ -10,6 +10,7 @@ import os
 
 import httpx
 from azure.core.credentials import TokenCredential
+from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import AzureCliCredential, AzurePipelinesCredential, ClientAssertionCredential
 
 _AUDIENCE = "api://AzureADTokenExchange"
@@ -32,10 +33,10 @@ def open_credential() -> TokenCredential:
 
 def _github_proof() -> str:
     """What GitHub says of this run; Entra ID trusts it for the repository and environment of a federated credential."""
-    answer = httpx.get(
-        os.environ["ACTIONS_ID_TOKEN_REQUEST_URL"],
-        params={"audience": _AUDIENCE},
-        headers={"Authorization": f"Bearer {os.environ['ACTIONS_ID_TOKEN_REQUEST_TOKEN']}"},
-        timeout=30,
-    )
-    return str(answer.raise_for_status().json()["value"])
+    address = httpx.URL(os.environ["ACTIONS_ID_TOKEN_REQUEST_URL"]).copy_merge_params({"audience": _AUDIENCE})
+    headers = {"Authorization": f"Bearer {os.environ['ACTIONS_ID_TOKEN_REQUEST_TOKEN']}"}
+    try:
+        answer = httpx.get(address, headers=headers, timeout=30).raise_for_status()
+    except httpx.HTTPError as error:
+        raise ClientAuthenticationError(f"GitHub gives no proof of this run: {error}") from error
+    return str(answer.json()["value"])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -207,7 +208,7 @@ def say(text: str) -> None:
 
 def plan_only(terraform: Terraform, environment: str) -> None:
     """The plan for whoever approves it: .local/plan/<environment>.md and .digest."""
-    plan = terraform.plan()
+    plan = terraform.plan(lock=False)
     PLANS.mkdir(parents=True, exist_ok=True)
     text = terraform.plan_text()
     if len(text) > _MOST_CHARACTERS:
@@ -225,6 +226,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{__doc__}\n")
         return 2
     action, environment = arguments
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled pipeline restores enforcement like a Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     try:
         with Terraform(environment) as terraform:
             if action == "plan":

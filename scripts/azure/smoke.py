@@ -160,7 +160,10 @@ def check_call(arm: Arm, outputs: Mapping[str, Any], config: Config) -> Iterator
     if not answer.is_success:
         yield Finding("FAIL", f"{asked} answers {answer.status_code}: {answer.text[:500]}")
     elif "x-budget-state" not in answer.headers:
-        yield Finding("FAIL", f"{asked} passed without a budget decision: API Management got no answer from the app")
+        yield Finding(
+            "FAIL",
+            f"{asked} passed undecided: is the app reachable for API Management, and has its identity Budget.Check?",
+        )
     else:
         yield Finding("ok", f"{asked} passed, budget {answer.headers['x-budget-state']}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra" / "terraform"
 
 _NOTHING = (["no-op"], ["read"])
+_MISSING = "terraform is not installed: see https://developer.hashicorp.com/terraform/install"
 
 
 class TerraformError(Exception):
@@ -103,9 +105,10 @@ class Terraform:
         except (ValueError, IndexError) as error:
             raise TerraformError(f"the values of {self._values.name} cannot be evaluated: {shown.strip()}") from error
 
-    def plan(self) -> Plan:
-        """Make a plan, showing it, and keep it for `apply`."""
-        self._run("plan", "-lock-timeout=5m", f"-var-file={self._values}", f"-out={self._plan}")
+    def plan(self, *, lock: bool = True) -> Plan:
+        """Make a plan, showing it, and keep it for `apply`. Without a lock it needs no right to write the state."""
+        locking = "-lock-timeout=5m" if lock else "-lock=false"
+        self._run("plan", locking, f"-var-file={self._values}", f"-out={self._plan}")
         return read_plan(json.loads(self._read("show", "-json", str(self._plan))))
 
     def plan_text(self) -> str:
@@ -121,33 +124,50 @@ class Terraform:
         return {name: output["value"] for name, output in json.loads(self._read("output", "-json")).items()}
 
     def _run(self, *arguments: str, quiet: bool = False) -> None:
-        done = self._terraform(arguments, capture=quiet)
-        if done.returncode:
-            raise TerraformError(f"terraform {arguments[0]} failed{f': {done.stderr.strip()}' if quiet else ''}")
+        if quiet:
+            self._read(*arguments)
+        elif status := self._watch(arguments):
+            raise TerraformError(f"terraform {arguments[0]} failed (status {status}): see above")
 
     def _read(self, *arguments: str, given: str = "") -> str:
-        done = self._terraform(arguments, capture=True, given=given)
+        command, env = self._command(arguments[0], "-no-color", *arguments[1:])
+        try:
+            done = subprocess.run(command, env=env, input=given, capture_output=True, text=True, check=False)  # noqa: S603
+        except FileNotFoundError as error:
+            raise TerraformError(_MISSING) from error
         if done.returncode:
             raise TerraformError(f"terraform {arguments[0]} failed: {done.stderr.strip()}")
         return done.stdout
 
-    def _terraform(
-        self, arguments: tuple[str, ...], *, capture: bool, given: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "TF_DATA_DIR": str(self._data), "TF_INPUT": "0", "TF_IN_AUTOMATION": "1"}
-        command = [
-            "terraform",
-            f"-chdir={self._root}",
-            arguments[0],
-            *(["-no-color"] if capture else []),
-            *arguments[1:],
-        ]
+    def _watch(self, arguments: tuple[str, ...]) -> int:
+        """Run it before everybody's eyes; its status. An interrupt is passed on, once, and its end is waited for.
+
+        Terraform then finishes what it is at and writes the state. Killed, or interrupted twice, it would leave a lock
+        behind and not know what it created; hence a session of its own, which the terminal's Ctrl-C does not reach.
+        """
+        command, env = self._command(*arguments)
         try:
-            return subprocess.run(  # noqa: S603 - no shell, and the arguments are this module's own
-                command, env=env, input=given, capture_output=capture, text=True, check=False
-            )
+            process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
         except FileNotFoundError as error:
-            raise TerraformError("terraform is not installed: see https://developer.hashicorp.com/terraform") from error
+            raise TerraformError(_MISSING) from error
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                status = process.wait()
+                break
+            except KeyboardInterrupt as pressed:
+                if interrupt is None:
+                    process.send_signal(signal.SIGINT)
+                interrupt = pressed
+        if interrupt is not None:
+            raise interrupt
+        return status
+
+    def _command(self, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        env = {**os.environ, "TF_DATA_DIR": str(self._data), "TF_INPUT": "0", "TF_IN_AUTOMATION": "1"}
+        if directory := env.get("CONFIG_DIR"):
+            env.setdefault("TF_VAR_config_path", str(Path(directory).resolve()))
+        return ["terraform", f"-chdir={self._root}", *arguments], env
 
 
 def read_plan(shown: Mapping[str, Any]) -> Plan:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -316,9 +319,36 @@ def test_the_storage_client_gets_the_callers_token(tokens: Tokens) -> None:
     assert asyncio.run(ask()) == "token for https://storage.azure.com/.default"
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Put the handlers of signals back that a command of its own replaces."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
 def test_an_unknown_command_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     """And an environment that is not there is one line, no traceback."""
     assert module.main(["destroy", "dev"]) == 2
     assert "make deploy ENV=dev" in capsys.readouterr().err
     assert module.main(["deploy", "nowhere"]) == 1
     assert "nowhere.tfvars is missing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_cancelled_pipeline_restores_enforcement(
+    deployed: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It sends SIGTERM, here while the package is being deployed; the command ends as after Ctrl-C."""
+    monkeypatch.setattr(module, "Terraform", lambda environment: Terraform(environment, deployed.root / "infra"))
+    monkeypatch.setattr(module, "Arm", lambda _: nullcontext(deployed.arm))
+    monkeypatch.setattr(module, "open_credential", lambda: deployed.tokens)
+    monkeypatch.setattr(module, "deploy_package", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("scripts.azure.enforcement._SETTLE_SECONDS", 0)
+    for name, value in deployed.options.items():
+        monkeypatch.setenv(name, value)
+    assert module.main(["deploy", "dev"]) == 130
+    assert "interrupted; run it again" in capsys.readouterr().err
+    assert deployed.enforcement == ["observe", "on"]

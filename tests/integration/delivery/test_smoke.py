@@ -136,7 +136,7 @@ def test_a_refused_or_missing_token_is_told_with_its_audience(azure: AzureStub, 
     ("reply", "words"),
     [
         (Reply({"error": {"code": "subscription_unknown"}}, 401), "subscription_unknown"),
-        (Reply({"choices": []}), "without a budget decision"),
+        (Reply({"choices": []}), "passed undecided"),
     ],
 )
 def test_a_call_that_is_refused_or_undecided_is_a_failure(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -104,6 +109,27 @@ def test_values_and_locals_are_evaluated_under_the_environment(root: Path, monke
     monkeypatch.setenv("TF_VAR_name", "other")
     with Terraform("dev", root) as terraform:
         assert terraform.evaluate({"size": "var.size", "name": "local.full_name"}) == {"size": 3, "name": "other-3"}
+
+
+def test_an_interrupt_lets_terraform_finish(root: Path) -> None:
+    """Its state says what was begun, and its lock is gone: the next run can go on."""
+    started = root / "started"
+    slow = f'provisioner "local-exec" {{ command = "touch {started}; sleep 20" }}'
+    (root / "main.tf").write_text(f'variable "size" {{}}\nresource "terraform_data" "slow" {{\n  {slow}\n}}\n')
+
+    def interrupt() -> None:
+        while not started.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with Terraform("dev", root) as terraform:
+        terraform.plan()
+        Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            terraform.apply()
+    begun = json.loads((root / "environments" / "dev.tfstate").read_text())["resources"]
+    assert [resource["instances"][0]["status"] for resource in begun] == ["tainted"]
+    assert not list((root / "environments").glob(".*.lock.info"))
 
 
 def test_mistakes_are_told_in_terraforms_words(root: Path) -> None:
