@@ -71,16 +71,15 @@ class Logins:
         return self._login if self._login is not None and time.time() < self._login.ends_at else None
 
     async def _ask(self) -> None:
-        from azure.core.exceptions import AzureError
-
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 token = await self._request()
             if self._login is None or token.token != self._login.token:
                 self._login = Login(_object_id(token.token), token.token, token.expires_on)
-        except (AzureError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever the SDK trips over, a check must end in its fail mode
             self._failure = error
-            log.warning("redis_token_unavailable", extra={"error": str(error) or type(error).__name__})
+            first_line = f"{type(error).__name__} {error}".partition("\n")[0]
+            log.warning("redis_token_unavailable", extra={"error": first_line})
         if (login := self._valid()) is not None:
             now = time.time()
             self._ask_at = now + max(_LEAST_WAIT_SECONDS, (login.ends_at - now) / 2)
