@@ -64,7 +64,7 @@ def test_a_sound_system_is_as_assumed(laptop: Laptop) -> None:
 
 def test_changes_show_the_rest_and_are_taken_back(laptop: Laptop) -> None:
     """Limits, a dead issuer, a dead backend, an unchecked call and a save: as assumed, and all as before at the end."""
-    with start_gateway(laptop, tk_rate_seconds="3") as gateway:
+    with start_gateway(laptop, tk_rate_seconds="2") as gateway:
         resources = resources_of(laptop, gateway)
         before, backends = dict(resources.named_values), dict(gateway.backends)
         with serve_arm(resources) as arm:
@@ -108,10 +108,9 @@ def capitals(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "properties": properties}
 
 
-LOGS: dict[str, tuple[LlmLog, Alter | None, set[str]]] = {
+LOGS: dict[str, tuple[LlmLog, Alter, set[str]]] = {
     "other correlation ids": (LlmLog(delay_seconds=0.2), renamed, {"a", "18", "d"}),
-    "capitals": (LlmLog(delay_seconds=0.2), capitals, {"b"}),
-    "texts": (LlmLog(delay_seconds=0.2, messages=True), None, {"f"}),
+    "capitals and texts": (LlmLog(delay_seconds=0.2, messages=True), capitals, {"b", "f"}),
 }
 
 
@@ -120,7 +119,8 @@ def test_an_llm_log_that_is_otherwise_differs(laptop: Laptop, log: str) -> None:
     """Other ids, other names, prompts: just that is told."""
     options, alter, different = LOGS[log]
     with start_gateway(laptop, options, alter=alter) as gateway, serve_arm(resources_of(laptop)) as arm:
-        system = replace(live_system(laptop, gateway.url, arm), patience=replace(PATIENCE, log=8))
+        system = live_system(laptop, gateway.url, arm, x_sim_chunk_ms="0")
+        system.patience = replace(PATIENCE, log=5)
         results = measured(system, "18,a,b,d,f")
     assert {point for point, result in results.items() if result.verdict.word == "differs"} == different
 

@@ -83,11 +83,16 @@ class LocalGateway:
 
         async def load() -> None:
             gateway = self._runner.gateway
+            old, before = gateway.host, gateway.policy.compiled
             assert policy.compiled is not None
-            host, old = ExpressionHost(policy.compiled), gateway.host
+            assert before is not None
+            assert old is not None
+            if policy.compiled.assembly_path == before.assembly_path:  # it stands in no expression
+                gateway.policy = policy
+                return
+            host = ExpressionHost(policy.compiled)
             await host.start()
             gateway.policy, gateway.host = policy, host
-            assert old is not None
             await old.close()
 
         asyncio.run_coroutine_threadsafe(load(), self._loop).result(30)
@@ -295,7 +300,6 @@ def live_system(laptop: Laptop, url: str, arm: Arm, say: Callable[[str], None] =
         gateway_id=GATEWAY_ID,
         namespace_id=NAMESPACE_ID,
         subscription=subscription_of(laptop.stack.config, TEAM) or "",
-        deployment=DEPLOYMENT,
         word=WORD,
         scope_type=SCOPE_TYPE,
         token=lambda audience: laptop.token(azp=APP, aud=audience),

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _run(options)
     except (CannotRunError, ConfigInvalid, ArmError, ClientAuthenticationError) as error:
-        _say(f"nothing could be measured: {error}")
+        _say(f"ended without a report: {error}")
         return 2
     except KeyboardInterrupt:
         _say("interrupted")
@@ -89,7 +89,6 @@ def _run(options: argparse.Namespace) -> int:
             gateway_id=target.gateway_id,
             namespace_id=target.llm_logs_namespace_id,
             subscription=who.subscription,
-            deployment=who.deployment,
             word=word,
             scope_type=who.scope_type,
             token=lambda audience: credential.get_token(f"{audience}/.default").token,

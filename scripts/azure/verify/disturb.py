@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from scripts.azure.arm import ArmError
 from scripts.azure.verify.calls import MODELS, Call
+from scripts.azure.verify.errors import NotRestoredError
 from scripts.azure.verify.observe import Observer
 from scripts.azure.verify.points_calls import EVENT_TIME, judge_event_time
 from scripts.azure.verify.probe import Point, Verdict, as_assumed, differs, not_measured
@@ -54,22 +55,29 @@ class Workshop:
             yield
         finally:
             try:
-                self._put(path, before, old)
+                # Azure may have refused the change, but also have made it and failed afterwards.
+                if named_value(self.arm, self.gateway_id, name) != old:
+                    self._put(path, before, old)
             except ArmError as error:
-                self.say(f"NOT RESTORED ({error}): run {by_hand}")
-                raise
+                raise NotRestoredError(f"{name} IS STILL CHANGED ({error}); run: {by_hand}") from error
             self.say(f"RESTORED {name}")
 
     @contextmanager
     def dead_backend(self) -> Iterator[None]:
         """A backend that refuses connections exists while the block runs."""
         path = f"{self.gateway_id}/backends/{DEAD_BACKEND}"
-        self.say(f"CREATE the backend {DEAD_BACKEND}; to delete by hand: az rest --method delete --url {path}")
+        by_hand = f"az rest --method delete --headers If-Match=* --url '{path}?api-version={GATEWAY_VERSION}'"
+        self.say(f"CREATE the backend {DEAD_BACKEND}; to delete by hand: {by_hand}")
         try:
             self.arm.put(path, GATEWAY_VERSION, {"properties": {"url": DEAD_BACKEND_URL, "protocol": "http"}})
             yield
         finally:
-            self.arm.delete(path, GATEWAY_VERSION)
+            try:
+                self.arm.delete(path, GATEWAY_VERSION)
+            except ArmError as error:
+                raise NotRestoredError(
+                    f"the backend {DEAD_BACKEND} IS STILL THERE ({error}); run: {by_hand}"
+                ) from error
             self.say(f"DELETED the backend {DEAD_BACKEND}")
 
     def save_policy(self) -> None:

@@ -36,7 +36,7 @@ class Hubs(Protocol):
         ...
 
     def messages(self) -> list[Message]:
-        """Everything so far. Raises CannotRunError when reading broke off."""
+        """What came since the last time. Raises CannotRunError when reading broke off."""
         ...
 
     def close(self) -> None:
@@ -78,11 +78,12 @@ class EventHubs:
             thread.start()
 
     def messages(self) -> list[Message]:
-        """Everything so far."""
+        """What came since the last time."""
         with self._lock:
             if self._problems:
                 raise CannotRunError("; ".join(self._problems.values()))
-            return list(self._messages)
+            new, self._messages = self._messages, []
+            return new
 
     def close(self) -> None:
         """Stop reading."""

@@ -15,7 +15,7 @@ from scripts.azure.verify.ledger import ReadRows
 from scripts.azure.verify.points_log import BILLED, LOGGED, judge_billing
 from scripts.azure.verify.probe import Probe, Source
 from scripts.azure.verify.resources import read_documents, read_log_settings
-from scripts.azure.verify.seen import LONG_AGO, Answer, Event, Record, Seen, get, json_object
+from scripts.azure.verify.seen import LONG_AGO, Event, Record, Seen, get, json_object
 
 Say = Callable[[str], None]
 _MOST_STRANGERS = 1000
@@ -48,7 +48,6 @@ class System:
     gateway_id: str
     namespace_id: str  # of the LLM log
     subscription: str
-    deployment: str
     word: str  # that our prompts carry
     scope_type: str | None
     token: Callable[[str], str]  # an Entra token of an audience
@@ -61,8 +60,7 @@ class Observer:
 
     def __init__(self, system: System) -> None:
         self.system = system
-        self.seen = Seen(scope_type=system.scope_type, deployment=system.deployment)
-        self._read = 0  # messages looked at so far
+        self.seen = Seen(scope_type=system.scope_type)
 
     def look(self, probes: Sequence[Probe]) -> Seen:
         """Make the calls that the probes need, once each, and wait for what they need of them."""
@@ -87,13 +85,12 @@ class Observer:
             self._wait("ledger", self.system.patience.ledger, self._unbilled)
         return self.seen
 
-    def call(self, name: str, as_name: str = "") -> Answer:
-        """Make one call, noted under its own name or another."""
-        answer = self.seen.answers[as_name or name] = self.system.caller.ask(self.system.calls[name])
-        self.system.say(f"{as_name or name}: {answer.told()}")
-        if name == "whole" and not as_name and answer.status not in _EXPECTED:
+    def call(self, name: str) -> None:
+        """Make one call. Raises CannotRunError when a plain one is refused."""
+        answer = self.seen.answers[name] = self.system.caller.ask(self.system.calls[name])
+        self.system.say(f"{name}: {answer.told()}")
+        if name == "whole" and answer.status not in _EXPECTED:
             raise CannotRunError(f"a plain call is not served: {answer.told()} {answer.error_message}".strip())
-        return answer
 
     def wait_for_event(self, name: str) -> list[Event]:
         """The events of a call once there is one, or none in time."""
@@ -102,15 +99,13 @@ class Observer:
 
     def take_in(self) -> None:
         """Look at what has arrived on the hubs since the last time."""
-        messages = self.system.hubs.messages()
         ids = {answer.request_id for answer in self.seen.answers.values()} - {""}
         since = min((answer.started for answer in self.seen.answers.values()), default=datetime.now(UTC))
-        for message in messages[self._read :]:
+        for message in self.system.hubs.messages():
             if message.hub == USAGE:
                 self.seen.events += [event for event in _events(message) if event.id.lower() in ids]
             elif message.hub == LLM_LOGS:
                 self._take_records(message, ids, since)
-        self._read = len(messages)
 
     def _take_records(self, message: Message, ids: set[str], since: datetime) -> None:
         if self.system.word.encode() in message.body:

@@ -49,7 +49,8 @@ def verify(system: System, wanted: Collection[str], *, disturb: bool) -> tuple[l
             _wait_until_served(observer)
     finally:
         system.hubs.close()
-    return sorted(results.values(), key=lambda result: place(result.point)), _cost(observer)
+    cost = _cost(observer) + (", and what was repeated until a change showed" if disturb else "")
+    return sorted(results.values(), key=lambda result: place(result.point)), cost
 
 
 def _measure(disturbance: Disturbance, observer: Observer) -> Verdict:
@@ -72,7 +73,7 @@ def _wait_until_served(observer: Observer) -> None:
 
 
 def _cost(observer: Observer) -> str:
-    """What the ledger says; calls that only changes needed are not looked up."""
+    """What the ledger says of the calls that are made once."""
     rows = observer.seen.rows
     if not rows:
         return "not known, the ledger was not read"

@@ -178,7 +178,6 @@ class Seen:
     documents: Documents = field(default_factory=Documents)
     settings: LogSettings = field(default_factory=LogSettings)
     scope_type: str | None = None  # that the caller may name itself by header
-    deployment: str = ""
     waited_seconds: float = 0.0  # for the LLM log
 
     def events_of(self, name: str) -> list[Event]:
