@@ -25,6 +25,10 @@ from cryptography.x509.oid import NameOID
 from local.redis_server import RedisServer
 
 HEADER = "the platform's own secret"
+_UNUSED_RIGHTS = (
+    *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("encipher_only", "decipher_only"),
+)
 
 
 class Authority:
@@ -34,8 +38,8 @@ class Authority:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        certificate = _certificate(name, name, self._key.public_key(), authority=True).sign(self._key, hashes.SHA256())
         self._name = name
+        certificate = self._certificate(name, self._key.public_key(), authority=True).sign(self._key, hashes.SHA256())
         self.path = directory / "authority.pem"
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -44,7 +48,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         names = x509.SubjectAlternativeName([x509.DNSName(host)])
-        builder = _certificate(subject, self._name, key.public_key(), authority=False).add_extension(names, False)
+        builder = self._certificate(subject, key.public_key(), authority=False).add_extension(names, False)
         path = self._directory / f"{host}.pem"
         path.write_bytes(
             key.private_bytes(
@@ -56,21 +60,31 @@ class Authority:
         context.load_cert_chain(path)
         return context
 
-
-def _certificate(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, authority: bool
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-    )
+    def _certificate(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, *, authority: bool
+    ) -> x509.CertificateBuilder:
+        """With all that Python 3.13 asks for."""
+        now = datetime.now(UTC)
+        issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        usage = x509.KeyUsage(
+            digital_signature=not authority,
+            key_cert_sign=authority,
+            crl_sign=authority,
+            **dict.fromkeys(_UNUSED_RIGHTS, False),
+        )
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(issued_by, critical=False)
+            .add_extension(usage, critical=True)
+        )
 
 
 class Line:
