@@ -68,7 +68,7 @@ resource logAlerts 'Microsoft.Insights/scheduledQueryRules@2023-12-01' = [for al
     displayName: 'Tollkeeper ${environmentName}: ${replace(alert.key, '_', ' ')}'
     description: skip(split(queries[alert.key], '\n')[0], 3) // what follows the // of the first line
     enabled: true
-    autoMitigate: false
+    autoMitigate: true
     scopes: [workspaceId]
     severity: alert.value.severity
     evaluationFrequency: alert.value.every
@@ -129,6 +129,7 @@ resource metricAlerts 'Microsoft.Insights/metricAlerts@2018-03-01' = [for alert 
 
 // Metrics stay out: Azure keeps them for 93 days by itself.
 var hubLogs = [{ category: 'OperationalLogs', enabled: true }, { category: 'AutoScaleLogs', enabled: true }]
+var captureLogs = [{ category: 'ArchiveLogs', enabled: true }] // why a capture failed
 var deletions = [{ category: 'StorageDelete', enabled: true }] // rows are only ever added
 
 resource vaultLog 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
@@ -139,7 +140,7 @@ resource vaultLog 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
 resource usageLog 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: usage
   name: 'workspace'
-  properties: { workspaceId: workspaceId, logs: hubLogs }
+  properties: { workspaceId: workspaceId, logs: concat(hubLogs, captureLogs) }
 }
 resource llmLogsLog 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: llmLogs
