@@ -82,17 +82,17 @@ class Deploy:
         plan = self._terraform.plan()
         self._approve(plan)
         with ExitStack() as restored:
-            site = self._site(self._terraform.outputs())
-            has_gap = site is not None and not is_rolling(site)
+            before = self._terraform.outputs()
+            site = self._site(before)
+            has_gap = site is not None and "GATEWAY_ID" in before and not is_rolling(site)
             if has_gap and plan.touches(_FUNCTION_APP):  # a changed app setting restarts the app too
-                restored.enter_context(self._observing())
-            if not plan.is_empty:
-                say("apply")
-                self._terraform.apply()
+                restored.enter_context(self._observing(before["GATEWAY_ID"]))
+            say("apply")
+            self._terraform.apply()  # an empty plan too: it may bring new outputs
             outputs = self._terraform.outputs()
             self._publish(outputs["CONFIG_URL"])
             if has_gap and not plan.touches(_FUNCTION_APP):
-                restored.enter_context(self._observing())
+                restored.enter_context(self._observing(outputs["GATEWAY_ID"]))
             self._deploy(outputs, archive)
         self._smoke(outputs)
 
@@ -128,9 +128,8 @@ class Deploy:
                 return None
             raise
 
-    def _observing(self) -> AbstractContextManager[None]:
+    def _observing(self, gateway: str) -> AbstractContextManager[None]:
         wanted = self._terraform.evaluate({"enforcement": _ENFORCEMENT})["enforcement"]
-        gateway = self._terraform.outputs()["GATEWAY_ID"]
         return observing(self._arm, gateway, wanted, say=say, sleep=self._sleep)
 
     def _publish(self, url: str) -> None:
@@ -229,6 +228,7 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled pipeline restores enforcement like a Ctrl-C
         signal.signal(number, signal.default_int_handler)
     try:
+        say("terraform init")
         with Terraform(environment) as terraform:
             if action == "plan":
                 plan_only(terraform, environment)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
 from scripts.azure.arm import Arm, ArmError
 
@@ -24,10 +25,11 @@ def observing(
     """Enforcement `observe` inside, `wanted` afterwards, however the inside ends.
 
     `wanted` comes from the configuration and not from the gateway: a run that died half-way left `observe` there. A
-    gateway whose enforcement is not `on` is left alone. Raises ArmError; a switch back that fails says what to run.
+    gateway whose enforcement is not `on`, or that has none yet because its first apply did not get so far, is left
+    alone. Raises ArmError; a switch back that fails says what to run.
     """
-    if wanted != "on":
-        say(f"enforcement is {wanted} and stays so")
+    if wanted != "on" or not _is_there(arm, gateway):
+        say(f"enforcement stays {wanted}")
         yield
         return
     try:
@@ -44,6 +46,16 @@ def by_hand(gateway: str, wanted: str) -> str:
     url = f"https://management.azure.com{gateway}/namedValues/{NAMED_VALUE}?api-version={API_VERSION}"
     body = f'{{"properties": {{"value": "{wanted}"}}}}'
     return f"az rest --method patch --url '{url}' --headers If-Match='*' --body '{body}'"
+
+
+def _is_there(arm: Arm, gateway: str) -> bool:
+    try:
+        arm.get(f"{gateway}/namedValues/{NAMED_VALUE}", API_VERSION)
+    except ArmError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 def _set(arm: Arm, gateway: str, value: str) -> None:

@@ -12,6 +12,13 @@ GATEWAY = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ApiManagement/s
 VALUE = f"{GATEWAY}/namedValues/tk-enforcement"
 
 
+@pytest.fixture(autouse=True)
+def _gateway(azure: AzureStub) -> None:
+    """A gateway whose last deployment died half-way."""
+    azure.on("GET", VALUE, Reply({"properties": {"value": "observe"}}))
+    azure.on("PATCH", VALUE, Reply({}))
+
+
 def values(azure: AzureStub) -> list[str]:
     """What the named value was set to, in order."""
     return [request.json()["properties"]["value"] for request in azure.to("PATCH", VALUE)]
@@ -19,7 +26,6 @@ def values(azure: AzureStub) -> list[str]:
 
 def test_calls_pass_inside_and_are_refused_again_afterwards(azure: AzureStub, arm: Arm, sleeps: Sleeps) -> None:
     """The gateways get time to take the value before anything restarts."""
-    azure.on("PATCH", VALUE, Reply({}))
     said: list[str] = []
     with observing(arm, GATEWAY, "on", say=said.append, sleep=sleeps):
         assert values(azure) == ["observe"]
@@ -33,7 +39,6 @@ def test_a_deployment_that_dies_inside_restores_enforcement(
     azure: AzureStub, arm: Arm, sleeps: Sleeps, fault: BaseException
 ) -> None:
     """By an error or by Ctrl-C: the reason goes on, enforcement is on."""
-    azure.on("PATCH", VALUE, Reply({}))
     with pytest.raises(type(fault)), observing(arm, GATEWAY, "on", say=print, sleep=sleeps):
         raise fault
     assert values(azure) == ["observe", "on"]
@@ -63,3 +68,14 @@ def test_a_gateway_that_does_not_enforce_is_left_alone(azure: AzureStub, arm: Ar
     with observing(arm, GATEWAY, "off", say=print, sleep=sleeps):
         pass
     assert azure.requests == []
+
+
+def test_a_gateway_that_was_never_finished_is_no_obstacle(azure: AzureStub, arm: Arm, sleeps: Sleeps) -> None:
+    """The first apply died before its named values: the next one must be able to go on. Other refusals are told."""
+    azure.on("GET", VALUE, Reply({"error": {"code": "ResourceNotFound", "message": "no"}}, 404))
+    with observing(arm, GATEWAY, "on", say=print, sleep=sleeps):
+        pass
+    assert values(azure) == []
+    azure.on("GET", VALUE, Reply({"error": {"code": "AuthorizationFailed", "message": "no"}}, 403))
+    with pytest.raises(ArmError, match="AuthorizationFailed"), observing(arm, GATEWAY, "on", say=print, sleep=sleeps):
+        pytest.fail("nothing restarts while calls would be refused")
