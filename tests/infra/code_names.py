@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import azure.functions as func
 import yaml
 
 from functions.auth import ALL_ROLES
@@ -102,9 +101,8 @@ def known_settings() -> set[str]:
     return asked
 
 
-def code_names(root: Path, app: func.FunctionApp) -> CodeNames:
-    """The names, with policies and host.json read below `root`."""
-    functions = app.get_functions()
+def code_names(root: Path, functions: list[Any]) -> CodeNames:
+    """The names, with policies and host.json read below `root`, and the functions that the app registers."""
     triggers = [
         HubTrigger(
             function.get_function_name(),

@@ -9,6 +9,7 @@ import pytest
 from tests.infra.code_names import CodeNames, code_names
 from tests.infra.deployment import bicep, variables
 from tests.support.arm import Deployment, from_terraform
+from tests.support.function_app import registered_functions
 from tests.support.infra import ROOT, Workspace, workspace
 from tests.support.known_plan import KnownPlan, Planner
 
@@ -16,10 +17,7 @@ from tests.support.known_plan import KnownPlan, Planner
 @pytest.fixture(scope="session")
 def code() -> CodeNames:
     """What code, policies and host.json name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOLLKEEPER_ENV", "development")  # function_app asks for the platform's sign-in otherwise
-        from function_app import app
-    return code_names(ROOT, app)
+    return code_names(ROOT, registered_functions())
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +38,8 @@ def plan(planner: Planner) -> KnownPlan:
 
 
 @pytest.fixture(scope="session")
-def terraform_items(plan: KnownPlan) -> Deployment:
-    return from_terraform(plan)
+def terraform_items(plan: KnownPlan, space: Workspace) -> Deployment:
+    return from_terraform(plan, space.terraform("graph").output)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,9 @@ from tests.support.known_plan import KnownPlan, Planned
 
 _REFERENCE = re.compile(r"«([^«»#]+)#([^«»]+)»")
 _CHILD = re.compile(r"«([^«»#:]+):([^«»#]+)»((?:/[A-Za-z]+/[^/«»\s]+)+)")
+_EDGE = re.compile(r'"([\w.]+)" -> "([\w.]+)"')
 _ROLE_ID = re.compile(r".*/roleDefinitions/([0-9a-f-]{36})$")
+_PLACED = ("scope", "parent", "dependsOn")  # says where and when, not what
 _IN_ANOTHER = {  # what Bicep may write inside of its parent
     "Microsoft.Network/virtualNetworks": "subnets",
     "Microsoft.Network/networkSecurityGroups": "securityRules",
@@ -49,6 +51,11 @@ class Deployment:
     """Everything that one template declares."""
 
     items: list[Item]
+    needs: dict[str, set[str]] = field(default_factory=dict)  # by reference: what must be there before
+
+    def comes_after(self, item: Item) -> set[str]:
+        """References of everything that must be there before the item."""
+        return _reached(item.reference, self.needs)
 
     def of(self, kind: str) -> list[Item]:
         return [item for item in self.items if item.type.lower() == kind.lower()]
@@ -122,9 +129,38 @@ def _children(text: str) -> str:
 
 
 # -- Terraform ---------------------------------------------------------------------------------------------------------
-def from_terraform(plan: KnownPlan) -> Deployment:
-    """What a plan declares."""
-    return _Terraform(plan).deployment()
+def from_terraform(plan: KnownPlan, graph: str = "") -> Deployment:
+    """What a plan declares, and with the output of `terraform graph` also in which order."""
+    found = _Terraform(plan).deployment()
+    found.needs = _needs(found.items, graph)
+    return found
+
+
+def _needs(items: list[Item], graph: str) -> dict[str, set[str]]:
+    """What each item waits for. Terraform waits for blocks, with all that for_each makes of them."""
+    of_block: dict[str, set[str]] = {}
+    for item in items:
+        of_block.setdefault(item.where.partition("[")[0], set()).add(item.reference)
+    edges: dict[str, set[str]] = {}
+    for later, earlier in _EDGE.findall(graph):
+        edges.setdefault(later, set()).add(earlier)
+    needs: dict[str, set[str]] = {}
+    for block, references in of_block.items():
+        # Blocks on the way may be none of the items, such as data sources.
+        earlier_items = set().union(*(of_block.get(other, set()) for other in _reached(block, edges)))
+        needs |= dict.fromkeys(references, earlier_items)
+    return needs
+
+
+def _reached(start: str, edges: dict[str, set[str]]) -> set[str]:
+    """Everything on any way from there."""
+    found: set[str] = set()
+    left = [start]
+    while left:
+        new = edges.get(left.pop(), set()) - found
+        found |= new
+        left += new
+    return found
 
 
 class _Terraform:
@@ -217,35 +253,51 @@ class _Terraform:
 # -- Bicep -------------------------------------------------------------------------------------------------------------
 def from_bicep(resources: list[Resource], role_names: dict[str, str]) -> Deployment:
     """What an evaluated template declares. `role_names`: {id of a built-in role: its name}."""
-    resources = [r for found in resources for r in (found, *_written_inside(found))]
-    ids = sorted(((r.id, f"«{KNOWN_TYPES.get(r.type.lower(), r.type)}:{r.name}»") for r in resources), reverse=True)
-    by_length = sorted(ids, key=lambda pair: -len(pair[0]))
+    resources = [part for resource in resources for part in (resource, *_written_inside(resource))]
+    text = _replacer({r.id: f"«{KNOWN_TYPES.get(r.type.lower(), r.type)}:{r.name}»" for r in resources})
+    items = []
+    of_id: dict[str, Item] = {}
+    for resource in resources:
+        if resource.type not in azurerm.IMPLIED:
+            kind = _spelt(resource.type)
+            body = _each_text({k: v for k, v in resource.body.items() if k not in _PLACED}, text)
+            name = _bicep_name(resource, kind, body, text(resource.scope), role_names)
+            of_id[resource.id] = Item(kind, name, resource.where, body, _take(_GETTERS[kind], body))
+            items.append(of_id[resource.id])
+    needs: dict[str, set[str]] = {}
+    for resource in resources:
+        if resource.id in of_id:
+            earlier = {of_id[other].reference for other in resource.needs if other in of_id}
+            needs.setdefault(of_id[resource.id].reference, set()).update(earlier)
+    return Deployment(items, needs)
+
+
+def _replacer(references: dict[str, str]) -> Callable[[str], str]:
+    """Replaces ids of resources, in whatever case, by references."""
+    by_id = {resource_id.lower(): reference for resource_id, reference in references.items()}
+    longest_first = sorted(by_id, key=len, reverse=True)
+    ids = re.compile(f"({'|'.join(map(re.escape, longest_first))})(?![\\w-])", re.IGNORECASE)
 
     def text(value: str) -> str:
         if "/subscriptions/" in value:
-            for resource_id, reference in by_length:
-                value = re.sub(re.escape(resource_id) + r"(?![\w-])", reference, value, flags=re.IGNORECASE)
-        value = _REFERENCE.sub(lambda m: f"«{_spelt_reference(m[1])}#{m[2]}»", value)
-        return _children(value)
+            value = ids.sub(lambda match: by_id[match[1].lower()], value)
+        return _children(_REFERENCE.sub(lambda match: f"«{_spelt_reference(match[1])}#{match[2]}»", value))
 
-    items = []
-    for resource in resources:
-        if resource.type in azurerm.IMPLIED:
-            continue
-        kind = _spelt(resource.type)
-        body = _each_text({k: v for k, v in resource.body.items() if k not in ("scope", "parent", "dependsOn")}, text)
-        name = resource.name
-        if kind == "Microsoft.Authorization/roleAssignments":
+    return text
+
+
+def _bicep_name(resource: Resource, kind: str, body: dict[str, Any], scope: str, role_names: dict[str, str]) -> str:
+    """The name as Terraform's side gives it, where a name means nothing or stands on another resource."""
+    match kind:
+        case "Microsoft.Authorization/roleAssignments":
             role = _ROLE_ID.sub(r"\1", body["properties"]["roleDefinitionId"])
-            name = f"{text(resource.scope)}|{body['properties']['principalId']}|{role_names.get(role, role)}"
-        elif kind == "Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments":
-            name = f"{name.rpartition('/')[0]}/{body['properties']['user']['objectId']}"
-        elif kind == "Microsoft.Insights/workbooks":
-            name = "workbook"
-        elif "scope" in resource.body and kind.count("/") == 1 and "resourceGroups" not in resource.scope[-60:]:
-            name = f"{text(resource.scope)}|{name}"
-        items.append(Item(kind, name, resource.where, body, _take(_GETTERS[kind], body)))
-    return Deployment(items)
+            return f"{scope}|{body['properties']['principalId']}|{role_names.get(role, role)}"
+        case "Microsoft.Cache/redisEnterprise/databases/accessPolicyAssignments":
+            return f"{resource.name.rpartition('/')[0]}/{body['properties']['user']['objectId']}"
+        case "Microsoft.Insights/workbooks":
+            return "workbook"
+    stands_on_another = "scope" in resource.body and kind.count("/") == 1 and "resourceGroups:" not in scope
+    return f"{scope}|{resource.name}" if stands_on_another else resource.name
 
 
 def _spelt_reference(reference: str) -> str:
@@ -254,19 +306,20 @@ def _spelt_reference(reference: str) -> str:
 
 
 def _written_inside(resource: Resource) -> list[Resource]:
-    """Subnets in a network and rules in a security group, as resources of their own."""
-    inner = _IN_ANOTHER.get(resource.type)
-    if inner is None:
-        return []
-    return [
-        Resource(
-            f"{resource.type}/{inner}",
+    """Subnets in a network and rules in a security group, as resources of their own. They come with the outer one."""
+    kind = _IN_ANOTHER.get(resource.type)
+    found = []
+    for body in read(resource.body, f"properties.{kind}") or []:
+        inner = Resource(
+            f"{resource.type}/{kind}",
             resource.version,
             f"{resource.name}/{body['name']}",
             resource.scope,
-            False,
-            resource.where,
-            body,
+            existing=False,
+            where=resource.where,
+            body=body,
+            needs=set(resource.needs),
         )
-        for body in (resource.body.get("properties") or {}).get(inner, [])
-    ]
+        found.append(inner)
+    resource.needs |= {inner.id for inner in found}
+    return found

@@ -385,7 +385,11 @@ MAPPINGS = {
         properties={
             "properties.scopes": "scopes",
             "properties.severity": "severity",
+            "properties.evaluationFrequency": "evaluation_frequency",
+            "properties.windowSize": "window_duration",
+            "properties.autoMitigate": lambda v: bool(v["auto_mitigation_enabled"]),
             "query": "criteria.0.query",
+            "measure": "criteria.0.metric_measure_column",
             "threshold": "criteria.0.threshold",
         },
     ),
@@ -462,6 +466,7 @@ FORMS: dict[str, dict[str, Getter]] = {
     },
     "Microsoft.Insights/scheduledQueryRules": {
         "query": "properties.criteria.allOf.0.query",
+        "measure": "properties.criteria.allOf.0.metricMeasureColumn",
         "threshold": "properties.criteria.allOf.0.threshold",
     },
     "Microsoft.Insights/diagnosticSettings": {

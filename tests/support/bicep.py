@@ -75,6 +75,14 @@ class Group:
         return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{self.name}"
 
 
+class Deployed(dict[str, Any]):
+    """A module that was deployed: its outputs, and what it created. Whoever reads it waits for all of that."""
+
+    def __init__(self, members: dict[str, Any], created: list[Resource]) -> None:
+        super().__init__(members)
+        self.created = created
+
+
 class _Absent:
     """What a module or resource under a false condition leaves behind: it may be named, not read."""
 
@@ -213,7 +221,6 @@ class _File:
         name = str(body["name"])
         scope = body.get("scope")
         scope_id = self.scope if scope is None else scope.id
-        needs = set(self._reading[-1])
         parent = body.get("parent")
         outer = self._inside[-1].rpartition("::")[0]
         if outer:
@@ -221,8 +228,7 @@ class _File:
             kind = f"{parent.type}/{kind}"
         if parent is not None:
             name, scope_id = f"{parent.name}/{name}", parent.scope
-            needs.add(parent.id)
-        where = f"{self.file.name}:{declaration.line}"
+        where, needs = f"{self.file.name}:{declaration.line}", set(self._reading[-1])
         resource = Resource(kind, version, name, scope_id, declaration.existing, where, body, needs)
         if not resource.existing:
             self._found.append(resource)
@@ -239,9 +245,10 @@ class _File:
         )
         before = len(self._found)
         inner.deploy()
-        for created in self._found[before:]:
-            created.needs |= self._reading[-1]
-        return {"name": body.get("name", declaration.name), "outputs": inner.outputs()}
+        created = self._found[before:]
+        for resource in created:
+            resource.needs |= self._reading[-1]
+        return Deployed({"outputs": inner.outputs()}, created)
 
     # -- expressions -------------------------------------------------------------------------------------------------
     def value(self, node: Node | None, local: Mapping[str, Any]) -> Any:
@@ -369,8 +376,11 @@ class _File:
 
 
 def _ids(value: Any) -> set[str]:
+    """What a deployment waits for where the value is read. An existing resource is not waited for."""
     if isinstance(value, Resource):
-        return {value.id}
+        return set() if value.existing else {value.id}
+    if isinstance(value, Deployed):
+        return {resource.id for resource in value.created}
     return set().union(*map(_ids, value)) if isinstance(value, list) else set()
 
 

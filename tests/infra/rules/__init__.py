@@ -11,6 +11,7 @@ from tests.infra.code_names import CodeNames
 from tests.infra.rules.access import access, keyless
 from tests.infra.rules.names import functions, hubs, policies, sign_in, stores
 from tests.infra.rules.network import private
+from tests.infra.rules.order import order
 from tests.infra.rules.settings import no_content_logged, sound
 from tests.support.arm import Deployment
 
@@ -26,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     sound,
     no_content_logged,
     private,
+    order,
 )
 
 

@@ -62,7 +62,7 @@ def _endpoints(found: Deployment) -> list[str]:
             continue
         reached.add((target, subresource))
         group = found.one("Microsoft.Network/privateEndpoints/privateDnsZoneGroups", f"{endpoint.name}/")
-        zones = {zone.strip("«»").rpartition(":")[2] for zone in group.properties["properties.zones"]}
+        zones = {str(zone).strip("«»").rpartition(":")[2] for zone in group.properties["properties.zones"]}
         if zones != expected:
             problems.append(f"{endpoint.name} is looked up in {sorted(zones)}, expected {sorted(expected)}")
         if _subnet(endpoint.properties["properties.subnet.id"]) != "endpoints":

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from door_fakes import Doors, fake_services
 
+from tests.support.function_app import registered_functions
+
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
 def doors() -> Doors:
-    """Every function that function_app.py registers.
-
-    Loaded under a name of its own: an app lists its functions only once, and hosts in other tests load apps too.
-    """
-    spec = importlib.util.spec_from_file_location("function_app_under_test", ROOT / "function_app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOLLKEEPER_ENV", "development")
-        spec.loader.exec_module(module)
-    return Doors(module.app.get_functions())
+    """Every function that function_app.py registers."""
+    return Doors(registered_functions())
 
 
 @pytest.fixture
