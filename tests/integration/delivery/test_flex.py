@@ -46,6 +46,7 @@ def test_a_site_that_is_recycled_meanwhile_is_waited_for(azure: AzureStub, token
     azure.on("GET", LATEST, before, Reply(status=404), state(2), Reply(status=503), state(4))
     deploy(azure, tokens, sleeps)
     assert len(azure.to("POST", "/api/publish")) == 3
+    assert len(azure.to("GET", LATEST)) == 5
 
 
 @pytest.mark.parametrize(("status", "word"), [(3, "failed"), (-1, "cancelled"), (5, "conflict"), (6, "in part")])

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,7 +115,8 @@ def test_values_and_locals_are_evaluated_under_the_environment(root: Path, monke
 def test_an_interrupt_lets_terraform_finish(root: Path) -> None:
     """Its state says what was begun, and its lock is gone: the next run can go on."""
     started = root / "started"
-    slow = f'provisioner "local-exec" {{ command = "touch {started}; sleep 20" }}'
+    session = f"{sys.executable} -c 'import os; print(os.getsid(0))' >{root}/session"
+    slow = f'provisioner "local-exec" {{ command = "{session}; touch {started}; sleep 20" }}'
     (root / "main.tf").write_text(f'variable "size" {{}}\nresource "terraform_data" "slow" {{\n  {slow}\n}}\n')
 
     def interrupt() -> None:
@@ -127,6 +129,7 @@ def test_an_interrupt_lets_terraform_finish(root: Path) -> None:
         Thread(target=interrupt, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
             terraform.apply()
+    assert int((root / "session").read_text()) != os.getsid(0)  # a Ctrl-C in the terminal arrives there once, by us
     begun = json.loads((root / "environments" / "dev.tfstate").read_text())["resources"]
     assert [resource["instances"][0]["status"] for resource in begun] == ["tainted"]
     assert not list((root / "environments").glob(".*.lock.info"))
