@@ -137,7 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def _namespace_host(connection: str | None, namespace: str | None) -> str:
     """As the platform names it in a stream, in lower case: `name.servicebus.windows.net`."""
-    endpoint = re.search(r"Endpoint\s*=\s*sb://([^/;:\s]+)", connection or "", re.IGNORECASE)
+    endpoint = re.search(r"Endpoint\s*=\s*sb://([^/;\s]+)", connection or "", re.IGNORECASE)
     return (endpoint.group(1) if endpoint else namespace or "").lower()
 
 

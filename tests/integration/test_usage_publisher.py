@@ -127,3 +127,18 @@ async def test_a_hub_that_does_not_answer_is_unavailable(hub: EmbeddedHub) -> No
         await publisher.publish([("key", b"lost?")])
     await publisher.close()
     assert (caught.value.http_status, caught.value.retry_after_seconds) == (503, 1)
+
+
+async def test_log_records_go_back_to_the_namespace_of_the_llm_log(hub: EmbeddedHub, hub_name: str) -> None:
+    """It has a connection of its own; that of the usage hub leads nowhere here, and both hubs have one name."""
+    nowhere = "Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=x;SharedAccessKey=y;UseDevelopmentEmulator=true;"
+    settings = Settings(
+        eventhub_connection=nowhere,
+        usage_hub=hub_name,
+        llm_logs_connection=hub.connection_string(),
+        llm_logs_hub=hub_name,
+    )
+    publisher = UsagePublisher(settings, llm_logs=True)
+    await publisher.publish([("key", b"record")])
+    await publisher.close()
+    assert [record.body for record in hub.log(hub_name)] == [b"record"]
