@@ -76,7 +76,7 @@ class Terraform:
         if not self._remote.is_file() and (os.environ.get("CI") or os.environ.get("TF_BUILD")):
             raise TerraformError(
                 f"{self._remote.relative_to(root)} is missing: a pipeline's machine would take the state along when it "
-                "goes; docs/operations.md says how to make a container for it"
+                "goes; docs/deployment.md says how to make a container for it"
             )
 
     def __enter__(self) -> Self:
