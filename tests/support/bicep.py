@@ -177,6 +177,8 @@ class _File:
             declaration = self._symbols.get(name)
             if declaration is None:
                 raise BicepError(f"{self.file.name}: {name} is not declared")
+            if name in self._inside:
+                raise BicepError(f"{self.file.name} line {declaration.line}: {name} is made of itself")
             self._reading.append(set())
             self._inside.append(name)
             self._known[name] = self._evaluate(declaration)

@@ -8,6 +8,7 @@ none of them, or no terraform, the tests that ask for it skip and say which is m
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import shutil
@@ -26,9 +27,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # What a root module of infra/ reads, by path relative to itself.
 _PARTS = ("infra", "apim-policies", "config")
+_DOWNLOADS = ROOT / ".local" / "terraform-providers"
 _LEFT_BEHIND = shutil.ignore_patterns(".terraform", "*.tfstate*", "__pycache__")
 # A setting of the person who runs the tests must not change what terraform does in them.
-_PERSONAL = ("TF_CLI_ARGS", "TF_DATA_DIR", "TF_WORKSPACE", "TF_VAR_", "TF_LOG", "TF_PLUGIN_CACHE_DIR", "ARM_")
+_PERSONAL = ("TF_CLI_ARGS", "TF_DATA_DIR", "TF_WORKSPACE", "TF_VAR_", "TF_LOG", "ARM_")
 _ECHO = """
 import json, os, sys
 print(json.dumps({k: v for k, v in os.environ.items() if k.startswith(("TF_", "CHECKPOINT"))}), flush=True)
@@ -55,7 +57,10 @@ def infra_environment() -> Mapping[str, str]:
     if "TF_REATTACH_PROVIDERS" in own:
         return own
     checker = find_infra_check()
-    return own if checker is None else own | _serve(checker)
+    if checker is not None:
+        return own | _serve(checker)
+    _DOWNLOADS.mkdir(parents=True, exist_ok=True)  # providers are 300 MB, and every copy of the templates asks for them
+    return {"TF_PLUGIN_CACHE_DIR": str(_DOWNLOADS)} | own
 
 
 def _serve(checker: Path) -> dict[str, str]:
@@ -124,7 +129,10 @@ class Workspace:
 
     def init(self, root: str = "infra/terraform") -> None:
         """Find the providers. Skips the calling test where neither a checker nor a registry gives them."""
-        done = self.terraform("init", "-backend=false", "-input=false", "-no-color", root=root)
+        _DOWNLOADS.parent.mkdir(exist_ok=True)
+        with (_DOWNLOADS.parent / "terraform-init.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # terraform's cache of providers is not made for two at once
+            done = self.terraform("init", "-backend=false", "-input=false", "-no-color", root=root)
         if not done.passed and "could not connect to" in done.output.lower():
             pytest.skip("no providers: neither infra-check nor the Terraform registry is there")
         assert done.passed, done.output

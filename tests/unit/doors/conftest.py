@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from door_fakes import Doors, fake_services
 
 from tests.support.function_app import registered_functions
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
