@@ -35,14 +35,13 @@ from scripts.azure.finding import report
 from scripts.azure.flex import DeploymentError, deploy_package, is_rolling, scm_address
 from scripts.azure.package import PackageError
 from scripts.azure.preflight import preflight
-from scripts.azure.smoke import public_routes, read_config, site_id, smoke
+from scripts.azure.smoke import read_chosen, read_config, site_id, smoke
 from scripts.azure.terraform import ROOT, Plan, Terraform, TerraformError
 from shared.config.source import DirectorySource, publish_config
 from shared.errors import TollkeeperError
 
 PLANS = ROOT / ".local" / "plan"
 _FUNCTION_APP = "azapi_resource.functions"
-_ENFORCEMENT = 'lookup(var.named_values, "tk-enforcement", var.generated_named_values["tk-enforcement"])'
 _SITE_VERSION = "2024-11-01"
 _ROLE_MINUTES = 5  # for a role that was just assigned to reach storage
 _POLL_SECONDS = 10.0
@@ -129,7 +128,7 @@ class Deploy:
             raise
 
     def _observing(self, gateway: str) -> AbstractContextManager[None]:
-        wanted = self._terraform.evaluate({"enforcement": _ENFORCEMENT})["enforcement"]
+        wanted = read_chosen(self._terraform).enforcement
         return observing(self._arm, gateway, wanted, say=say, sleep=self._sleep)
 
     def _publish(self, url: str) -> None:
@@ -162,8 +161,9 @@ class Deploy:
 
     def _smoke(self, outputs: Mapping[str, Any]) -> None:
         say("smoke test")
-        public = public_routes(**self._terraform.evaluate({"public_health": "var.public_health"}))
-        if not report(smoke(self._arm, outputs, self._credential, read_config(), public)):
+        chosen = read_chosen(self._terraform)
+        found = smoke(self._arm, outputs, self._credential, read_config(), chosen, sleep=self._sleep)
+        if not report(found):
             raise DeployError("deployed, but the smoke test failed: see above")
 
 

@@ -122,7 +122,7 @@ def world(
     monkeypatch.setattr(module, "PLANS", tmp_path / "plans")
     monkeypatch.setattr(module, "_publish", publish)  # storage's client sends no token without TLS
     monkeypatch.setattr(module, "scm_address", lambda site: azure.url if site["name"] == "func" else "")
-    monkeypatch.setattr(module, "smoke", lambda *_: world.smoked)
+    monkeypatch.setattr(module, "smoke", lambda *_, **__: world.smoked)
     world.write()
     azure.on("POST", "/api/publish", Reply(f'"{ID}"', 202))
     azure.on("GET", "/api/deployments/latest", Reply({"id": ID, "status": 4}))

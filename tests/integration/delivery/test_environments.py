@@ -12,6 +12,7 @@ import pytest
 from scripts.azure import deploy, preflight
 from scripts.azure import terraform as terraform_module
 from scripts.azure.preflight import EXPRESSIONS, Wanted
+from scripts.azure.smoke import Chosen, read_chosen
 from scripts.azure.terraform import Terraform
 from tests.support.infra import ROOT, infra_environment, workspace
 
@@ -42,10 +43,7 @@ def test_preflight_reads_every_environment(terraform: Terraform) -> None:
     assert all(region.deployments for region in wanted.regions.values())
     content = [body["name"] for body, _ in preflight._contents(wanted)]
     assert len(content) == len(set(content)) == 7 + len(wanted.regions)
-    assert terraform.evaluate({"enforcement": deploy._ENFORCEMENT, "public": "var.public_health"}) == {
-        "enforcement": "on",
-        "public": False,
-    }
+    assert read_chosen(terraform) == Chosen(public_health=False, enforcement="on")
 
 
 def test_every_output_that_is_read_is_given_out() -> None:

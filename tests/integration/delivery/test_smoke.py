@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scripts.azure import smoke as smoke_module
 from scripts.azure.arm import Arm
-from scripts.azure.smoke import check_health, public_routes, routes, smoke
+from scripts.azure.smoke import Chosen, check_health, routes, smoke
 from shared.config.loader import load_config
 from shared.config.model import Config
 from shared.config.source import DirectorySource
@@ -59,9 +60,10 @@ def reference(status: str) -> dict[str, Any]:
     return {"id": f"{REFERENCES}/RESERVATION_KEYS", "name": "RESERVATION_KEYS", "properties": {"status": status}}
 
 
-def found(arm: Arm, outputs: dict[str, Any], tokens: Tokens, config: Config) -> list[str]:
+def found(arm: Arm, outputs: dict[str, Any], tokens: Tokens, config: Config, chosen: Chosen | None = None) -> list[str]:
     """The report's lines."""
-    return [str(line) for line in smoke(arm, outputs, tokens, config, public_routes(public_health=False))]
+    findings = smoke(arm, outputs, tokens, config, chosen or Chosen(), sleep=Sleeps())
+    return [str(line) for line in findings]
 
 
 def test_a_good_deployment_has_nothing_to_report(
@@ -168,7 +170,33 @@ def test_a_secret_that_the_app_could_not_read_is_told(
     assert f"{REFERENCES}/refresh" in line
 
 
+def test_a_gateway_that_still_goes_by_the_deployments_enforcement_is_given_a_minute(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
+) -> None:
+    """Undecided calls, and the 503 of a first check that meets a start, are asked again; a refusal is not."""
+    decided = Reply({"choices": []}, headers={"x-budget-state": "active"})
+    azure.on("POST", CHAT, Reply({"choices": []}), Reply({"error": {"code": "state_unavailable"}}, 503), decided)
+    assert found(arm, outputs, tokens, config)[-1].endswith("passed, budget active")
+    azure.on("POST", CHAT, Reply({"error": {"code": "budget_exhausted"}}, 402))
+    azure.requests.clear()
+    assert "budget_exhausted" in found(arm, outputs, tokens, config)[-1]
+    assert len(azure.to("POST", CHAT)) == 1
+
+
+def test_a_call_that_nobody_was_to_decide_on_is_no_failure(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
+) -> None:
+    """Enforcement is switched off in an emergency, or not yet on for the tenant: the deployment must get through."""
+    azure.on("POST", CHAT, Reply({"choices": []}))
+    last = found(arm, outputs, tokens, config, Chosen(enforcement="off"))[-1]
+    assert last.startswith("warn")
+    tenant = config.tenants[config.teams["search"].tenant]
+    observed = {**config.tenants, tenant.id: msgspec.structs.replace(tenant, enforcement="observe")}
+    watched = msgspec.structs.replace(config, tenants=observed)
+    assert found(arm, outputs, tokens, watched)[-1].startswith("warn")
+
+
 def test_health_is_left_out_where_it_is_public_by_choice() -> None:
     """As infra/terraform's public_health says."""
-    assert "/health" in public_routes(public_health=True)
-    assert "/health" not in public_routes(public_health=False)
+    assert "/health" in Chosen(public_health=True).public
+    assert "/health" not in Chosen().public
