@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package preflight plan deploy smoke verify named-values help
+.PHONY: run test lint format bench bench-litellm check-config package preflight plan deploy smoke verify named-values checkov help
 
 PY := .venv/bin/python
 READY := .venv/.ready
+CHECKOV := .local/checkov-3.3.30
 PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
 ENVIRONMENT = $(or $(ENV),$(error ENV is missing: one of infra/terraform/environments, such as `make $@ ENV=dev`))
@@ -58,8 +59,16 @@ verify: $(READY) ## measure in ENV what only a live gateway shows (ARGS="--list"
 named-values: $(READY) ## write what the gateway must know of CONFIG_DIR for the infrastructure templates
 	@$(PY) -m shared.config named-values $(CONFIG_DIR) infra/terraform/config.auto.tfvars.json
 
+checkov: $(CHECKOV)/bin/checkov ## security rules for the templates (installs Checkov once, into a virtualenv of its own)
+	@$< --config-file .checkov.yaml
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(CHECKOV)/bin/checkov: | $(READY)
+	@echo "Installing Checkov into $(CHECKOV) (once; a minute or two)"
+	@$(PY) -m venv --clear $(CHECKOV)
+	@$(CHECKOV)/bin/pip install -q --disable-pip-version-check checkov==$(subst .local/checkov-,,$(CHECKOV))
 
 # Set-up runs once, and again when a requirements file changes. It stops with a sentence, not a traceback.
 $(READY): requirements.txt requirements-dev.txt gateway/requirements.txt

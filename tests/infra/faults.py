@@ -259,6 +259,13 @@ TERRAFORM = (
         '"hub-logger"',
         "logger 'hub-logger' is declared and nobody names it",
     ),
+    Fault(
+        "models' addresses without their path",
+        f"{_T}/main.gateway.tf",
+        '"${each.value.endpoint}/openai"',
+        "each.value.endpoint",
+        "is no https address up to /openai",
+    ),
     # Settings
     Fault(
         "a Redis that clients must know the shards of",

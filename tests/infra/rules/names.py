@@ -52,8 +52,11 @@ def _backends(found: Deployment, named: str) -> list[str]:
     alone = {item.last_name for reference, item in backends.items() if reference not in members}
     problems = same("backend", alone, {named})
     problems += [f"the pool names the backend {member}, which is not declared" for member in members - set(backends)]
-    addresses = {item.name: str(item.properties["properties.url"]) for item in backends.values() if item not in pools}
-    return problems + [f"{n}: its address {url} lacks /openai" for n, url in addresses.items() if url[-7:] != "/openai"]
+    urls = {item.name: str(item.properties["properties.url"]) for item in backends.values() if item not in pools}
+    sound = re.compile("https://.+/openai")
+    return problems + [
+        f"{name}: {url} is no https address up to /openai" for name, url in urls.items() if not sound.fullmatch(url)
+    ]
 
 
 def hubs(found: Deployment, code: CodeNames) -> list[str]:
