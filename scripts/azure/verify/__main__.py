@@ -13,8 +13,7 @@ import sys
 import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import ClientAuthenticationError
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="verify: %(message)s")
     # A pipeline that is cancelled must restore what it changed, too.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        signal.signal(number, signal.default_int_handler)
     try:
         return _run(options)
     except (CannotRunError, ConfigInvalid, ArmError, ClientAuthenticationError) as error:
@@ -150,10 +149,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--wait-minutes", type=float, default=15, help="at most, for the LLM log (default: 15)")
     add("--max-cost-usd", type=float, default=0.05, help="refuse a run that may cost more (default: 0.05)")
     return parser
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _say(text: str) -> None:

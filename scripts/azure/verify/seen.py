@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from shared.ledger.row import LedgerRow
-from shared.usage.llm_log import GATEWAY_LOGS, LLM_LOGS
+from shared.usage.llm_log import LLM_LOGS
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _BURST_SECONDS = 0.02  # what arrives closer together than this came together
@@ -112,16 +112,7 @@ class Record(NamedTuple):
     @property
     def is_llm(self) -> bool:
         """Of the category that tells tokens."""
-        return self._category == LLM_LOGS
-
-    @property
-    def is_gateway(self) -> bool:
-        """Of the category that tells aborts."""
-        return self._category == GATEWAY_LOGS
-
-    @property
-    def _category(self) -> str:
-        return str(get(self.members, "category") or "").lower()
+        return str(get(self.members, "category") or "").lower() == LLM_LOGS
 
     @property
     def tokens(self) -> int:
