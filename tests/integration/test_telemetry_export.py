@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.support.entra_redis import Authority
+from tests.support.http_server import Reply, Request, serving
 
 KEY = "00000000-0000-4000-8000-000000000001"
 FIELDS = {"tenant": "acme", "calls": 2, "cost_usd": "0.000002003", "lag_seconds": 0.5, "latencies": '{"1024":2}'}
@@ -36,72 +33,35 @@ get_logger_provider().force_flush()
 class Azure:
     """A managed identity's endpoint, which gives one token, and Application Insights, which takes nothing else."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self) -> None:
         self.identities: list[tuple[str, str]] = []  # client id and resource of each token
         self.refused: list[str | None] = []
         self.items: list[dict[str, Any]] = []
-        self._identity = _serve(self._token)
-        self._ingestion = _serve(self._track)
-        context = authority.server_context("localhost")
-        self._ingestion.socket = context.wrap_socket(self._ingestion.socket, server_side=True)
-        for server in (self._identity, self._ingestion):
-            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        self.environment: dict[str, str] = {}  # what the platform sets for a managed identity
+        self.connection_string = ""
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the platform sets for a managed identity."""
-        return {
-            "IDENTITY_ENDPOINT": f"http://127.0.0.1:{self._identity.server_port}/token",
-            "IDENTITY_HEADER": "secret",
-        }
+    def token(self, request: Request) -> Reply:
+        self.identities.append((request.query["client_id"], request.query["resource"]))
+        return Reply({"access_token": "of-the-identity", "expires_on": "4102444800", "token_type": "Bearer"})
 
-    @property
-    def connection_string(self) -> str:
-        return f"InstrumentationKey={KEY};IngestionEndpoint=https://localhost:{self._ingestion.server_port}/"
-
-    def close(self) -> None:
-        for server in (self._identity, self._ingestion):
-            server.shutdown()
-            server.server_close()
-
-    def _token(self, request: BaseHTTPRequestHandler, _: bytes) -> tuple[int, Any]:
-        asked = parse_qs(urlsplit(request.path).query)
-        self.identities.append((asked["client_id"][0], asked["resource"][0]))
-        return 200, {"access_token": "of-the-identity", "expires_on": "4102444800", "token_type": "Bearer"}
-
-    def _track(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, Any]:
-        if request.headers["Authorization"] != "Bearer of-the-identity":
-            self.refused.append(request.headers["Authorization"])
-            return 401, {"message": "local authentication is off"}
-        items = json.loads(body)
+    def track(self, request: Request) -> Reply:
+        who = request.headers.get("authorization")
+        if who != "Bearer of-the-identity":
+            self.refused.append(who)
+            return Reply({"message": "local authentication is off"}, 401)
+        items = request.json()
         self.items += items
-        return 200, {"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []}
-
-
-def _serve(answer: Any) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        def respond(self) -> None:
-            status, body = answer(self, self.rfile.read(int(self.headers["Content-Length"] or 0)))
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        do_GET = do_POST = respond  # noqa: N815 - as the base class names them
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        return Reply({"itemsReceived": len(items), "itemsAccepted": len(items), "errors": []})
 
 
 @pytest.fixture
 def azure(tmp_path: Path) -> Iterator[tuple[Azure, Authority]]:
     """Both servers, and who vouches for the second."""
-    authority = Authority(tmp_path)
-    servers = Azure(authority)
-    yield servers, authority
-    servers.close()
+    authority, azure = Authority(tmp_path), Azure()
+    with serving(azure.token) as identity, serving(azure.track, authority.server_context("localhost")) as ingestion:
+        azure.environment = {"IDENTITY_ENDPOINT": f"http://127.0.0.1:{identity}/token", "IDENTITY_HEADER": "secret"}
+        azure.connection_string = f"InstrumentationKey={KEY};IngestionEndpoint=https://localhost:{ingestion}/"
+        yield azure, authority
 
 
 def export(azure: tuple[Azure, Authority], tmp_path: Path, **environment: str) -> None:

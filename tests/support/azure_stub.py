@@ -5,50 +5,23 @@ The answers in the tests have the shape that Azure's REST documentation publishe
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer. A dict or list is sent as JSON."""
-
-    body: Any = None
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request as it came."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """The body, decoded."""
-        return json.loads(self.body)
+from tests.support.http_server import Reply, Request, serving
 
 
 class AzureStub:
     """`stub.on("GET", "/path", Reply(...), ...)` answers in this order, the last for ever."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self) -> None:
+        self.url = ""
         self.requests: list[Request] = []
         self._replies: dict[tuple[str, str], list[Reply]] = {}
         self._asked: dict[tuple[str, str], int] = defaultdict(int)
@@ -77,42 +50,10 @@ class AzureStub:
 @contextmanager
 def azure_stub() -> Iterator[AzureStub]:
     """A server on a free port of this machine."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else headers and body wait for each other, 40 ms a request
-
-        def answer(self) -> None:
-            split = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = stub.reply(Request(self.command, split.path, dict(parse_qsl(split.query)), headers, body))
-            is_json = isinstance(reply.body, dict | list)
-            sent = json.dumps(reply.body).encode() if is_json else str(reply.body or "").encode()
-            self.send_response(reply.status)
-            self.send_header("Content-Type", "application/json" if is_json else "text/plain")
-            self.send_header("Content-Length", str(len(sent)))
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(sent)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - as the base class names them
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    stub = AzureStub(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    stub = AzureStub()
+    with serving(stub.reply) as port:
+        stub.url = f"http://127.0.0.1:{port}"
         yield stub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class Tokens:
