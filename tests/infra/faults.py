@@ -58,13 +58,6 @@ TERRAFORM = (
         "httpOnly                  = true",
         "httpsOnly",
     ),
-    Fault(
-        "a reference to nothing",
-        f"{_T}/main.functions.tf",
-        "azurerm_eventhub.llm_logs.name",
-        "azurerm_eventhub.llmlogs.name",
-        "undeclared resource",
-    ),
     # Roles
     Fault(
         "a role dropped",
@@ -72,13 +65,6 @@ TERRAFORM = (
         "    functions-usage-receive ",
         "    # functions-usage-receive ",
         "Azure Event Hubs Data Receiver' is named and not declared",
-    ),
-    Fault(
-        "another role",
-        f"{_T}/main.access.tf",
-        'azurerm_key_vault.this.id, role = "Key Vault Secrets User"',
-        'azurerm_key_vault.this.id, role = "Key Vault Reader"',
-        "Key Vault Reader' is declared and nobody names it",
     ),
     Fault(
         "a role on too much",
@@ -167,13 +153,6 @@ TERRAFORM = (
         "has no private endpoint for table",
     ),
     Fault(
-        "endpoints in another subnet",
-        f"{_T}/main.network.tf",
-        "local.subnet_ids.endpoints",
-        "local.subnet_ids.functions",
-        "stands in «Microsoft.Network/virtualNetworks/subnets",
-    ),
-    Fault(
         "functions in the gateway's subnet",
         f"{_T}/main.functions.tf",
         "local.subnet_ids.functions",
@@ -217,25 +196,11 @@ TERRAFORM = (
         "usages' is named and not declared",
     ),
     Fault(
-        "an app setting mistyped",
-        f"{_T}/main.functions.tf",
-        "    LEDGER_RETENTION_DAYS ",
-        "    LEDGER_RETENTION_DAY  ",
-        "app setting 'LEDGER_RETENTION_DAYS' is named and not declared",
-    ),
-    Fault(
         "the port of the older Redis",
         f"{_T}/main.functions.tf",
         ":10000",
         ":6380",
         "expected rediss://<host>:10000",
-    ),
-    Fault(
-        "a function that is always ready and not there",
-        f"{_T}/main.functions.tf",
-        '"function:ingest"',
-        '"function:ingests"',
-        "ingests is always ready, and no function",
     ),
     Fault(
         "a fragment's file renamed",
@@ -275,13 +240,6 @@ TERRAFORM = (
         "clusteringPolicy is 'OSSCluster'",
     ),
     Fault(
-        "a Redis that forgets",
-        f"{_T}/main.data.tf",
-        '"NoEviction"        #',
-        '"VolatileLRU"       #',
-        "evictionPolicy is 'VolatileLRU'",
-    ),
-    Fault(
         "prompts in the log",
         f"{_T}/main.api.tf",
         _LLM,
@@ -308,13 +266,6 @@ TERRAFORM = (
         '"/api/v1/dashboard"',
         '"/api/v1"',
         "excluded path /api/v1 is too wide",
-    ),
-    Fault(
-        "a sign-in page for machines",
-        f"{_T}/main.functions.tf",
-        '"Return401"',
-        '"RedirectToLoginPage"',
-        "something else than 401",
     ),
 )
 

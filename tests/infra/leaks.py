@@ -29,17 +29,18 @@ _WRITTEN = re.compile(
 
 def leaks(plan: KnownPlan) -> list[str]:
     """Secrets that leave the resource they are of or that somebody wrote down; working keys in the state."""
+    of_kind = _secrets(plan)
+    secrets = {f"{kind}#{attribute}" for kind, found in of_kind.items() for attribute in found} - set(ADDRESSES)
     problems = []
-    secrets = {f"{kind}#{attribute}" for kind, found in _secrets(plan).items() for attribute in found} - set(ADDRESSES)
     for where, text in _texts(plan):
         own = where.partition("#")[0]
         named = [m for m in _MADE.finditer(text) if f"{m['type']}#{m['attribute']}" in secrets]
         problems += [f"{where} holds {m.group()}" for m in named if not m.group().startswith(f"«{own}#")]
         problems += [f"{where} holds a key: {found}" for found in _WRITTEN.findall(_MADE.sub("", text))]
-    problems += [
-        f"{found.address} keeps working keys in the state" for found in plan.resources.values() if _keeps(found, plan)
-    ]
-    return problems + [f"{r.address} may export anything" for r in plan.resources.values() if _exports_at_will(r)]
+    for address, found in plan.resources.items():
+        problems += [f"{address} keeps working keys in the state"] if found.type in of_kind and _keeps(found) else []
+        problems += [f"{address} may export anything"] if _exports_at_will(found) else []
+    return problems
 
 
 def _secrets(plan: KnownPlan) -> dict[str, list[str]]:
@@ -57,10 +58,8 @@ def _sensitive(block: dict[str, Any], path: str = "") -> Iterator[str]:
         yield from _sensitive(nested["block"], f"{path}{name}.")
 
 
-def _keeps(found: Planned, plan: KnownPlan) -> bool:
-    """Whether its state holds keys of a kind that nothing switches off; `keyless` sees to it that the switch is off."""
-    if found.type not in _secrets(plan):
-        return False
+def _keeps(found: Planned) -> bool:
+    """Whether the keys in its state are of a kind that nothing switches off; `keyless` sees that the switch is off."""
     if found.type == "azurerm_api_management":
         return bool(found.values["tenant_access"])
     if found.type in HARMLESS:
