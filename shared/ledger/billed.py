@@ -50,7 +50,8 @@ class _Sum:
         latency_ms = row.latency_ms
         if latency_ms is not None:
             self.latency_ms += sign * latency_ms
-            self.latencies[latency_ms] = self.latencies.get(latency_ms, 0) + sign
+            bound = latency_bucket(latency_ms)
+            self.latencies[bound] = self.latencies.get(bound, 0) + sign
 
 
 def billed(rows: Sequence[tuple[LedgerRow, bool]], snapshot: Snapshot, now_ms: int) -> list[LogRecord]:
@@ -96,10 +97,6 @@ def _add_saved(into: _Sum, row: LedgerRow, snapshot: Snapshot) -> None:
 
 def _record(kind: tuple[Any, ...], into: _Sum, lag_seconds: float) -> LogRecord:
     tenant, team, model, requested_model, decision, provider, day = kind
-    latencies: dict[int, int] = {}
-    for latency_ms, calls in into.latencies.items():
-        bound = latency_bucket(latency_ms)
-        latencies[bound] = latencies.get(bound, 0) + calls
     record: LogRecord = {
         "tenant": tenant,
         "team": team,
@@ -118,10 +115,9 @@ def _record(kind: tuple[Any, ...], into: _Sum, lag_seconds: float) -> LogRecord:
         "saved_usd": decimal_from_nano(into.saved),
         "saved_calls": into.saved_calls,
         "latency_ms": into.latency_ms,
-        "latencies": msgspec.json.encode(
-            {str(bound): calls for bound, calls in latencies.items() if calls}
-        ).decode(),  # calls by the upper bound of their bucket
+        # Calls by the upper bound of their bucket.
+        "latencies": msgspec.json.encode({bound: calls for bound, calls in into.latencies.items() if calls}).decode(),
         "lag_seconds": lag_seconds,
     }
-    record |= {f"{kind}_tokens": count for kind, count in into.tokens.items()}
+    record |= {f"{token}_tokens": count for token, count in into.tokens.items()}
     return record

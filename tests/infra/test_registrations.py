@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from functions.auth import ALL_ROLES
 from tests.support.terraform_values import evaluate
@@ -30,7 +29,6 @@ def registrations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_the_function_app_s_registration_has_the_roles_that_it_asks_for(registrations: dict[str, Any]) -> None:
     """A role under another name would be granted, shown in tokens, and refused by the code."""
     assert set(registrations["service"]["roles"]) == ALL_ROLES
-    assert set(yaml.safe_load((ENTRA.parent / "names.yaml").read_text())["app_roles"]) == ALL_ROLES
 
 
 def test_callers_of_models_get_no_role(registrations: dict[str, Any]) -> None:
