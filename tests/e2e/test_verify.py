@@ -16,6 +16,7 @@ from scripts.azure.verify import __main__ as command
 from scripts.azure.verify.ledger import TABLE
 from scripts.azure.verify.probe import Result
 from scripts.azure.verify.report import exit_code
+from tests.support.azure_stub import Tokens
 from tests.support.laptop import Laptop, start_laptop
 from tests.support.laptop_config import configuration, team_file
 from tests.support.live import (
@@ -25,7 +26,7 @@ from tests.support.live import (
     TEAM,
     WORD,
     Alter,
-    Someone,
+    Resources,
     edited_policies,
     live_system,
     measured,
@@ -36,6 +37,7 @@ from tests.support.live import (
 
 FILES = configuration(**{TEAM: team_file(TEAM, "1000.00", identities=f", apps: [{APP}]")})
 DISTURBED = {"10", "11", "13", "20", "22"}
+KEYLESS = "e"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,8 @@ def test_a_sound_system_is_as_assumed(laptop: Laptop) -> None:
     with serve_arm(resources_of(laptop)) as arm:
         results = measured(live_system(laptop, laptop.url, arm))
     assert words(results) == {
-        point: "not measured" if point in DISTURBED else "as assumed" for point in (*map(str, range(1, 24)), *"abcdefg")
+        point: "not measured" if point in DISTURBED | {KEYLESS} else "as assumed"
+        for point in (*map(str, range(1, 24)), *"abcdefg")
     }
     assert exit_code(list(results.values())) == 0
     assert results["g"].verdict.seen == "6 calls billed once each"
@@ -74,6 +77,25 @@ def test_changes_show_the_rest_and_are_taken_back(laptop: Laptop) -> None:
         assert resources.saves == 1
         assert len(resources.changes) == 14
         assert (resources.named_values, gateway.backends) == (before, backends)
+
+
+@pytest.mark.parametrize("needs_keys", [True, False], ids=["that needs keys", "that needs none"])
+def test_a_log_without_keys_is_tried_and_taken_back(laptop: Laptop, *, needs_keys: bool) -> None:
+    """Whether Azure Monitor writes to a namespace that takes no keys: records of a call made meanwhile tell."""
+    held: list[Resources] = []
+
+    def alter(record: dict[str, Any]) -> dict[str, Any] | None:
+        return None if needs_keys and held[0].local_auth_disabled else record
+
+    with start_gateway(laptop, alter=alter) as gateway:
+        resources = resources_of(laptop, gateway)
+        held.append(resources)
+        with serve_arm(resources) as arm:
+            system = live_system(laptop, gateway.url, arm, x_sim_chunk_ms="0")
+            system.patience = replace(PATIENCE, log=5)
+            results = measured(system, KEYLESS, disturb=True)
+    assert results[KEYLESS].verdict.word == ("as assumed" if needs_keys else "differs"), results[KEYLESS].verdict.seen
+    assert resources.changes == [("disableLocalAuth", "True"), ("disableLocalAuth", "False")]
 
 
 def test_policies_that_behave_otherwise_differ(laptop: Laptop, tmp_path: Path) -> None:
@@ -148,15 +170,15 @@ def test_the_command_measures_from_outputs_and_configuration(
     with serve_arm(resources_of(laptop)) as arm:
         hubs = live_system(laptop, laptop.url, arm).hubs
         monkeypatch.setattr(command.signal, "signal", lambda *_: None)
-        monkeypatch.setattr(command, "open_credential", Someone)
+        monkeypatch.setattr(command, "open_credential", Tokens)
         monkeypatch.setattr(command, "Arm", lambda credential: arm)
         monkeypatch.setattr(command, "_hubs", lambda target, credential: hubs)
         monkeypatch.setattr(command, "_ledger", lambda target, credential: table)
         asked = ["dev", "--outputs", str(outputs), "--config", str(laptop.stack.options.config_directory)]
-        code = command.main([*asked, "--points", "8,14,16,e", "--json"])
+        code = command.main([*asked, "--points", "8,14,16,23", "--json"])
     told = capsys.readouterr()
     assert code == 0, told
     assert {each["point"]: each["verdict"] for each in json.loads(told.out)["points"]} == dict.fromkeys(
-        ("8", "14", "16", "e"), "as assumed"
+        ("8", "14", "16", "23"), "as assumed"
     )
     assert f"calls to gpt-4o-mini-weu as {TEAM}-prod for at most 0.0" in told.err

@@ -16,13 +16,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
-from azure.core.credentials import AccessToken
 from azure.data.tables import TableClient
 from azure.eventhub import EventHubConsumerClient
 
@@ -40,6 +37,8 @@ from scripts.azure.verify.ledger import TABLE, rows_from
 from scripts.azure.verify.observe import Patience, System
 from scripts.azure.verify.probe import Result
 from scripts.azure.verify.run import verify, wanted_points
+from tests.support.azure_stub import Sleeps, Tokens
+from tests.support.http_server import Reply, Request, serving
 from tests.support.laptop import Laptop
 
 GROUP = "/subscriptions/0/resourceGroups/rg/providers"
@@ -49,7 +48,9 @@ TEAM, APP = "rich", "11111111-0000-4000-8000-000000000001"
 DEPLOYMENT = "gpt-4o-mini-weu"
 SCOPE_TYPE = "session"
 WORD = "tk-verify-canary"
-PATIENCE = Patience(events=30, log=30, late_records=0.5, ledger=30, poll=0.1, progress=5, change=15, change_poll=0.1)
+PATIENCE = Patience(
+    events=30, log=30, late_records=0.5, ledger=30, poll=0.1, progress=5, change=15, change_poll=0.1, keyless=0.5
+)
 # What makes the simulated model behave as a real one: it takes its time between chunks, and repeats when asked to.
 AS_A_MODEL = {"x-sim-chunk-ms": "30", "x-sim-echo": "1", "x-sim-output-tokens": "160"}
 
@@ -171,7 +172,7 @@ class Resources:
     )
     local_auth_disabled: bool = False
     saves: int = 0
-    changes: list[tuple[str, str]] = field(default_factory=list)  # named values, in the order in which they were put
+    changes: list[tuple[str, str]] = field(default_factory=list)  # what was set to what, in that order
     policies: Path = POLICIES
 
     def get(self, path: str) -> Any:
@@ -213,6 +214,14 @@ class Resources:
             raise KeyError(path)
         return body
 
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """What a PATCH does: of the namespace of the LLM log."""
+        if path != NAMESPACE_ID:
+            raise KeyError(path)
+        self.local_auth_disabled = body["properties"]["disableLocalAuth"]
+        self.changes.append(("disableLocalAuth", str(self.local_auth_disabled)))
+        return body
+
     def delete(self, path: str) -> None:
         """What a DELETE does."""
         assert self.gateway is not None
@@ -232,54 +241,30 @@ def resources_of(laptop: Laptop, gateway: LocalGateway | None = None, **changed:
 def serve_arm(resources: Resources) -> Iterator[Arm]:
     """The project's own client, before a server that holds these resources."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer(lambda path, body: resources.get(path))
+    def answer(request: Request) -> Reply:
+        try:
+            return Reply(_done(resources, request) or {})
+        except (KeyError, FileNotFoundError) as error:
+            return Reply({"error": {"code": "ResourceNotFound", "message": str(error)}}, 404)
 
-        def do_PUT(self) -> None:
-            self._answer(resources.put)
+    with serving(answer) as port, Arm(Tokens(), f"http://127.0.0.1:{port}", sleep=Sleeps()) as arm:
+        yield arm
 
-        def do_POST(self) -> None:
-            self._answer(lambda path, body: {"primaryKey": resources.key} if path.endswith("/listSecrets") else {})
 
-        def do_DELETE(self) -> None:
+def _done(resources: Resources, request: Request) -> Any:
+    match request.method:
+        case "GET":
+            return resources.get(request.path)
+        case "PUT":
+            return resources.put(request.path, request.json())
+        case "PATCH":
+            return resources.patch(request.path, request.json())
+        case "POST":
+            return {"primaryKey": resources.key} if request.path.endswith("/listSecrets") else {}
+        case "DELETE":
             # API Management deletes nothing without a word on which version is meant.
-            assert self.headers.get("If-Match"), self.path
-            self._answer(lambda path, body: resources.delete(path))
-
-        def _answer(self, act: Callable[[str, dict[str, Any]], Any]) -> None:
-            body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
-            try:
-                status, found = 200, act(urlsplit(self.path).path, body)
-            except (KeyError, FileNotFoundError) as error:
-                status, found = 404, {"error": {"code": "ResourceNotFound", "message": str(error)}}
-            content = json.dumps(found or {}).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        with Arm(Someone(), f"http://127.0.0.1:{server.server_address[1]}", sleep=lambda seconds: None) as arm:
-            yield arm
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class Someone:
-    """A credential that anybody believes."""
-
-    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """A token."""
-        return AccessToken("token", 2**40)
+            assert request.headers.get("if-match"), request.path
+            return resources.delete(request.path)
 
 
 def live_system(laptop: Laptop, url: str, arm: Arm, say: Callable[[str], None] = print, **headers: str) -> System:

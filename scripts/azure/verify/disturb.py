@@ -14,8 +14,10 @@ from scripts.azure.verify.calls import MODELS, Call
 from scripts.azure.verify.errors import NotRestoredError
 from scripts.azure.verify.observe import Observer
 from scripts.azure.verify.points_calls import EVENT_TIME, judge_event_time
+from scripts.azure.verify.points_log import LOGGED
+from scripts.azure.verify.points_settings import LOCAL_AUTH, judge_keyless, judge_local_auth
 from scripts.azure.verify.probe import Point, Verdict, as_assumed, differs, not_measured
-from scripts.azure.verify.resources import API, GATEWAY_VERSION, named_value
+from scripts.azure.verify.resources import API, GATEWAY_VERSION, NAMESPACE_VERSION, named_value
 from scripts.azure.verify.seen import Answer, Event
 
 DEAD_OPENID = "https://tk-verify.invalid/.well-known/openid-configuration"
@@ -80,6 +82,22 @@ class Workshop:
                 ) from error
             self.say(f"DELETED the backend {DEAD_BACKEND}")
 
+    @contextmanager
+    def keyless_log(self) -> Iterator[None]:
+        """The namespace of the LLM log takes no shared keys while the block runs."""
+        path = self.system.namespace_id
+        by_hand = f"az resource update --ids {path} --set properties.disableLocalAuth=false"
+        self.say(f"CHANGE disableLocalAuth of {path} to true; to restore by hand: {by_hand}")
+        try:
+            self._set_keyless(path, is_keyless=True)
+            yield
+        finally:
+            try:
+                self._set_keyless(path, is_keyless=False)
+            except ArmError as error:
+                raise NotRestoredError(f"{path} STILL TAKES NO KEYS ({error}); run: {by_hand}") from error
+            self.say("RESTORED disableLocalAuth")
+
     def save_policy(self) -> None:
         """Save the API's policy as it is."""
         path = f"{self.gateway_id}/apis/{API}/policies/policy"
@@ -103,6 +121,9 @@ class Workshop:
                 self.say(f"{name}: no effect after {patience.change:.0f} s")
                 return Outcome(None, tuple(others))
             time.sleep(patience.change_poll)
+
+    def _set_keyless(self, path: str, *, is_keyless: bool) -> None:
+        self.arm.patch(path, NAMESPACE_VERSION, {"properties": {"disableLocalAuth": is_keyless}})
 
     @property
     def _in_cli(self) -> str:
@@ -237,6 +258,19 @@ def judge_save(refused: Answer | None, *, passed: bool) -> Verdict:
     return as_assumed("calls stayed refused until Retry-After was over")
 
 
+def measure_keyless(workshop: Workshop) -> Verdict:
+    """The log of a call that is made while its namespace takes no shared keys."""
+    observer, system = workshop.observer, workshop.system
+    before = judge_local_auth(observer.seen)
+    if observer.seen.settings.local_auth_disabled is not False or not any(map(observer.seen.records_of, LOGGED)):
+        return before
+    with workshop.keyless_log():
+        time.sleep(system.patience.keyless)
+        answer = observer.seen.answers["keyless log"] = system.caller.ask(system.calls["whole"])
+        records = observer.wait_for_record("keyless log") if answer.status == 200 else []
+    return judge_keyless(answer, records, system.patience.log)
+
+
 @dataclass(frozen=True)
 class Disturbance:
     """A point, what is changed for it, and how it is measured."""
@@ -275,5 +309,11 @@ DISTURBANCES = (
         Point("22", "a save of the API's policy", "begins no rate counter anew"),
         "tk-rate-calls to 2, and the API's policy is saved as it is: callers are refused",
         measure_save,
+    ),
+    Disturbance(
+        LOCAL_AUTH,
+        "disableLocalAuth of the LLM log's namespace for up to 20 minutes: streams of that time may stay estimates",
+        measure_keyless,
+        series=1,
     ),
 )

@@ -34,6 +34,7 @@ class Patience:
     progress: float = 15
     change: float = 240  # until a changed named value has reached the gateway
     change_poll: float = 10
+    keyless: float = 300  # until connections that a key opened are gone: nothing tells when they are
 
 
 @dataclass
@@ -96,6 +97,11 @@ class Observer:
         """The events of a call once there is one, or none in time."""
         self._wait(f"event of {name}", self.system.patience.events, lambda: [] if self.seen.events_of(name) else [name])
         return self.seen.events_of(name)
+
+    def wait_for_record(self, name: str) -> list[Record]:
+        """The LLM log's records of a call once there is one, or none in time."""
+        self._wait(f"record of {name}", self.system.patience.log, lambda: [] if self.seen.records_of(name) else [name])
+        return self.seen.records_of(name)
 
     def take_in(self) -> None:
         """Look at what has arrived on the hubs since the last time."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from scripts.azure.verify.points_log import LOGGED
 from scripts.azure.verify.probe import Point, Probe, Verdict, as_assumed, differs, not_measured
-from scripts.azure.verify.seen import Seen
+from scripts.azure.verify.seen import Answer, Record, Seen
 
 CATEGORIES = ("GatewayLlmLogs", "GatewayLogs")
 
@@ -21,7 +22,17 @@ def judge_local_auth(seen: Seen) -> Verdict:
         if writes:
             return differs("records arrive although local authentication is off: it can stay off")
         return not_measured("local authentication is off and nothing arrives; switch it on and look again")
-    return as_assumed("local authentication is on") if writes else not_measured("it is on, and nothing arrives")
+    told = "records arrive, but whether they need it is not known" if writes else "nothing arrives"
+    return not_measured(f"local authentication is on; {told}")
+
+
+def judge_keyless(answer: Answer, records: Sequence[Record], waited_seconds: float) -> Verdict:
+    """Whether the log arrives of a call made while local authentication was off."""
+    if answer.status != 200:
+        return not_measured(f"no call was answered meanwhile: {answer.told()}")
+    if records:
+        return differs("records arrive while local authentication is off: it can stay off")
+    return as_assumed(f"while it was off, nothing of a call arrived within {waited_seconds:.0f} s")
 
 
 def judge_rule(seen: Seen) -> Verdict:
@@ -46,6 +57,8 @@ def _rule(setting: dict[str, Any]) -> str:
     return str(setting.get("properties", {}).get("eventHubAuthorizationRuleId") or "")
 
 
+LOCAL_AUTH = Point("e", "local authentication of the log's namespace", "is needed by the setting")
+
 PROBES = (
     Probe(
         Point("23", "the access rule of the diagnostic setting", "is one of the namespace, for both categories"),
@@ -53,10 +66,5 @@ PROBES = (
         LOGGED,
         ("events", "log", "settings"),
     ),
-    Probe(
-        Point("e", "local authentication of the log's namespace", "is on, because the setting needs it"),
-        judge_local_auth,
-        LOGGED,
-        ("events", "log", "settings"),
-    ),
+    Probe(LOCAL_AUTH, judge_local_auth, LOGGED, ("events", "log", "settings")),
 )

@@ -9,7 +9,7 @@ API = "openai"
 GATEWAY_VERSION = "2024-05-01"
 _DIAGNOSTIC_VERSION = "2024-10-01-preview"  # knows largeLanguageModel
 _INSIGHTS_VERSION = "2021-05-01-preview"
-_NAMESPACE_VERSION = "2024-01-01"
+NAMESPACE_VERSION = "2024-01-01"
 
 
 def subscription_key(arm: Arm, gateway_id: str, subscription: str) -> str:
@@ -48,7 +48,7 @@ def read_log_settings(arm: Arm, gateway_id: str, namespace_id: str) -> LogSettin
         found.diagnostic_settings = list(
             arm.get_all(f"{gateway_id}/providers/Microsoft.Insights/diagnosticSettings", _INSIGHTS_VERSION)
         )
-        namespace = arm.get(namespace_id, _NAMESPACE_VERSION)
+        namespace = arm.get(namespace_id, NAMESPACE_VERSION)
         found.local_auth_disabled = bool(namespace["properties"].get("disableLocalAuth", False))
         found.api_diagnostic = arm.get(f"{gateway_id}/apis/{API}/diagnostics/azuremonitor", _DIAGNOSTIC_VERSION)
     except ArmError as error:

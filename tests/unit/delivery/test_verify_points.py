@@ -169,7 +169,6 @@ AS_ASSUMED: list[tuple[Callable[[Seen], Verdict], Seen]] = [
     (log.judge_billing, billed(row("stream", "usage"))),
     (log.judge_billing, billed(*(row("stream", kind, f"/{kind}") for kind in ("accrual", "reversal", "true_up")))),
     (log.judge_billing, billed(row("stream", "accrual"), has_tokens=False)),
-    (settings.judge_local_auth, hub()),
     (settings.judge_rule, hub()),
 ]
 DIFFERENT: list[tuple[Callable[[Seen], Verdict], Seen, str]] = [
@@ -251,6 +250,8 @@ UNKNOWABLE: list[tuple[Callable[[Seen], Verdict], Seen, str]] = [
     (log.judge_billing, Seen(rows_problem="ServiceRequestError: no route"), "no route"),
     (settings.judge_local_auth, unreadable(hub()), "Forbidden"),
     (settings.judge_local_auth, hub(local_auth_disabled=True, records=False), "nothing arrives"),
+    (settings.judge_local_auth, hub(), "whether they need it"),
+    (settings.judge_local_auth, hub(records=False), "nothing arrives"),
     (settings.judge_rule, hub(records=False), "nothing arrives"),
 ]
 
@@ -275,6 +276,21 @@ def test_what_cannot_be_told_is_no_verdict(judge: Callable[[Seen], Verdict], see
     verdict = judge(seen)
     assert verdict.word == "not measured", verdict.seen
     assert told in verdict.seen
+
+
+@pytest.mark.parametrize(
+    ("answered", "records", "word"),
+    [
+        (answer(), [], "as assumed"),
+        (answer(), [record("whole")], "differs"),
+        (error(402, "budget_exhausted"), [], "not measured"),
+    ],
+)
+def test_a_log_without_keys_is_judged_by_a_call_that_was_served(
+    answered: Answer, records: list[Record], word: str
+) -> None:
+    """A refused call would leave no record with keys either."""
+    assert settings.judge_keyless(answered, records, 900).word == word
 
 
 def test_records_spelt_otherwise_are_read_all_the_same() -> None:

@@ -59,7 +59,21 @@ class FakeArm:
 
     def get(self, path: str, api_version: str, **query: str) -> dict[str, Any]:
         """A named value."""
+        if path not in self.values:
+            raise ArmError(404, "ResourceNotFound", path)
         return {"properties": {"displayName": "x", "value": self.values[path]}}
+
+    def get_all(self, path: str, api_version: str, **query: str) -> list[dict[str, Any]]:
+        """Nothing is listed."""
+        return []
+
+    def patch(self, path: str, api_version: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The namespace's only property."""
+        value = body["properties"]["disableLocalAuth"]
+        if self.refuses(path, value):
+            raise ArmError(409, "Conflict", "the service is being updated")
+        self.values[path] = value
+        return {}
 
     def put(
         self, path: str, api_version: str, body: Mapping[str, Any], *, if_match: str | None = None
@@ -213,6 +227,15 @@ def test_a_change_that_cannot_be_taken_back_is_told() -> None:
     arm.values[RATE] = "600"
     with pytest.raises(NotRestoredError):  # the run ends with it, whatever else there is to measure
         verify(system(FakeCaller(ok()), arm=arm), {"10", "22"}, disturb=True)
+
+
+def test_keys_of_the_log_that_cannot_be_switched_on_again_are_told() -> None:
+    """With the command: without them no stream is measured."""
+    arm, said = FakeArm(lambda path, value: value is False), []
+    workshop = Workshop(Observer(system(FakeCaller(ok()), arm=arm, said=said)))
+    with pytest.raises(NotRestoredError, match=r"STILL TAKES NO KEYS .*disableLocalAuth=false"), workshop.keyless_log():
+        assert arm.values["n"] is True
+    assert len(said) == 1
 
 
 def test_a_change_that_azure_refuses_is_no_verdict() -> None:
