@@ -107,7 +107,7 @@ async def test_nightly_timer_writes_statements(doors: Doors, services: SimpleNam
 
 
 def test_schedules_are_six_field_cron(doors: Doors) -> None:
-    """Repair every ten seconds from the start, rollups every five minutes, budgets by the quarter, reconciling hourly, the rest at night."""
+    """Repair every ten seconds, rollups every five minutes, budgets every 15, reconciling hourly, the rest nightly."""
     timers = {
         name: each.get_trigger() for name, each in doors.functions.items() if each.get_trigger().type == "timerTrigger"
     }
