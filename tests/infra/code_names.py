@@ -149,7 +149,7 @@ def _containers() -> set[str]:
 def _setting(expression: str) -> str:
     match = _SETTING.fullmatch(expression)
     assert match, f"{expression} is no app setting: a name in code would be the same in every deployment"
-    return match[1]
+    return str(match[1])
 
 
 def _policies(folder: Path) -> dict[str, str]:
@@ -162,4 +162,5 @@ def _attribute(documents: list[ElementTree.Element], element: str, attribute: st
     found = {e.attrib[attribute] for document in documents for e in document.iter(element)}
     names = {name for text in found for name in _NAMED_VALUE.findall(text)}
     assert len(names) == len(found) == 1, f"{element} {attribute} is {found}"
-    return names.pop()
+    name: str = names.pop()
+    return name

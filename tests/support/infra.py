@@ -68,14 +68,15 @@ def _serve(checker: Path) -> dict[str, str]:
     """Start the recorded providers for as long as this process lives; what terraform must know of them."""
     command = [str(checker), "serve", "--", sys.executable, "-c", _ECHO]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    answer = process.stdout.readline()
+    held, said = process.stdin, process.stdout
+    assert held is not None
+    assert said is not None
+    answer = said.readline()
     if not answer:
         raise RuntimeError(f"{checker} serve ended with status {process.wait()}; its message is above")
 
     def stop() -> None:
-        process.stdin.close()  # the echo reads until then, and the checker ends with it
+        held.close()  # the echo reads until then, and the checker ends with it
         process.wait(timeout=20)
 
     atexit.register(stop)
