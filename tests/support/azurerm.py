@@ -278,7 +278,11 @@ MAPPINGS = {
     "azurerm_api_management_named_value": Mapping(
         f"{_APIM}/namedValues",
         "{api_management_name}/{name}",
-        {"properties.value": "value", "properties.secret": lambda v: bool(v["secret"])},
+        {
+            "properties.displayName": "display_name",
+            "properties.value": "value",
+            "properties.secret": lambda v: bool(v["secret"]),
+        },
     ),
     "azurerm_api_management_policy_fragment": Mapping(
         f"{_APIM}/policyFragments", "{api_management_id}/{name}", {"policy": lambda v: spoken(v["value"])}

@@ -28,7 +28,9 @@ def app_settings(found: Deployment) -> dict[str, str]:
 
 
 def named_values(found: Deployment) -> dict[str, str]:
-    return {item.last_name: item.properties["properties.value"] for item in found.of(f"{APIM}/namedValues")}
+    """By the name that policies have for them, which is the one that is displayed."""
+    values = [item.properties for item in found.of(f"{APIM}/namedValues")]
+    return {value["properties.displayName"]: value["properties.value"] for value in values}
 
 
 def same(what: str, declared: set[str], named: set[str]) -> list[str]:
