@@ -93,6 +93,7 @@ def settings(azure: EntraRedis, authority: Authority, **changes: Any) -> Setting
         **{
             "redis_url": url,
             "redis_entra_id": True,
+            "redis_timeout_seconds": 10,  # clients and doors share a loop, where fifty handshakes take their time
             "redis_cluster": len(azure.doors) > 1,
             "managed_identity_client_id": CLIENT_ID,
             **changes,
