@@ -294,15 +294,34 @@ resource "azurerm_key_vault" "this" {
   }
 }
 
-# The key that signs reservations. It is made here, sent once for each version, and stands in neither plan nor state. It goes
-# through Azure Resource Manager, because the vault's own door may be closed to this machine. An action and not a resource:
-# Azure refuses to delete a secret this way, which would end every destroy in an error; it goes with the vault.
+# The key that signs reservations. Azure makes it, so it is in neither plan nor state, and anew for each version: a value that
+# Terraform makes is another one in every plan, which would send it again with every apply. The deployment goes through Azure
+# Resource Manager, because the vault's own door may be closed to this machine. An action and not a resource: a deployment that
+# failed is there all the same, and a resource would stop at finding it.
 resource "azapi_resource_action" "reservation_keys" {
-  type        = "Microsoft.KeyVault/vaults/secrets@2024-11-01"
-  resource_id = "${azurerm_key_vault.this.id}/secrets/${local.shared.secrets.reservation_keys}"
+  type        = "Microsoft.Resources/deployments@2025-04-01"
+  resource_id = "${local.resource_group.id}/providers/Microsoft.Resources/deployments/reservation-keys"
   method      = "PUT"
 
-  sensitive_body         = { properties = { value = "${uuid()}${uuid()}" } }
-  sensitive_body_version = { "properties.value" = tostring(var.reservation_keys_version) }
+  body = {
+    properties = {
+      mode       = "Incremental"
+      parameters = { version = { value = var.reservation_keys_version } }
+      template = {
+        "$schema"      = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#"
+        contentVersion = "1.0.0.0"
+        parameters = {
+          version = { type = "int" }
+          key     = { type = "securestring", defaultValue = "[concat(newGuid(), newGuid())]" } # kept out of the deployment's history
+        }
+        resources = [{
+          type       = "Microsoft.KeyVault/vaults/secrets"
+          apiVersion = "2024-11-01"
+          name       = "${azurerm_key_vault.this.name}/${local.shared.secrets.reservation_keys}"
+          properties = { value = "[parameters('key')]" }
+        }]
+      }
+    }
+  }
   response_export_values = []
 }

@@ -181,6 +181,9 @@ class _Terraform:
     def _items(self, planned: Planned) -> list[Item]:
         if planned.type in azurerm.LOCAL or planned.type in azurerm.PARTS_OF:
             return []
+        if str(planned.values.get("type")).startswith("Microsoft.Resources/deployments@"):
+            parts = planned.values["body"]["properties"]["template"]["resources"]
+            return [Item(one["type"], self._text(one["name"]), planned.address, one, {}) for one in parts]
         if planned.type.startswith("azapi_"):
             return [self._azapi(planned)]
         mapping = self._mapping(planned)
