@@ -117,6 +117,9 @@ param gatewayLogs bool = true
 @minValue(1)
 param monthlyCostBudget int
 
+@description('Whether Azure writes its own cost figures (FOCUS) into the ledger\'s storage every day. Only subscriptions under an Enterprise or Microsoft Customer Agreement can, from two days of age; Azure refuses others.')
+param costExport bool = true
+
 // Models and gateway
 
 @description('One account of Azure AI Foundry per entry: {swc: {location, priority, weight, deployments: {gpt-4o: {model, version, sku, capacity}}}}.')
@@ -304,8 +307,9 @@ module access 'modules/access.bicep' = {
     gatewayPrincipalId: sharedParts.outputs.gatewayPrincipalId
     configPublishers: empty(configPublishers) ? array(deployer().objectId) : configPublishers
   }
-  dependsOn: [data, cost]
+  dependsOn: [data]
 }
+    exported: costExport
 
 // Functions
 

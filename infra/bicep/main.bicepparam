@@ -10,6 +10,7 @@ param entraGatewayClientId = readEnvironmentVariable('ENTRA_GATEWAY_CLIENT_ID', 
 param alertEmails = split(readEnvironmentVariable('ALERT_EMAIL'), ',')
 
 param monthlyCostBudget = quickStart.monthly_cost_budget
+param costExport = quickStart.cost_export
 param privateNetwork = quickStart.private_network
 param zoneRedundant = quickStart.zone_redundant
 param apiManagementSku = quickStart.api_management_sku

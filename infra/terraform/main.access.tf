@@ -1,4 +1,5 @@
-# Every role assignment: who may do what on which scope. Redis has its own kind, in main.data.tf.
+# Every role assignment: who may do what on which scope. Redis has its own kind, in main.data.tf; the cost export's role is given
+# by Cost Management when it makes the export.
 # Nothing that a scope or a principal here is read from may wait for a role, or Terraform would go in circles: hence the hubs'
 # namespaces, each with a single hub, and not the hubs.
 
@@ -31,8 +32,7 @@ locals {
     gateway-usage-send = { scope = azurerm_eventhub_namespace.usage.id, role = "Azure Event Hubs Data Sender", principal = local.gateway_principal }
     gateway-metrics    = { scope = azurerm_application_insights.this.id, role = "Monitoring Metrics Publisher", principal = local.gateway_principal }
 
-    capture-write     = { scope = azurerm_storage_container.this["usage-capture"].id, role = "Storage Blob Data Contributor", principal = azurerm_eventhub_namespace.usage.identity[0].principal_id }
-    cost-export-write = { scope = azurerm_storage_container.this["cost-exports"].id, role = "Storage Blob Data Contributor", principal = azapi_resource.cost_export.identity[0].principal_id }
+    capture-write = { scope = azurerm_storage_container.this["usage-capture"].id, role = "Storage Blob Data Contributor", principal = azurerm_eventhub_namespace.usage.identity[0].principal_id }
     }, {
     for key, model in local.models :
     "gateway-models-${key}" => { scope = model.id, role = "Cognitive Services OpenAI User", principal = local.gateway_principal }

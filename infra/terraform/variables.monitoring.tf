@@ -53,3 +53,10 @@ variable "monthly_cost_budget" {
     error_message = "monthly_cost_budget: must be over 0."
   }
 }
+
+variable "cost_export" {
+  description = "Whether Azure writes its own cost figures (FOCUS) into the ledger's storage every day. Only subscriptions under an Enterprise or Microsoft Customer Agreement can, from two days of age; Azure refuses others."
+  type        = bool
+  default     = true
+  nullable    = false
+}

@@ -1,4 +1,5 @@
-// Who may do what with which store. Capture's right stands beside it in data.bicep, the models' in model-access.bicep.
+// Who may do what with which store. Capture's right stands beside it in data.bicep, the models' in model-access.bicep; the cost
+// export's is given by Cost Management when it makes the export.
 param names object
 param functionsPrincipalId string
 param gatewayPrincipalId string
@@ -48,20 +49,6 @@ resource onConfig 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for pu
   name: guid(containers[0].id, publisher, 'Storage Blob Data Contributor')
   properties: { principalId: publisher, roleDefinitionId: roleIds['Storage Blob Data Contributor'] }
 }]
-
-resource costExport 'Microsoft.CostManagement/exports@2025-03-01' existing = { name: 'focus-${names.base}' }
-resource costExports 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-01-01' existing = {
-  name: '${names.ledgerStorage}/default/cost-exports'
-}
-resource onCostExports 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  scope: costExports
-  name: guid(costExports.id, costExport.id, 'Storage Blob Data Contributor')
-  properties: {
-    principalId: costExport.identity.principalId
-    principalType: 'ServicePrincipal'
-    roleDefinitionId: roleIds['Storage Blob Data Contributor']
-  }
-}
 
 // The hubs: ingest reads; true-ups, POST /usage and replays write. The gateway writes usage.
 var receive = 'Azure Event Hubs Data Receiver'

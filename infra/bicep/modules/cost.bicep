@@ -6,6 +6,7 @@ param environmentName string
 param actionGroupId string
 param monthlyCostBudget int
 param madeAt string
+param exported bool
 
 resource ledger 'Microsoft.Storage/storageAccounts@2025-01-01' existing = { name: names.ledgerStorage }
 
@@ -32,8 +33,9 @@ resource budget 'Microsoft.Consumption/budgets@2024-08-01' = {
   }
 }
 
+// Cost Management lets the identity write to the container, by the rights of whoever deploys: a second assignment would be refused.
 @onlyIfNotExists()
-resource costExport 'Microsoft.CostManagement/exports@2025-03-01' = {
+resource costExport 'Microsoft.CostManagement/exports@2025-03-01' = if (exported) {
   name: 'focus-${names.base}'
   location: location
   identity: { type: 'SystemAssigned' }

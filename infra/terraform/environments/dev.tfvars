@@ -6,6 +6,7 @@
 environment         = "dev"
 location            = "westeurope"
 monthly_cost_budget = 500
+cost_export         = false # a subscription for trying things out is seldom of a kind that can
 
 private_network    = false
 zone_redundant     = false

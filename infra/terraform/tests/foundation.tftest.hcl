@@ -447,7 +447,6 @@ run "access" {
   assert {
     condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name } == {
       capture-write              = "Storage Blob Data Contributor"
-      cost-export-write          = "Storage Blob Data Contributor"
       functions-config           = "Storage Blob Data Reader"
       functions-dead-letters     = "Storage Blob Data Contributor"
       functions-host-blobs       = "Storage Blob Data Owner"

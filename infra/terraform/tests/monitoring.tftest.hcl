@@ -79,12 +79,25 @@ run "cost" {
     error_message = "The last net tells before and when it is reached."
   }
   assert {
-    condition     = azapi_resource.cost_export.identity[0].type == "SystemAssigned" && azurerm_role_assignment.this["cost-export-write"].principal_id == azapi_resource.cost_export.identity[0].principal_id
-    error_message = "The export writes as itself, without a key."
+    condition     = azapi_resource.cost_export[0].identity[0].type == "SystemAssigned" && !anytrue([for key in keys(azurerm_role_assignment.this) : strcontains(key, "export")])
+    error_message = "The export writes as itself, by a role that Cost Management assigns."
   }
   assert {
-    condition     = azapi_resource.cost_export.body.properties.deliveryInfo.destination.container == azurerm_storage_container.this["cost-exports"].name
+    condition     = azapi_resource.cost_export[0].body.properties.deliveryInfo.destination.container == azurerm_storage_container.this["cost-exports"].name
     error_message = "The export writes where it may."
+  }
+}
+
+run "subscription_without_exports" {
+  command = plan
+
+  variables {
+    cost_export = false
+  }
+
+  assert {
+    condition     = length(azapi_resource.cost_export) == 0 && azurerm_consumption_budget_resource_group.this.amount == var.monthly_cost_budget
+    error_message = "Where Azure refuses exports, everything else is there."
   }
 }
 

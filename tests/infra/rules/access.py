@@ -9,7 +9,6 @@ from tests.infra.rules.common import (
     APIM,
     CONTAINERS,
     DIAGNOSTICS,
-    EXPORTS,
     INSIGHTS,
     MODELS,
     NAMESPACES,
@@ -65,8 +64,6 @@ def access(found: Deployment, code: CodeNames) -> list[str]:
         *((account.reference, gateway, "Cognitive Services OpenAI User") for account in found.of(MODELS)),
         (containers.get("usage-capture", "usage-capture"), f"{usage[:-1]}#identity.principalId»", writes),
     }
-    for export in found.of(EXPORTS):
-        wanted.add((containers.get("cost-exports", ""), f"{export.reference[:-1]}#identity.principalId»", writes))
     granted = [item.name.split("|") for item in found.of("Microsoft.Authorization/roleAssignments")]
     people = [grant for grant in granted if "«" not in grant[1]]
     grants = {" | ".join(grant) for grant in granted if grant not in people}
