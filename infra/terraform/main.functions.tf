@@ -131,6 +131,9 @@ locals {
 resource "azapi_update_resource" "functions_auth" {
   type      = "Microsoft.Web/sites/config@2024-11-01"
   name      = "authsettingsV2"
+
+  # A site takes one change at a time, and its parts and its private endpoint are made side by side.
+  while_site_is_busy = { error_message_regex = ["another operation is in progress"] }
   parent_id = azapi_resource.functions.id
 
   body = {
@@ -163,6 +166,7 @@ resource "azapi_update_resource" "functions_publishing" {
   for_each  = toset(["ftp", "scm"])
   type      = "Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01"
   name      = each.key
+  retry                  = local.while_site_is_busy
   parent_id = azapi_resource.functions.id
 
   body = {
@@ -170,3 +174,4 @@ resource "azapi_update_resource" "functions_publishing" {
   }
   response_export_values = []
 }
+  retry                  = local.while_site_is_busy

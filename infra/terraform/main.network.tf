@@ -5,8 +5,8 @@ locals {
 
   # Delegations: the gateway's is for the outbound integration of the v2 tiers, the functions' for Flex Consumption.
   subnets = {
-    gateway   = { index = 0, delegation = "Microsoft.Web/serverFarms" }
-    functions = { index = 1, delegation = "Microsoft.App/environments" }
+    gateway   = { index = 0, delegation = { name = "Microsoft.Web/serverFarms", action = "action" } }
+    functions = { index = 1, delegation = { name = "Microsoft.App/environments", action = "join/action" } }
     endpoints = { index = 2, delegation = null }
   }
 
@@ -85,8 +85,8 @@ resource "azurerm_subnet" "this" {
     content {
       name = "delegation"
       service_delegation {
-        name    = delegation.value
-        actions = ["Microsoft.Network/virtualNetworks/subnets/action"]
+        name    = delegation.value.name
+        actions = ["Microsoft.Network/virtualNetworks/subnets/${delegation.value.action}"]
       }
     }
   }

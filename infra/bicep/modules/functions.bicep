@@ -140,9 +140,12 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
     }
   }
 
-  // Passwords for FTP and for the deployment site, which Azure would hand to whoever may read the site.
+  // Passwords for FTP and for the deployment site, which Azure would hand to whoever may read the site. One after the other: a
+  // site takes one change at a time.
+  @batchSize(1)
   resource publishing 'basicPublishingCredentialsPolicies' = [for protocol in ['ftp', 'scm']: {
     name: protocol
     properties: { allow: false }
+    dependsOn: [auth]
   }]
 }

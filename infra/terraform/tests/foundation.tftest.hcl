@@ -183,6 +183,13 @@ run "private" {
   assert {
     condition     = { for key, subnet in azurerm_subnet.this : key => try(one(one(subnet.delegation).service_delegation).name, "") } == { endpoints = "", functions = "Microsoft.App/environments", gateway = "Microsoft.Web/serverFarms" }
     error_message = "Each subnet is delegated to what moves in."
+  assert {
+    condition = { for key, subnet in azurerm_subnet.this : key => one(one(one(subnet.delegation).service_delegation).actions) if length(subnet.delegation) > 0 } == {
+      functions = "Microsoft.Network/virtualNetworks/subnets/join/action"
+      gateway   = "Microsoft.Network/virtualNetworks/subnets/action"
+    }
+    error_message = "Azure answers with these actions whatever it is sent, so others are a change in every plan."
+  }
   }
   assert {
     condition     = length(distinct([for subnet in azurerm_subnet.this : one(subnet.address_prefixes)])) == 3 && alltrue([for subnet in azurerm_subnet.this : endswith(one(subnet.address_prefixes), "/26")])
