@@ -250,9 +250,16 @@ class Preflight:
                     yield Finding(
                         "FAIL", f"{what} is not offered (deployment {name}): {_alternatives(offered, deployment)}"
                     )
+                    continue
+                if _is_retiring(offered, deployment):
+                    yield Finding(
+                        "warn" if is_deployed else "FAIL",
+                        f"{what} is being retired, so Azure makes no new deployment of it (deployment {name}): choose "
+                        f"one that `az cognitiveservices model list -l {region.location}` calls GenerallyAvailable",
+                    )
                 else:
                     yield Finding("ok", f"{what} is offered")
-                    needs[sku] = needs.get(sku, 0) + deployment.capacity
+                needs[sku] = needs.get(sku, 0) + deployment.capacity
             if is_deployed:
                 yield Finding("ok", f"the models in {region.location} are deployed already: quota is not compared")
                 continue
@@ -447,6 +454,13 @@ def _sku(offered: list[Json], wanted: Deployment) -> str | None:
                 if sku.get("name") == wanted.sku:
                     return str(sku.get("usageName") or f"{wanted.format}.{wanted.sku}.{wanted.model}")
     return None
+
+
+def _is_retiring(offered: list[Json], wanted: Deployment) -> bool:
+    """Whether the version is deprecated: it serves those who have it, until its end."""
+    asked = (wanted.format, wanted.model, wanted.version)
+    stages = {m.get("lifecycleStatus") for m in offered if (m.get("format"), m.get("name"), m.get("version")) == asked}
+    return not stages.isdisjoint({"Deprecating", "Deprecated"})
 
 
 def _alternatives(offered: list[Json], wanted: Deployment) -> str:

@@ -95,10 +95,13 @@ def provider(namespace: str, state: str = "Registered", place: str = "Sweden Cen
     return {"namespace": namespace, "registrationState": state, "resourceTypes": types}
 
 
-def model(version: str = "2024-11-20", sku: str = "GlobalStandard") -> dict[str, Any]:
+def model(
+    version: str = "2024-11-20", sku: str = "GlobalStandard", stage: str = "GenerallyAvailable"
+) -> dict[str, Any]:
     """A model as a location lists it."""
     skus = [{"name": sku, "usageName": f"OpenAI.{sku}.gpt-4o", "capacity": {"maximum": 1000}}]
-    return {"kind": "AIServices", "model": {"format": "OpenAI", "name": "gpt-4o", "version": version, "skus": skus}}
+    described = {"format": "OpenAI", "name": "gpt-4o", "version": version, "skus": skus, "lifecycleStatus": stage}
+    return {"kind": "AIServices", "model": described}
 
 
 def usage(used: float, limit: float = 450) -> dict[str, Any]:
@@ -215,6 +218,10 @@ DENIED = {
             "FAIL.*there are 2024-11-20 as Standard, 2025-01-01 as GlobalStandard",
         ),
         (_answer("GET", f"{MODELS}/models"), "FAIL.*no version of it"),
+        (
+            _answer("GET", f"{MODELS}/models", model(stage="Deprecating"), model("2025-01-01")),
+            "FAIL.*gpt-4o 2024-11-20.*no new deployment.*model list -l swedencentral",
+        ),
         (_answer("GET", f"{MODELS}/usages", usage(410)), "FAIL.*50 thousand.*40 left"),
         (_answer("GET", f"{MODELS}/usages"), "warn.*Azure does not tell it"),
         (
@@ -260,7 +267,7 @@ def test_a_policy_that_only_audits_is_no_fault(ready: AzureStub, arm: Arm) -> No
 
 
 def test_what_an_earlier_apply_created_is_no_obstacle(ready: AzureStub, arm: Arm) -> None:
-    """Our own names are taken and our own models use the quota: by us."""
+    """Our own names are taken and our own models use the quota: by us. A model that we have runs on to its end."""
     group = f"{S}/resourceGroups/{GROUP}"
     ready.on("GET", group, Reply({"name": GROUP}))
     ours = [{"name": name} for name in (*NAMES.values(), "aif-tollkeeper-dev-6ee59a-swc")]
@@ -271,6 +278,9 @@ def test_what_an_earlier_apply_created_is_no_obstacle(ready: AzureStub, arm: Arm
     for action in AVAILABILITY:
         ready.on("POST", f"{P}/{action}", Reply({"nameAvailable": False, "message": "in use"}))
     assert bad(arm) == []
+    ready.on("GET", f"{P}/{MODELS}/models", listed(model(stage="Deprecating")))
+    (line,) = bad(arm)
+    assert re.match("warn.*being retired", line), line
 
 
 def test_an_existing_gateway_and_a_public_network_ask_for_less(ready: AzureStub, arm: Arm) -> None:
