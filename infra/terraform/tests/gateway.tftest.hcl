@@ -25,9 +25,10 @@ variables {
   }
 }
 
-run "per_team" {
+run "one_private_region" {
   command = plan
 
+  # Who gets a key
   assert {
     condition     = keys(azapi_resource.subscription) == ["gold-prod", "gold-test", "plain-prod"]
     error_message = "Every subscription of the team files exists, and no other: ${jsonencode(keys(azapi_resource.subscription))}"
@@ -52,11 +53,8 @@ run "per_team" {
     condition     = output.SUBSCRIPTIONS == { gold = ["gold-prod", "gold-test"], people = [], plain = ["plain-prod"] }
     error_message = jsonencode(output.SUBSCRIPTIONS)
   }
-}
 
-run "api_asks_for_no_subscription" {
-  command = plan
-
+  # The API, which asks for no subscription
   assert {
     condition     = azurerm_api_management_api.openai.path == "openai" && !azurerm_api_management_api.openai.subscription_required && azurerm_api_management_api.openai.subscription_key_parameter_names[0].header == "api-key"
     error_message = "Clients of OpenAI call /openai with a key in api-key, or with a token and no key at all."
@@ -65,30 +63,8 @@ run "api_asks_for_no_subscription" {
     condition     = jsondecode(azurerm_api_management_api.openai.import[0].content_value).paths == yamldecode(file("../../apim-policies/openai-api.yaml")).paths
     error_message = "The operations are those of apim-policies/openai-api.yaml."
   }
-}
 
-run "tier_refusal" {
-  command = plan
-
-  variables {
-    private_network    = false
-    api_management_sku = "Consumption_0"
-  }
-  expect_failures = [var.api_management_sku]
-}
-
-run "private_tier_refusal" {
-  command = plan
-
-  variables {
-    api_management_sku = "BasicV2_1"
-  }
-  expect_failures = [var.api_management_sku]
-}
-
-run "private_gateway_leaves_through_the_network" {
-  command = plan
-
+  # The gateway leaves through the network
   assert {
     condition     = azurerm_api_management.this[0].virtual_network_type == "External" && azurerm_api_management.this[0].virtual_network_configuration[0].subnet_id == local.subnet_ids.gateway
     error_message = "Without the network the gateway reaches neither hub, nor models, nor the budget service."
@@ -96,6 +72,95 @@ run "private_gateway_leaves_through_the_network" {
   assert {
     condition     = alltrue([for account in values(azurerm_cognitive_account.this) : !account.public_network_access_enabled && !account.local_auth_enabled])
     error_message = "Models take no keys, and calls from inside only."
+  }
+
+  # One region tells its own 429
+  assert {
+    condition     = azurerm_api_management_backend.models["swc"].circuit_breaker_rule[0].failure_condition[0].status_code_range[*].min == tolist([500])
+    error_message = "Nothing else would serve the call: the caller gets the model's 429 with its Retry-After, not a 503."
+  }
+
+  # Policies are the tested files
+  assert {
+    condition     = toset(keys(azurerm_api_management_policy_fragment.this)) == toset([for file in fileset("../../apim-policies/fragments", "*.xml") : trimsuffix(file, ".xml")])
+    error_message = "Every fragment file is a fragment, and nothing else is."
+  }
+  # tests/infra/test_raw_policies.py reads the files back from local.raw_policies.
+  assert {
+    condition     = alltrue([for name, fragment in azurerm_api_management_policy_fragment.this : fragment.format == "rawxml" && fragment.value == local.raw_policies[name]])
+    error_message = "A fragment is not its file."
+  }
+  assert {
+    condition     = azurerm_api_management_api_policy.openai.xml_content == local.raw_policies.openai
+    error_message = "The API's policy is not the four section files."
+  }
+
+  # Named values are complete
+  assert {
+    condition     = toset(keys(azurerm_api_management_named_value.this)) == toset(yamldecode(file("../../apim-policies/named-values.yaml"))[*].name)
+    error_message = "The gateway has every named value that the policies read, and no other."
+  }
+  assert {
+    condition     = alltrue([for value in values(azurerm_api_management_named_value.this) : length(value.value) > 0 && !strcontains(value.value, "127.0.0.1")])
+    error_message = "A named value is empty, or still has the laptop's address."
+  }
+  assert {
+    condition = {
+      for name in ["tk-service-url", "tk-service-audience", "tk-entra-audience", "tk-entra-issuer", "tk-entra-openid-config", "tk-identity-client-id"] :
+      name => azurerm_api_management_named_value.this[name].value
+      } == {
+      tk-service-url         = local.functions_url
+      tk-service-audience    = "api://00000000-0000-4000-8000-000000000011"
+      tk-entra-audience      = "00000000-0000-4000-8000-000000000011"
+      tk-entra-issuer        = "https://login.microsoftonline.com/00000000-0000-4000-8000-00000000000a/v2.0"
+      tk-entra-openid-config = "https://login.microsoftonline.com/00000000-0000-4000-8000-00000000000a/v2.0/.well-known/openid-configuration"
+      tk-identity-client-id  = azurerm_user_assigned_identity.gateway.client_id
+    }
+    error_message = "What Azure decides is Azure's, not the laptop's."
+  }
+  assert {
+    condition     = azurerm_api_management_logger.usage.name == azurerm_api_management_named_value.this["tk-usage-logger"].value && azapi_resource.model_pool.name == azurerm_api_management_named_value.this["tk-backend-id"].value
+    error_message = "Logger and pool have the names that the policies look for."
+  }
+  assert {
+    condition     = azurerm_api_management_named_value.this["tk-deployments"].value == var.generated_named_values["tk-deployments"]
+    error_message = "What the configuration says is on the gateway."
+  }
+
+  # Logs carry counts only
+  assert {
+    condition     = azapi_resource.llm_diagnostics.body.properties.largeLanguageModel == { logs = "enabled" } && azapi_resource.llm_diagnostics.body.properties.sampling.percentage == 100
+    error_message = "The LLM log has the tokens of every call, and neither prompts nor answers."
+  }
+  assert {
+    condition = alltrue([for side in [azapi_resource.llm_diagnostics.body.properties.frontend, azapi_resource.llm_diagnostics.body.properties.backend] :
+    side.request.body.bytes == 0 && side.response.body.bytes == 0])
+    error_message = "No bodies in the gateway's log."
+  }
+  assert {
+    condition = alltrue([for side in [
+      azurerm_api_management_api_diagnostic.insights.frontend_request, azurerm_api_management_api_diagnostic.insights.frontend_response,
+      azurerm_api_management_api_diagnostic.insights.backend_request, azurerm_api_management_api_diagnostic.insights.backend_response,
+    ] : side[0].body_bytes == 0])
+    error_message = "No bodies in Application Insights."
+  }
+  assert {
+    condition     = toset(azurerm_monitor_diagnostic_setting.llm_logs.enabled_log[*].category) == toset(["GatewayLlmLogs", "GatewayLogs"]) && azurerm_monitor_diagnostic_setting.llm_logs.eventhub_name == azurerm_eventhub.llm_logs.name
+    error_message = "Both logs go to the hub: one has the tokens of streams, the other tells which were cut off."
+  }
+
+  # Loggers have no keys
+  assert {
+    condition     = azurerm_api_management_logger.usage.eventhub[0].connection_string == null && azurerm_api_management_logger.usage.eventhub[0].user_assigned_identity_client_id == azurerm_user_assigned_identity.gateway.client_id
+    error_message = "Usage events are sent by the gateway's identity."
+  }
+  assert {
+    condition     = azurerm_api_management_logger.usage.eventhub[0].endpoint_uri == "${azurerm_eventhub_namespace.usage.name}.servicebus.windows.net"
+    error_message = "The logger's endpoint is the namespace without scheme or hub: ${azurerm_api_management_logger.usage.eventhub[0].endpoint_uri}"
+  }
+  assert {
+    condition     = azurerm_api_management_logger.insights.application_insights[0].identity_client_id == azurerm_user_assigned_identity.gateway.client_id
+    error_message = "Traces are sent by the gateway's identity."
   }
 }
 
@@ -151,27 +216,6 @@ run "multi_region" {
   }
 }
 
-run "one_region_tells_its_own_429" {
-  command = plan
-
-  assert {
-    condition     = azurerm_api_management_backend.models["swc"].circuit_breaker_rule[0].failure_condition[0].status_code_range[*].min == tolist([500])
-    error_message = "Nothing else would serve the call: the caller gets the model's 429 with its Retry-After, not a 503."
-  }
-}
-
-run "regions_that_differ_are_refused" {
-  command = plan
-
-  variables {
-    model_regions = {
-      frc = { location = "francecentral", deployments = { gpt-4o-frc = { model = "gpt-4o", version = "2024-11-20" } } }
-      swc = { location = "swedencentral", deployments = { gpt-4o-weu = { model = "gpt-4o", version = "2024-11-20" } } }
-    }
-  }
-  expect_failures = [var.model_regions]
-}
-
 run "models_that_nobody_serves_are_warned_of" {
   command = plan
 
@@ -205,15 +249,6 @@ run "bring_your_own_models" {
   }
 }
 
-run "no_models_are_refused" {
-  command = plan
-
-  variables {
-    model_regions = {}
-  }
-  expect_failures = [var.model_regions]
-}
-
 run "existing_api_management" {
   command = plan
 
@@ -239,73 +274,6 @@ run "existing_api_management" {
   }
 }
 
-run "existing_tier_refusal" {
-  command = plan
-
-  variables {
-    existing_api_management = {
-      id          = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-apim/providers/Microsoft.ApiManagement/service/apim-theirs"
-      gateway_url = "https://api.contoso.com"
-      location    = "westeurope"
-      sku         = "Consumption"
-    }
-  }
-  expect_failures = [var.existing_api_management]
-}
-
-run "policies_are_the_tested_files" {
-  command = plan
-
-  assert {
-    condition     = toset(keys(azurerm_api_management_policy_fragment.this)) == toset([for file in fileset("../../apim-policies/fragments", "*.xml") : trimsuffix(file, ".xml")])
-    error_message = "Every fragment file is a fragment, and nothing else is."
-  }
-  # tests/infra/test_raw_policies.py reads the files back from local.raw_policies.
-  assert {
-    condition     = alltrue([for name, fragment in azurerm_api_management_policy_fragment.this : fragment.format == "rawxml" && fragment.value == local.raw_policies[name]])
-    error_message = "A fragment is not its file."
-  }
-  assert {
-    condition     = azurerm_api_management_api_policy.openai.xml_content == local.raw_policies.openai
-    error_message = "The API's policy is not the four section files."
-  }
-}
-
-run "named_values_complete" {
-  command = plan
-
-  assert {
-    condition     = toset(keys(azurerm_api_management_named_value.this)) == toset(yamldecode(file("../../apim-policies/named-values.yaml"))[*].name)
-    error_message = "The gateway has every named value that the policies read, and no other."
-  }
-  assert {
-    condition     = alltrue([for value in values(azurerm_api_management_named_value.this) : length(value.value) > 0 && !strcontains(value.value, "127.0.0.1")])
-    error_message = "A named value is empty, or still has the laptop's address."
-  }
-  assert {
-    condition = {
-      for name in ["tk-service-url", "tk-service-audience", "tk-entra-audience", "tk-entra-issuer", "tk-entra-openid-config", "tk-identity-client-id"] :
-      name => azurerm_api_management_named_value.this[name].value
-      } == {
-      tk-service-url         = local.functions_url
-      tk-service-audience    = "api://00000000-0000-4000-8000-000000000011"
-      tk-entra-audience      = "00000000-0000-4000-8000-000000000011"
-      tk-entra-issuer        = "https://login.microsoftonline.com/00000000-0000-4000-8000-00000000000a/v2.0"
-      tk-entra-openid-config = "https://login.microsoftonline.com/00000000-0000-4000-8000-00000000000a/v2.0/.well-known/openid-configuration"
-      tk-identity-client-id  = azurerm_user_assigned_identity.gateway.client_id
-    }
-    error_message = "What Azure decides is Azure's, not the laptop's."
-  }
-  assert {
-    condition     = azurerm_api_management_logger.usage.name == azurerm_api_management_named_value.this["tk-usage-logger"].value && azapi_resource.model_pool.name == azurerm_api_management_named_value.this["tk-backend-id"].value
-    error_message = "Logger and pool have the names that the policies look for."
-  }
-  assert {
-    condition     = azurerm_api_management_named_value.this["tk-deployments"].value == var.generated_named_values["tk-deployments"]
-    error_message = "What the configuration says is on the gateway."
-  }
-}
-
 run "named_values_are_overridden" {
   command = plan
 
@@ -323,62 +291,42 @@ run "named_values_are_overridden" {
   }
 }
 
-run "unknown_named_value_refused" {
+run "refuses_consumption" {
   command = plan
 
   variables {
-    named_values = { tk-enforcment = "off" }
+    private_network    = false
+    api_management_sku = "Consumption_0"
   }
-  expect_failures = [var.named_values]
+  expect_failures = [var.api_management_sku]
 }
 
-run "stale_config_refused" {
+run "refuses_a_tier_without_private_outbound_and_no_models" {
   command = plan
 
   variables {
+    api_management_sku = "BasicV2_1"
+    model_regions      = {}
+  }
+  expect_failures = [var.api_management_sku, var.model_regions]
+}
+
+run "refuses_an_existing_consumption_regions_that_differ_unknown_values_and_a_stale_config" {
+  command = plan
+
+  variables {
+    existing_api_management = {
+      id          = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-apim/providers/Microsoft.ApiManagement/service/apim-theirs"
+      gateway_url = "https://api.contoso.com"
+      location    = "westeurope"
+      sku         = "Consumption"
+    }
+    model_regions = {
+      frc = { location = "francecentral", deployments = { gpt-4o-frc = { model = "gpt-4o", version = "2024-11-20" } } }
+      swc = { location = "swedencentral", deployments = { gpt-4o-weu = { model = "gpt-4o", version = "2024-11-20" } } }
+    }
+    named_values  = { tk-enforcment = "off" }
     config_digest = "0000000000000000000000000000000000000000000000000000000000000000"
   }
-  expect_failures = [var.config_digest]
-}
-
-run "logs_carry_counts_only" {
-  command = plan
-
-  assert {
-    condition     = azapi_resource.llm_diagnostics.body.properties.largeLanguageModel == { logs = "enabled" } && azapi_resource.llm_diagnostics.body.properties.sampling.percentage == 100
-    error_message = "The LLM log has the tokens of every call, and neither prompts nor answers."
-  }
-  assert {
-    condition = alltrue([for side in [azapi_resource.llm_diagnostics.body.properties.frontend, azapi_resource.llm_diagnostics.body.properties.backend] :
-    side.request.body.bytes == 0 && side.response.body.bytes == 0])
-    error_message = "No bodies in the gateway's log."
-  }
-  assert {
-    condition = alltrue([for side in [
-      azurerm_api_management_api_diagnostic.insights.frontend_request, azurerm_api_management_api_diagnostic.insights.frontend_response,
-      azurerm_api_management_api_diagnostic.insights.backend_request, azurerm_api_management_api_diagnostic.insights.backend_response,
-    ] : side[0].body_bytes == 0])
-    error_message = "No bodies in Application Insights."
-  }
-  assert {
-    condition     = toset(azurerm_monitor_diagnostic_setting.llm_logs.enabled_log[*].category) == toset(["GatewayLlmLogs", "GatewayLogs"]) && azurerm_monitor_diagnostic_setting.llm_logs.eventhub_name == azurerm_eventhub.llm_logs.name
-    error_message = "Both logs go to the hub: one has the tokens of streams, the other tells which were cut off."
-  }
-}
-
-run "loggers_have_no_keys" {
-  command = plan
-
-  assert {
-    condition     = azurerm_api_management_logger.usage.eventhub[0].connection_string == null && azurerm_api_management_logger.usage.eventhub[0].user_assigned_identity_client_id == azurerm_user_assigned_identity.gateway.client_id
-    error_message = "Usage events are sent by the gateway's identity."
-  }
-  assert {
-    condition     = azurerm_api_management_logger.usage.eventhub[0].endpoint_uri == "${azurerm_eventhub_namespace.usage.name}.servicebus.windows.net"
-    error_message = "The logger's endpoint is the namespace without scheme or hub: ${azurerm_api_management_logger.usage.eventhub[0].endpoint_uri}"
-  }
-  assert {
-    condition     = azurerm_api_management_logger.insights.application_insights[0].identity_client_id == azurerm_user_assigned_identity.gateway.client_id
-    error_message = "Traces are sent by the gateway's identity."
-  }
+  expect_failures = [var.existing_api_management, var.model_regions, var.named_values, var.config_digest]
 }
