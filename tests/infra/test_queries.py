@@ -15,6 +15,7 @@ import yaml
 from local.npm import find_node, install
 from local.process import PartMissingError
 from scripts.build_workbook import TABS, TENANTS, WORKBOOK, Tile, text
+from tests.support.function_app import registered_functions
 from tests.support.records import FIELDS
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,13 @@ def test_a_query_asks_for_this_deployment_only(name: str) -> None:
 def test_a_query_begins_with_what_people_read(name: str) -> None:
     """The title of its tile, or the sentence of its e-mail."""
     assert re.match(r"// [A-Z0-9][^\n]{3,}\n", QUERIES[name])
+
+
+def test_a_query_names_functions_that_are_registered() -> None:
+    """A tile about a function of another name stays empty."""
+    named = {name for query in QUERIES.values() for name in re.findall(r'\bName == "(\w+)"', query)}
+    assert named
+    assert named <= {function.get_function_name() for function in registered_functions()}
 
 
 def test_every_alert_has_its_query_and_every_query_its_alert() -> None:
