@@ -245,8 +245,8 @@ var endpoints = [
   { key: 'llm-logs', id: '${hubs}/${names.llmLogsNamespace}', subresource: 'namespace', zones: [zones.hubs] }
   { key: 'redis', id: '${resources}/Microsoft.Cache/redisEnterprise/${names.redis}', subresource: 'redisEnterprise', zones: [zones.redis] }
   { key: 'vault', id: '${resources}/Microsoft.KeyVault/vaults/${names.keyVault}', subresource: 'vault', zones: [zones.vault] }
-  { key: 'functions', id: '${resources}/Microsoft.Web/sites/${names.functions}', subresource: 'sites', zones: [zones.functions] }
 ]
+var functionsEndpoint = { key: 'functions', id: '${resources}/Microsoft.Web/sites/${names.functions}', subresource: 'sites', zones: [zones.functions] }
 var modelEndpoints = map(createdModels, model => {
   key: 'models-${model.key}'
   id: model.id
@@ -264,7 +264,21 @@ module privateEndpoints 'modules/endpoints.bicep' = if (privateNetwork) {
     existingZoneIds: existingPrivateDnsZoneIds
     endpoints: concat(endpoints, modelEndpoints)
   }
-  dependsOn: [ownNetwork, data, ai, functionApp]
+  dependsOn: [ownNetwork, data, ai] // an account refuses endpoints while it is busy with a deployment
+}
+
+// Apart from the others, because the app comes between: it waits for them, and this one for the app.
+module functionsPrivateEndpoint 'modules/endpoints.bicep' = if (privateNetwork) {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    network: network
+    existingZoneIds: existingPrivateDnsZoneIds
+    endpoints: [functionsEndpoint]
+  }
+  dependsOn: [ownNetwork, functionApp]
 }
 
 // Stores
@@ -332,7 +346,9 @@ module functionApp 'modules/functions.bicep' = {
     audience: audience
     publicHealth: publicHealth
   }
-  dependsOn: [ownNetwork, access] // host and Key Vault reference are read at the first start, and not again for a while
+  // Host and Key Vault reference are read at the first start, and not again for a while after a refusal or where no way leads to
+  // the vault.
+  dependsOn: [ownNetwork, access, privateEndpoints]
 }
 
 // Models

@@ -1,5 +1,5 @@
-# What apim-policies says, on the gateway. Named values come first, then fragments, then the API and its policy: each refuses a
-# name that is not there yet.
+# What apim-policies says, on the gateway. Named values, logger and backends come first, then fragments, then the API and its
+# policy: each refuses a name that is not there yet.
 
 locals {
   config_path = startswith(var.config_path, "/") ? var.config_path : "${path.module}/${var.config_path}"
@@ -62,7 +62,12 @@ resource "azurerm_api_management_policy_fragment" "this" {
   format            = "rawxml"
   value             = local.raw_policies[each.key]
 
-  depends_on = [azurerm_api_management_named_value.this]
+  # The names that fragments have for others are checked when they are saved.
+  depends_on = [
+    azapi_resource.model_pool,
+    azurerm_api_management_logger.usage,
+    azurerm_api_management_named_value.this,
+  ]
 }
 
 resource "azurerm_api_management_api" "openai" {

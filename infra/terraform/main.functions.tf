@@ -116,8 +116,15 @@ resource "azapi_resource" "functions" {
   schema_validation_enabled = length(local.site_update_strategy) == 0
   response_export_values    = ["properties.defaultHostName"]
 
-  # The host and the Key Vault reference are read at the first start, and not again for a while after a refusal.
-  depends_on = [azurerm_role_assignment.this, azurerm_managed_redis_access_policy_assignment.functions, azapi_resource_action.reservation_keys]
+  # The host and the Key Vault reference are read at the first start, and not again for a while after a refusal or where no way
+  # leads to the vault.
+  depends_on = [
+    azapi_resource_action.reservation_keys,
+    azurerm_managed_redis_access_policy_assignment.functions,
+    azurerm_private_dns_zone_virtual_network_link.this,
+    azurerm_private_endpoint.this,
+    azurerm_role_assignment.this,
+  ]
 }
 
 locals {

@@ -37,7 +37,7 @@ locals {
     foundry   = "privatelink.services.ai.azure.com"
   }
 
-  # Every private endpoint, with the zones its name is looked up in.
+  # The private endpoints of all that the function app needs, with the zones their names are looked up in.
   private_endpoints = {
     for key, endpoint in merge({
       host-blob    = { id = azurerm_storage_account.host.id, subresource = "blob", zones = [local.zone_names.blob] }
@@ -48,7 +48,6 @@ locals {
       llm-logs     = { id = azapi_resource.llm_logs_namespace.id, subresource = "namespace", zones = [local.zone_names.hubs] }
       redis        = { id = azurerm_managed_redis.this.id, subresource = "redisEnterprise", zones = [local.zone_names.redis] }
       vault        = { id = azurerm_key_vault.this.id, subresource = "vault", zones = [local.zone_names.vault] }
-      functions    = { id = azapi_resource.functions.id, subresource = "sites", zones = [local.zone_names.functions] }
       }, {
       for key, account in azurerm_cognitive_account.this : "models-${key}" => {
         id          = account.id
@@ -58,7 +57,7 @@ locals {
     }) : key => endpoint if var.private_network
   }
 
-  zones     = toset(flatten([for endpoint in local.private_endpoints : endpoint.zones]))
+  zones     = toset(concat(flatten([for endpoint in local.private_endpoints : endpoint.zones]), var.private_network ? [local.zone_names.functions] : []))
   own_zones = setsubtract(local.zones, keys(var.existing_private_dns_zone_ids))
   zone_ids  = merge({ for zone in local.own_zones : zone => azurerm_private_dns_zone.this[zone].id }, var.existing_private_dns_zone_ids)
 }
@@ -170,5 +169,29 @@ resource "azurerm_private_endpoint" "this" {
   private_dns_zone_group {
     name                 = "default"
     private_dns_zone_ids = [for zone in each.value.zones : local.zone_ids[zone]]
+  }
+
+  depends_on = [azurerm_cognitive_deployment.this] # an account takes no endpoint while one of its models is being deployed
+}
+
+# Apart from the others, because the app comes between: it waits for them, and this one for the app.
+resource "azurerm_private_endpoint" "functions" {
+  count               = var.private_network ? 1 : 0
+  name                = "pep-functions-${local.base}"
+  resource_group_name = local.resource_group.name
+  location            = local.resource_group.location
+  subnet_id           = local.subnet_ids.endpoints
+  tags                = local.tags
+
+  private_service_connection {
+    name                           = "functions"
+    is_manual_connection           = false
+    private_connection_resource_id = azapi_resource.functions.id
+    subresource_names              = ["sites"]
+  }
+
+  private_dns_zone_group {
+    name                 = "default"
+    private_dns_zone_ids = [local.zone_ids[local.zone_names.functions]]
   }
 }

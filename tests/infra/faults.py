@@ -272,11 +272,26 @@ TERRAFORM = (
 # Seen by `terraform graph` and by nothing else.
 ORDER = (
     Fault(
-        "fragments before their named values",
+        "fragments before the names in them",
         f"{_T}/main.api.tf",
-        "  depends_on = [azurerm_api_management_named_value.this]\n",
+        "  depends_on = [\n    azapi_resource.model_pool,\n    azurerm_api_management_logger.usage,\n"
+        "    azurerm_api_management_named_value.this,\n  ]\n",
         "",
         "does not wait for «Microsoft.ApiManagement/service/namedValues",
+    ),
+    Fault(
+        "a model's endpoint while its account takes deployments",
+        f"{_T}/main.network.tf",
+        "  depends_on = [azurerm_cognitive_deployment.this] #",
+        "  #",
+        "does not wait for «Microsoft.CognitiveServices/accounts/deployments",
+    ),
+    Fault(
+        "the function app before there is a way to its vault",
+        f"{_T}/main.functions.tf",
+        "    azurerm_private_endpoint.this,\n",
+        "",
+        "does not wait for «Microsoft.Network/privateEndpoints",
     ),
     Fault(
         "the policy before its fragments",
@@ -368,16 +383,23 @@ BICEP = (
     Fault(
         "fragments before their named values",
         f"{_B}/modules/api.bicep",
-        "  dependsOn: [values]\n",
-        "",
+        "  dependsOn: [pool, usageLogger, values]\n",
+        "  dependsOn: [pool, usageLogger]\n",
         "does not wait for «Microsoft.ApiManagement/service/namedValues",
     ),
     Fault(
         "endpoints before what they lead to",
         f"{_B}/main.bicep",
-        "  dependsOn: [ownNetwork, data, ai, functionApp]",
-        "  dependsOn: [ownNetwork, data, ai]",
+        "  dependsOn: [ownNetwork, functionApp]",
+        "  dependsOn: [ownNetwork]",
         "and does not wait for it",
+    ),
+    Fault(
+        "the function app before there is a way to its vault",
+        f"{_B}/main.bicep",
+        "  dependsOn: [ownNetwork, access, privateEndpoints]",
+        "  dependsOn: [ownNetwork, access]",
+        "does not wait for «Microsoft.Network/privateEndpoints",
     ),
     Fault(
         "passwords for the deployment site",

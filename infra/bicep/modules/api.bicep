@@ -85,7 +85,8 @@ resource pool 'Microsoft.ApiManagement/service/backends@2024-05-01' = {
   }
 }
 
-// Policies. Named values come first, then fragments, then the API and its policy: each refuses a name that is not there yet.
+// Policies. Named values, logger and backends come first, then fragments, then the API and its policy: each refuses a name that
+// is not there yet.
 
 var fragments = {
   'tk-answer-headers': loadTextContent('../../../apim-policies/fragments/tk-answer-headers.xml')
@@ -129,7 +130,7 @@ resource policyFragments 'Microsoft.ApiManagement/service/policyFragments@2024-0
   parent: gateway
   name: fragment.key
   properties: { format: 'xml', value: fragment.value }
-  dependsOn: [values]
+  dependsOn: [pool, usageLogger, values]
 }]
 
 resource api 'Microsoft.ApiManagement/service/apis@2024-05-01' = {

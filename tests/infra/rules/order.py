@@ -6,16 +6,19 @@ import json
 import re
 
 from tests.infra.code_names import CodeNames
-from tests.infra.rules.common import APIM, DIAGNOSTICS, NAMESPACES, REDIS, SITES, VAULTS
+from tests.infra.rules.common import APIM, DIAGNOSTICS, MODELS, NAMESPACES, REDIS, SITES, VAULTS
 from tests.support.arm import Deployment, Item
 from tests.support.azurerm import PARTS_OF
 
 _NAMED = re.compile("«([^«»#]+)(?:#[^«»]*)?»")
 _SET_LATER = {path for _, path, _ in PARTS_OF.values()}
 _ROLES = "Microsoft.Authorization/roleAssignments"
+_ENDPOINTS = "Microsoft.Network/privateEndpoints"
 # (what, part of its name, comes after what, part of its name)
 _ORDER = (
     (f"{APIM}/policyFragments", "", f"{APIM}/namedValues", ""),
+    (f"{APIM}/policyFragments", "", f"{APIM}/backends", "openai-pool"),
+    (f"{APIM}/policyFragments", "", f"{APIM}/loggers", "usage-logger"),
     (f"{APIM}/apis/policies", "", f"{APIM}/namedValues", ""),
     (f"{APIM}/apis/policies", "", f"{APIM}/policyFragments", ""),
     (f"{APIM}/apis/policies", "", f"{APIM}/backends", ""),
@@ -27,6 +30,11 @@ _ORDER = (
     (f"{NAMESPACES}/eventhubs", "-usage-", _ROLES, "/usage-capture»"),
     (DIAGNOSTICS, "|llm-logs", f"{NAMESPACES}/networkRuleSets", ""),
     (DIAGNOSTICS, "|llm-logs", f"{NAMESPACES}/authorizationRules", ""),
+    (_ENDPOINTS, "pep-models-", f"{MODELS}/deployments", ""),
+    (SITES, "", _ENDPOINTS, "pep-vault-"),
+    (SITES, "", _ENDPOINTS, "pep-redis-"),
+    (SITES, "", f"{_ENDPOINTS}/privateDnsZoneGroups", "pep-vault-"),
+    (SITES, "", "Microsoft.Network/privateDnsZones/virtualNetworkLinks", "privatelink.vaultcore.azure.net"),
     (SITES, "", _ROLES, "id-tollkeeper-functions"),
     (SITES, "", f"{VAULTS}/secrets", ""),
     (SITES, "", f"{REDIS}/databases/accessPolicyAssignments", ""),
