@@ -309,6 +309,7 @@ module cost 'modules/cost.bicep' = {
     actionGroupId: sharedParts.outputs.actionGroupId
     monthlyCostBudget: monthlyCostBudget
     madeAt: madeAt
+    exported: costExport
   }
   dependsOn: [data]
 }
@@ -323,7 +324,6 @@ module access 'modules/access.bicep' = {
   }
   dependsOn: [data]
 }
-    exported: costExport
 
 // Functions
 

@@ -131,6 +131,9 @@ locals {
   site_update_strategy = {
     for type in [var.functions.site_update_strategy] : "siteUpdateStrategy" => { type = type } if type != "Recreate"
   }
+
+  # A site takes one change at a time, and its parts and its private endpoint are made side by side.
+  while_site_is_busy = { error_message_regex = ["another operation is in progress"] }
 }
 
 # Tokens of Entra ID only; the roles in them are asked for in functions/auth.py. Parts of every site, so they are updated, not
@@ -138,9 +141,6 @@ locals {
 resource "azapi_update_resource" "functions_auth" {
   type      = "Microsoft.Web/sites/config@2024-11-01"
   name      = "authsettingsV2"
-
-  # A site takes one change at a time, and its parts and its private endpoint are made side by side.
-  while_site_is_busy = { error_message_regex = ["another operation is in progress"] }
   parent_id = azapi_resource.functions.id
 
   body = {
@@ -166,6 +166,7 @@ resource "azapi_update_resource" "functions_auth" {
     }
   }
   response_export_values = []
+  retry                  = local.while_site_is_busy
 }
 
 # Passwords for FTP and for the deployment site, which Azure would hand to whoever may read the site.
@@ -173,12 +174,11 @@ resource "azapi_update_resource" "functions_publishing" {
   for_each  = toset(["ftp", "scm"])
   type      = "Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01"
   name      = each.key
-  retry                  = local.while_site_is_busy
   parent_id = azapi_resource.functions.id
 
   body = {
     properties = { allow = false }
   }
   response_export_values = []
-}
   retry                  = local.while_site_is_busy
+}

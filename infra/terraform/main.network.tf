@@ -3,7 +3,8 @@
 locals {
   own_network = var.private_network && var.existing_network == null
 
-  # Delegations: the gateway's is for the outbound integration of the v2 tiers, the functions' for Flex Consumption.
+  # Delegations: the gateway's is for the outbound integration of the v2 tiers, the functions' for Flex Consumption. Azure gives
+  # each service its own action and takes no other: a wrong one here would be a change in every plan.
   subnets = {
     gateway   = { index = 0, delegation = { name = "Microsoft.Web/serverFarms", action = "action" } }
     functions = { index = 1, delegation = { name = "Microsoft.App/environments", action = "join/action" } }

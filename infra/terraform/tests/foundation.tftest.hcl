@@ -182,6 +182,7 @@ run "private" {
   assert {
     condition     = { for key, subnet in azurerm_subnet.this : key => try(one(one(subnet.delegation).service_delegation).name, "") } == { endpoints = "", functions = "Microsoft.App/environments", gateway = "Microsoft.Web/serverFarms" }
     error_message = "Each subnet is delegated to what moves in."
+  }
   assert {
     condition = { for key, subnet in azurerm_subnet.this : key => one(one(one(subnet.delegation).service_delegation).actions) if length(subnet.delegation) > 0 } == {
       functions = "Microsoft.Network/virtualNetworks/subnets/join/action"
