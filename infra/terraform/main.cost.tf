@@ -1,9 +1,10 @@
 # What Azure itself bills: the last net under the budgets of teams, and the figures to compare the ledger with.
 
 # Budgets and exports want a date of now when they are made, and no other one ever after. To change the export, make both
-# anew: terraform apply -replace=terraform_data.made_at
+# anew: terraform apply -replace=terraform_data.made_at. The plan's own time would be another one in every plan, so that none
+# made later, by a pipeline after its approval, would be the one that was approved.
 resource "terraform_data" "made_at" {
-  input = plantimestamp()
+  input = timestamp()
 
   lifecycle {
     ignore_changes = [input]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.infra import ROOT, Workspace, find_infra_check
-from tests.support.known_plan import SUBSCRIPTION, Planner
+from tests.support.known_plan import SUBSCRIPTION, KnownPlan, Planner
 from tests.support.terraform_values import evaluate
 
 # What every deployment adds to the files of environments/.
@@ -80,6 +81,12 @@ def test_bicep_is_valid() -> None:
 def test_environments_can_be_planned(space: Workspace, environment: str) -> None:
     """environments/*.tfvars and what a deployment adds to them make a plan."""
     Planner(space, variables=OWN, var_file=f"environments/{environment}.tfvars")
+
+
+def test_no_plan_holds_the_time_it_was_made(plan: KnownPlan) -> None:
+    """A pipeline plans anew after its approval, and applies what it then has only where it is the same plan."""
+    today = datetime.now(UTC).strftime("%Y-%m-%dT")
+    assert [address for address, planned in plan.resources.items() if today in json.dumps(planned.values)] == []
 
 
 def test_the_quick_start_of_azd_is_dev(space: Workspace, tmp_path: Path) -> None:
