@@ -83,6 +83,15 @@ class Arm:
         """The resource, or one page of a list."""
         return _json(self._send("GET", path, params={"api-version": api_version, **query}))
 
+    def find(self, path: str, api_version: str) -> dict[str, Any] | None:
+        """The resource; None when there is none."""
+        try:
+            return self.get(path, api_version)
+        except ArmError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
     def get_all(self, path: str, api_version: str, **query: str) -> Iterator[dict[str, Any]]:
         """Every element of a list, over all its pages."""
         page = self.get(path, api_version, **query)

@@ -120,12 +120,7 @@ class Deploy:
         """The function app as it is in Azure; None when there is none."""
         if "FUNCTIONS_NAME" not in outputs:
             return None
-        try:
-            return self._arm.get(site_id(outputs), _SITE_VERSION)
-        except ArmError as error:
-            if error.status == 404:
-                return None
-            raise
+        return self._arm.find(site_id(outputs), _SITE_VERSION)
 
     def _observing(self, gateway: str) -> AbstractContextManager[None]:
         wanted = read_chosen(self._terraform).enforcement

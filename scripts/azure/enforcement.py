@@ -9,11 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 
 from scripts.azure.arm import Arm, ArmError
+from scripts.azure.gateway import API_VERSION
 
-API_VERSION = "2024-05-01"
 NAMED_VALUE = "tk-enforcement"
 _SETTLE_SECONDS = 30.0  # gateways take a changed named value within seconds; there is no sign that all of them did
 
@@ -28,7 +27,7 @@ def observing(
     gateway whose enforcement is not `on`, or that has none yet because its first apply did not get so far, is left
     alone. Raises ArmError; a switch back that fails says what to run.
     """
-    if wanted != "on" or not _is_there(arm, gateway):
+    if wanted != "on" or arm.find(f"{gateway}/namedValues/{NAMED_VALUE}", API_VERSION) is None:
         say(f"enforcement stays {wanted}")
         yield
         return
@@ -46,16 +45,6 @@ def by_hand(gateway: str, wanted: str) -> str:
     url = f"https://management.azure.com{gateway}/namedValues/{NAMED_VALUE}?api-version={API_VERSION}"
     body = f'{{"properties": {{"value": "{wanted}"}}}}'
     return f"az rest --method patch --url '{url}' --headers If-Match='*' --body '{body}'"
-
-
-def _is_there(arm: Arm, gateway: str) -> bool:
-    try:
-        arm.get(f"{gateway}/namedValues/{NAMED_VALUE}", API_VERSION)
-    except ArmError as error:
-        if error.status == HTTPStatus.NOT_FOUND:
-            return False
-        raise
-    return True
 
 
 def _set(arm: Arm, gateway: str, value: str) -> None:

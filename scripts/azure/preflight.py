@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -135,9 +136,7 @@ class Preflight:
 
     def permissions(self) -> Iterator[Finding]:
         """The caller may create, and may hand out roles: half of the deployment are role assignments."""
-        scope = (
-            f"{self._subscription}/resourceGroups/{self._wanted.group}" if self._group_exists() else self._subscription
-        )
+        scope = self._group or self._subscription
         path = f"{scope}/providers/Microsoft.Authorization/permissions"
         granted = list(self._arm.get_all(path, "2022-04-01"))
         missing = [action for action in _ACTIONS if not any(_allows(role, action) for role in granted)]
@@ -152,11 +151,11 @@ class Preflight:
 
     def existing(self) -> Iterator[Finding]:
         """What an earlier apply created is neither a name that is taken nor quota that is missing."""
-        if not self._group_exists():
+        if self._group is None:
             yield Finding("ok", f"resource group {self._wanted.group} will be created")
             return
-        path = f"{self._subscription}/resourceGroups/{self._wanted.group}/resources"
-        self._ours = {str(resource["name"]).lower() for resource in self._arm.get_all(path, "2021-04-01")}
+        resources = self._arm.get_all(f"{self._group}/resources", "2021-04-01")
+        self._ours = {str(resource["name"]).lower() for resource in resources}
         yield Finding("ok", f"resource group {self._wanted.group} exists with {len(self._ours)} resources")
 
     def providers(self) -> Iterator[Finding]:
@@ -348,7 +347,7 @@ class Preflight:
     def policies(self) -> Iterator[Finding]:
         """Azure Policy judges what is known beforehand: type, region, tags and whether it is public."""
         wanted = self._wanted
-        scope = f"{self._subscription}/resourceGroups/{wanted.group}" if self._group_exists() else self._subscription
+        scope = self._group or self._subscription
         denied: dict[str, list[str]] = {}
         for content, version in _contents(wanted):
             answer = self._arm.post(
@@ -370,14 +369,11 @@ class Preflight:
         if not denied:
             yield Finding("ok", "no policy denies the types, regions, tags and public access asked for")
 
-    def _group_exists(self) -> bool:
-        try:
-            self._arm.get(f"{self._subscription}/resourceGroups/{self._wanted.group}", "2021-04-01")
-        except ArmError as error:
-            if error.status == 404:
-                return False
-            raise
-        return True
+    @cached_property
+    def _group(self) -> str | None:
+        """The resource group; None when the apply will create it."""
+        group = f"{self._subscription}/resourceGroups/{self._wanted.group}"
+        return None if self._arm.find(group, "2021-04-01") is None else group
 
 
 def _contents(wanted: Wanted) -> Iterator[tuple[Json, str]]:

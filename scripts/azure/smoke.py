@@ -23,6 +23,7 @@ from azure.core.credentials import TokenCredential
 from scripts.azure.arm import Arm, ArmError, Bearer
 from scripts.azure.credential import open_credential
 from scripts.azure.finding import Finding, report
+from scripts.azure.gateway import subscription_key
 from scripts.azure.terraform import ROOT, Terraform, TerraformError
 from shared.config.loader import load_config
 from shared.config.model import Config
@@ -185,10 +186,10 @@ def check_call(
     if not subscription or model is None:
         yield Finding("warn", "no call through the gateway: the configuration has no subscription or no chat model")
         return
-    secrets = arm.post(f"{outputs['GATEWAY_ID']}/subscriptions/{subscription}/listSecrets", "2024-05-01")
+    key = subscription_key(arm, outputs["GATEWAY_ID"], subscription)
     is_enforced = {enforcement, config.tenants[config.teams[team].tenant].enforcement} == {"on"}
     for attempt in range(_CALL_TRIES):
-        answer = _call(outputs["GATEWAY_URL"], model, secrets["primaryKey"])
+        answer = _call(outputs["GATEWAY_URL"], model, key)
         if not is_enforced or "x-budget-state" in answer.headers or answer.is_client_error:
             break
         if attempt < _CALL_TRIES - 1:

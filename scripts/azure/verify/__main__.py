@@ -20,6 +20,7 @@ from azure.core.exceptions import ClientAuthenticationError
 
 from scripts.azure.arm import Arm, ArmError
 from scripts.azure.credential import open_credential
+from scripts.azure.gateway import named_value, subscription_key
 from scripts.azure.terraform import ROOT
 from scripts.azure.verify import report
 from scripts.azure.verify.calls import Caller, planned_calls
@@ -27,7 +28,6 @@ from scripts.azure.verify.errors import CannotRunError
 from scripts.azure.verify.hubs import CONSUMER_GROUP, LLM_LOGS, USAGE, EventHubs
 from scripts.azure.verify.ledger import TABLE, rows_from
 from scripts.azure.verify.observe import Patience, System
-from scripts.azure.verify.resources import named_value, subscription_key
 from scripts.azure.verify.run import chosen_disturbances, chosen_probes, verify, wanted_points
 from scripts.azure.verify.target import Target, caller_of, most_usd, read_outputs, target_of
 from shared.config.loader import load_config

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from scripts.azure.arm import ArmError
+from scripts.azure.gateway import API_VERSION, named_value
 from scripts.azure.verify.calls import MODELS, Call
 from scripts.azure.verify.errors import NotRestoredError
 from scripts.azure.verify.observe import Observer
@@ -17,7 +18,7 @@ from scripts.azure.verify.points_calls import EVENT_TIME, judge_event_time
 from scripts.azure.verify.points_log import LOGGED
 from scripts.azure.verify.points_settings import LOCAL_AUTH, judge_keyless, judge_local_auth
 from scripts.azure.verify.probe import Point, Verdict, as_assumed, differs, not_measured
-from scripts.azure.verify.resources import API, GATEWAY_VERSION, NAMESPACE_VERSION, named_value
+from scripts.azure.verify.resources import API, NAMESPACE_VERSION
 from scripts.azure.verify.seen import Answer, Event
 
 DEAD_OPENID = "https://tk-verify.invalid/.well-known/openid-configuration"
@@ -48,7 +49,7 @@ class Workshop:
     def changed(self, name: str, change: Callable[[str], str]) -> Iterator[None]:
         """A named value is another while the block runs."""
         path = f"{self.gateway_id}/namedValues/{name}"
-        before = self.arm.get(path, GATEWAY_VERSION)["properties"]
+        before = self.arm.get(path, API_VERSION)["properties"]
         old, new = str(before["value"]), change(str(before["value"]))
         by_hand = f"az apim nv update {self._in_cli} --named-value-id {name} --value '{old}'"
         self.say(f"CHANGE {name} from {old!r} to {new!r}; to restore by hand: {by_hand}")
@@ -68,14 +69,14 @@ class Workshop:
     def dead_backend(self) -> Iterator[None]:
         """A backend that refuses connections exists while the block runs."""
         path = f"{self.gateway_id}/backends/{DEAD_BACKEND}"
-        by_hand = f"az rest --method delete --headers If-Match=* --url '{path}?api-version={GATEWAY_VERSION}'"
+        by_hand = f"az rest --method delete --headers If-Match=* --url '{path}?api-version={API_VERSION}'"
         self.say(f"CREATE the backend {DEAD_BACKEND}; to delete by hand: {by_hand}")
         try:
-            self.arm.put(path, GATEWAY_VERSION, {"properties": {"url": DEAD_BACKEND_URL, "protocol": "http"}})
+            self.arm.put(path, API_VERSION, {"properties": {"url": DEAD_BACKEND_URL, "protocol": "http"}})
             yield
         finally:
             try:
-                self.arm.delete(path, GATEWAY_VERSION)
+                self.arm.delete(path, API_VERSION)
             except ArmError as error:
                 raise NotRestoredError(
                     f"the backend {DEAD_BACKEND} IS STILL THERE ({error}); run: {by_hand}"
@@ -101,9 +102,9 @@ class Workshop:
     def save_policy(self) -> None:
         """Save the API's policy as it is."""
         path = f"{self.gateway_id}/apis/{API}/policies/policy"
-        policy = self.arm.get(path, GATEWAY_VERSION, format="rawxml")["properties"]["value"]
+        policy = self.arm.get(path, API_VERSION, format="rawxml")["properties"]["value"]
         body = {"properties": {"format": "rawxml", "value": policy}}
-        self.arm.put(path, GATEWAY_VERSION, body, if_match="*")
+        self.arm.put(path, API_VERSION, body, if_match="*")
 
     def until(self, name: str, call: Call, is_effect: Callable[[Answer], bool]) -> Outcome:
         """Repeat a call until the change shows."""
@@ -132,7 +133,7 @@ class Workshop:
 
     def _put(self, path: str, before: Mapping[str, object], value: str) -> None:
         kept = {name: before[name] for name in ("displayName", "tags", "secret") if before.get(name) is not None}
-        self.arm.put(path, GATEWAY_VERSION, {"properties": {**kept, "value": value}}, if_match="*")
+        self.arm.put(path, API_VERSION, {"properties": {**kept, "value": value}}, if_match="*")
 
 
 def refused_as(code: str) -> Callable[[Answer], bool]:

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 from scripts.azure.arm import Arm, ArmError
+from scripts.azure.gateway import API_VERSION
 from scripts.azure.verify.seen import Documents, LogSettings
 
 API = "openai"
-GATEWAY_VERSION = "2024-05-01"
 _DIAGNOSTIC_VERSION = "2024-10-01-preview"  # knows largeLanguageModel
 _INSIGHTS_VERSION = "2021-05-01-preview"
 NAMESPACE_VERSION = "2024-01-01"
-
-
-def subscription_key(arm: Arm, gateway_id: str, subscription: str) -> str:
-    """The primary key of an API Management subscription. Raises ArmError."""
-    found = arm.post(f"{gateway_id}/subscriptions/{subscription}/listSecrets", GATEWAY_VERSION)
-    return str(found["primaryKey"])
-
-
-def named_value(arm: Arm, gateway_id: str, name: str) -> str:
-    """What a named value is now. Raises ArmError."""
-    return str(arm.get(f"{gateway_id}/namedValues/{name}", GATEWAY_VERSION)["properties"]["value"])
 
 
 def read_documents(arm: Arm, gateway_id: str) -> Documents:
     """The policies as API Management holds them."""
     found = Documents()
     try:
-        policy = arm.get(f"{gateway_id}/apis/{API}/policies/policy", GATEWAY_VERSION, format="rawxml")
+        policy = arm.get(f"{gateway_id}/apis/{API}/policies/policy", API_VERSION, format="rawxml")
         found.policy = str(policy["properties"]["value"])
-        for each in list(arm.get_all(f"{gateway_id}/policyFragments", GATEWAY_VERSION)):
+        for each in list(arm.get_all(f"{gateway_id}/policyFragments", API_VERSION)):
             name = str(each["name"])
             if name.startswith("tk-"):
-                fragment = arm.get(f"{gateway_id}/policyFragments/{name}", GATEWAY_VERSION, format="rawxml")
+                fragment = arm.get(f"{gateway_id}/policyFragments/{name}", API_VERSION, format="rawxml")
                 found.fragments[name] = str(fragment["properties"]["value"])
-        for each in arm.get_all(f"{gateway_id}/namedValues", GATEWAY_VERSION):
+        for each in arm.get_all(f"{gateway_id}/namedValues", API_VERSION):
             found.named_values[str(each["name"])] = str(each["properties"].get("value", ""))
     except ArmError as error:
         found.problem = str(error)
