@@ -25,9 +25,10 @@ variables {
   }
 }
 
-run "keyless" {
+run "private_and_keyless" {
   command = plan
 
+  # No keys
   assert {
     condition = alltrue([
       for account in [azurerm_storage_account.host, azurerm_storage_account.ledger] :
@@ -82,11 +83,8 @@ run "keyless" {
     condition     = azapi_resource.llm_logs_namespace.body.properties.disableLocalAuth == false
     error_message = "Diagnostic settings write by an access rule; with local authentication off the LLM log would stop."
   }
-}
 
-run "secure_transport" {
-  command = plan
-
+  # Secure transport
   assert {
     condition     = alltrue([for account in [azurerm_storage_account.host, azurerm_storage_account.ledger] : account.https_traffic_only_enabled && account.min_tls_version == "TLS1_2"])
     error_message = "Storage speaks TLS 1.2 at least, and nothing without TLS."
@@ -103,11 +101,8 @@ run "secure_transport" {
     condition     = one(azurerm_managed_redis.this.default_database).client_protocol == "Encrypted" && startswith(local.app_settings.REDIS_URL, "rediss://")
     error_message = "Redis is spoken to over TLS."
   }
-}
 
-run "sign_in" {
-  command = plan
-
+  # Sign-in
   assert {
     condition     = azapi_update_resource.functions_auth.body.properties.platform.enabled && azapi_update_resource.functions_auth.body.properties.globalValidation.requireAuthentication && azapi_update_resource.functions_auth.body.properties.globalValidation.unauthenticatedClientAction == "Return401"
     error_message = "A call without a token is answered 401 by the platform."
@@ -120,23 +115,8 @@ run "sign_in" {
     condition     = azapi_update_resource.functions_auth.body.properties.identityProviders.azureActiveDirectory.validation.allowedAudiences == tolist(["api://00000000-0000-4000-8000-000000000011", "00000000-0000-4000-8000-000000000011"])
     error_message = "Tokens for other apps are refused."
   }
-}
 
-run "public_health" {
-  command = plan
-  variables {
-    public_health = true
-  }
-
-  assert {
-    condition     = azapi_update_resource.functions_auth.body.properties.globalValidation.excludedPaths == ["/api/v1/dashboard", "/api/v1/health"]
-    error_message = "A probe without a token reaches /health, and nothing else."
-  }
-}
-
-run "private" {
-  command = plan
-
+  # A private network
   assert {
     condition     = !azurerm_storage_account.host.public_network_access_enabled && !azurerm_storage_account.ledger.public_network_access_enabled && !azurerm_eventhub_namespace.usage.public_network_access_enabled && !azurerm_key_vault.this.public_network_access_enabled && azurerm_managed_redis.this.public_network_access == "Disabled"
     error_message = "Nothing that holds data has a public endpoint."
@@ -201,6 +181,86 @@ run "private" {
   assert {
     condition     = one(azurerm_network_security_rule.endpoints_allow["redis"].destination_port_ranges) == "10000" && azurerm_network_security_rule.endpoints_allow["redis"].source_address_prefix == one(azurerm_subnet.this["functions"].address_prefixes)
     error_message = "Only the functions reach Redis."
+  }
+
+  # Other environments have other names
+  assert {
+    condition     = azurerm_key_vault.this.name != "kv-tollkeeper-${substr(sha1("00000000-0000-4000-8000-000000000000/tollkeeper/prod2345"), 0, 6)}"
+    error_message = "Two environments of one subscription share no vault name."
+  }
+
+  # The ledger
+  assert {
+    condition     = toset(keys(azapi_resource.table)) == toset(local.shared.tables) && alltrue([for table in azapi_resource.table : startswith(table.name, "tollkeeper")])
+    error_message = "Every table of the ledger exists."
+  }
+  assert {
+    condition     = toset(keys(azurerm_storage_container.this)) == toset(flatten(values(local.shared.containers)))
+    error_message = "Every container exists."
+  }
+  assert {
+    condition     = one(azurerm_storage_account.ledger.blob_properties).versioning_enabled && one(one(azurerm_storage_account.ledger.blob_properties).delete_retention_policy).days == 30 && one(one(azurerm_storage_account.ledger.blob_properties).container_delete_retention_policy).days == 30
+    error_message = "Statements and configuration can be brought back."
+  }
+  assert {
+    condition     = azurerm_storage_account.ledger.account_replication_type == "ZRS" && azurerm_storage_account.host.account_replication_type == "ZRS"
+    error_message = "Storage stands in three zones."
+  }
+  assert {
+    condition     = one(one(azurerm_storage_management_policy.ledger.rule[0].actions).base_blob).delete_after_days_since_creation_greater_than == 90 && one(azurerm_storage_management_policy.ledger.rule[0].filters).prefix_match == toset(["usage-capture/"])
+    error_message = "Captured events are deleted in time, and nothing else is."
+  }
+
+  # Hubs, and Redis
+  assert {
+    condition     = azurerm_eventhub.usage.name == "usage" && azurerm_eventhub.llm_logs.name == "llm-logs" && azurerm_eventhub.usage.partition_count == 16
+    error_message = "The hubs that code and policies name exist."
+  }
+  assert {
+    condition     = keys(azurerm_eventhub_consumer_group.this) == ["llm_logs-tollkeeper", "llm_logs-verify", "usage-tollkeeper", "usage-verify"]
+    error_message = "Functions and make verify read beside each other."
+  }
+  assert {
+    condition     = one(azurerm_managed_redis.this.default_database).eviction_policy == "NoEviction" && one(azurerm_managed_redis.this.default_database).clustering_policy == "EnterpriseCluster"
+    error_message = "Redis evicts no counter, and looks like one server."
+  }
+  assert {
+    condition     = azapi_resource.llm_logs_namespace.location == "swedencentral" && azapi_resource.llm_logs_send_rule.body.properties.rights == ["Listen", "Manage", "Send"]
+    error_message = "The LLM log's namespace is in the gateway's region, with the rights that Azure Monitor asks for."
+  }
+
+  # Access
+  assert {
+    condition     = alltrue([for role in distinct([for grant in values(local.grants) : grant.role]) : contains(keys(local.shared.azure_roles), role)])
+    error_message = "Every role is in names.yaml, from which Bicep takes its id."
+  }
+  assert {
+    condition     = alltrue([for grant in values(local.grants) : !can(regex("Owner$|Contributor$", grant.role)) || startswith(grant.role, "Storage ")])
+    error_message = "Nobody gets a role over resources; these are roles for data."
+  }
+  assert {
+    condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name } == {
+      capture-write              = "Storage Blob Data Contributor"
+      functions-config           = "Storage Blob Data Reader"
+      functions-dead-letters     = "Storage Blob Data Contributor"
+      functions-host-blobs       = "Storage Blob Data Owner"
+      functions-host-tables      = "Storage Table Data Contributor"
+      functions-ledger           = "Storage Table Data Contributor"
+      functions-llm-logs-receive = "Azure Event Hubs Data Receiver"
+      functions-llm-logs-send    = "Azure Event Hubs Data Sender"
+      functions-metrics          = "Monitoring Metrics Publisher"
+      functions-secrets          = "Key Vault Secrets User"
+      functions-statements       = "Storage Blob Data Contributor"
+      functions-usage-receive    = "Azure Event Hubs Data Receiver"
+      functions-usage-send       = "Azure Event Hubs Data Sender"
+      gateway-metrics            = "Monitoring Metrics Publisher"
+      gateway-models-swc         = "Cognitive Services OpenAI User"
+      gateway-usage-send         = "Azure Event Hubs Data Sender"
+
+      # Whoever applies may publish the configuration.
+      config-publisher-00000000-0000-4000-8000-00000000000d = "Storage Blob Data Contributor"
+    }
+    error_message = "Each identity has the roles that its work takes, and no other."
   }
 }
 
@@ -328,81 +388,6 @@ run "names_and_tags" {
   }
 }
 
-run "other_environment_has_other_names" {
-  command = plan
-  variables {
-    environment = "dev"
-  }
-
-  assert {
-    condition     = azurerm_key_vault.this.name != "kv-tollkeeper-${substr(sha1("00000000-0000-4000-8000-000000000000/tollkeeper/prod2345"), 0, 6)}"
-    error_message = "Two environments of one subscription share no vault name."
-  }
-}
-
-run "ledger" {
-  command = plan
-
-  assert {
-    condition     = toset(keys(azapi_resource.table)) == toset(local.shared.tables) && alltrue([for table in azapi_resource.table : startswith(table.name, "tollkeeper")])
-    error_message = "Every table of the ledger exists."
-  }
-  assert {
-    condition     = toset(keys(azurerm_storage_container.this)) == toset(flatten(values(local.shared.containers)))
-    error_message = "Every container exists."
-  }
-  assert {
-    condition     = one(azurerm_storage_account.ledger.blob_properties).versioning_enabled && one(one(azurerm_storage_account.ledger.blob_properties).delete_retention_policy).days == 30 && one(one(azurerm_storage_account.ledger.blob_properties).container_delete_retention_policy).days == 30
-    error_message = "Statements and configuration can be brought back."
-  }
-  assert {
-    condition     = azurerm_storage_account.ledger.account_replication_type == "ZRS" && azurerm_storage_account.host.account_replication_type == "ZRS"
-    error_message = "Storage stands in three zones."
-  }
-  assert {
-    condition     = one(one(azurerm_storage_management_policy.ledger.rule[0].actions).base_blob).delete_after_days_since_creation_greater_than == 90 && one(azurerm_storage_management_policy.ledger.rule[0].filters).prefix_match == toset(["usage-capture/"])
-    error_message = "Captured events are deleted in time, and nothing else is."
-  }
-}
-
-run "hubs" {
-  command = plan
-
-  assert {
-    condition     = azurerm_eventhub.usage.name == "usage" && azurerm_eventhub.llm_logs.name == "llm-logs" && azurerm_eventhub.usage.partition_count == 16
-    error_message = "The hubs that code and policies name exist."
-  }
-  assert {
-    condition     = keys(azurerm_eventhub_consumer_group.this) == ["llm_logs-tollkeeper", "llm_logs-verify", "usage-tollkeeper", "usage-verify"]
-    error_message = "Functions and make verify read beside each other."
-  }
-  assert {
-    condition     = one(azurerm_managed_redis.this.default_database).eviction_policy == "NoEviction" && one(azurerm_managed_redis.this.default_database).clustering_policy == "EnterpriseCluster"
-    error_message = "Redis evicts no counter, and looks like one server."
-  }
-  assert {
-    condition     = azapi_resource.llm_logs_namespace.location == "swedencentral" && azapi_resource.llm_logs_send_rule.body.properties.rights == ["Listen", "Manage", "Send"]
-    error_message = "The LLM log's namespace is in the gateway's region, with the rights that Azure Monitor asks for."
-  }
-}
-
-run "existing_gateway_in_another_region" {
-  command = plan
-  variables {
-    existing_api_management = {
-      id          = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-gateway/providers/Microsoft.ApiManagement/service/apim-existing"
-      gateway_url = "https://apim-existing.azure-api.net"
-      location    = "westeurope"
-      sku         = "StandardV2"
-    }
-  }
-
-  assert {
-    condition     = azapi_resource.llm_logs_namespace.location == "westeurope" && azurerm_eventhub_namespace.usage.location == "swedencentral"
-    error_message = "Diagnostic settings write to a namespace in the gateway's region only."
-  }
-}
-
 run "function_app" {
   command = plan
   variables {
@@ -427,61 +412,22 @@ run "function_app" {
   }
 }
 
-run "rolling_update" {
+run "other_choices" {
   command = plan
   variables {
-    functions = {}
+    public_health     = true
+    functions         = {}
+    config_publishers = ["00000000-0000-4000-8000-000000000021"]
   }
 
+  assert {
+    condition     = azapi_update_resource.functions_auth.body.properties.globalValidation.excludedPaths == ["/api/v1/dashboard", "/api/v1/health"]
+    error_message = "A probe without a token reaches /health, and nothing else."
+  }
   assert {
     condition     = azapi_resource.functions.body.properties.functionAppConfig.siteUpdateStrategy.type == "RollingUpdate" && !azapi_resource.functions.schema_validation_enabled
     error_message = "A new version comes in without a gap."
   }
-}
-
-run "access" {
-  command = plan
-
-  assert {
-    condition     = alltrue([for role in distinct([for grant in values(local.grants) : grant.role]) : contains(keys(local.shared.azure_roles), role)])
-    error_message = "Every role is in names.yaml, from which Bicep takes its id."
-  }
-  assert {
-    condition     = alltrue([for grant in values(local.grants) : !can(regex("Owner$|Contributor$", grant.role)) || startswith(grant.role, "Storage ")])
-    error_message = "Nobody gets a role over resources; these are roles for data."
-  }
-  assert {
-    condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name } == {
-      capture-write              = "Storage Blob Data Contributor"
-      functions-config           = "Storage Blob Data Reader"
-      functions-dead-letters     = "Storage Blob Data Contributor"
-      functions-host-blobs       = "Storage Blob Data Owner"
-      functions-host-tables      = "Storage Table Data Contributor"
-      functions-ledger           = "Storage Table Data Contributor"
-      functions-llm-logs-receive = "Azure Event Hubs Data Receiver"
-      functions-llm-logs-send    = "Azure Event Hubs Data Sender"
-      functions-metrics          = "Monitoring Metrics Publisher"
-      functions-secrets          = "Key Vault Secrets User"
-      functions-statements       = "Storage Blob Data Contributor"
-      functions-usage-receive    = "Azure Event Hubs Data Receiver"
-      functions-usage-send       = "Azure Event Hubs Data Sender"
-      gateway-metrics            = "Monitoring Metrics Publisher"
-      gateway-models-swc         = "Cognitive Services OpenAI User"
-      gateway-usage-send         = "Azure Event Hubs Data Sender"
-
-      # Whoever applies may publish the configuration.
-      config-publisher-00000000-0000-4000-8000-00000000000d = "Storage Blob Data Contributor"
-    }
-    error_message = "Each identity has the roles that its work takes, and no other."
-  }
-}
-
-run "named_publishers" {
-  command = plan
-  variables {
-    config_publishers = ["00000000-0000-4000-8000-000000000021"]
-  }
-
   assert {
     condition     = [for key in keys(azurerm_role_assignment.this) : key if startswith(key, "config-publisher-")] == ["config-publisher-00000000-0000-4000-8000-000000000021"]
     error_message = "Where publishers are named, an apply by another hand changes nothing."
@@ -490,17 +436,31 @@ run "named_publishers" {
 
 # What is refused. Each says what would be right.
 
-run "refuses_what_nothing_would_use" {
+run "refuses_what_nothing_would_use_and_a_single_zone_where_zones_were_asked_for" {
   command = plan
   variables {
     private_network    = false
     deployer_ip_ranges = ["203.0.113.7"]
     existing_network   = { virtual_network_id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v", subnet_ids = { gateway = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/a", functions = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/b", endpoints = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/c" } }
+    functions          = { always_ready_http = 1 }
   }
-  expect_failures = [var.deployer_ip_ranges, var.existing_network]
+  expect_failures = [var.deployer_ip_ranges, var.existing_network, var.functions]
 }
 
-run "refuses_other_places" {
+run "refuses_impossible_networks_and_a_check_that_starts_cold" {
+  command = plan
+  variables {
+    address_space                 = "10.0.0.0/25"
+    existing_network              = { virtual_network_id = "vnet", subnet_ids = { gateway = "a", functions = "a", endpoints = "b" } }
+    existing_private_dns_zone_ids = { "privatelink.blob.core.window.net" = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/privateDnsZones/privatelink.blob.core.window.net" }
+    deployer_ip_ranges            = ["10.0.0.4", "203.0.113.0/31"]
+    zone_redundant                = false # where one instance would do
+    functions                     = { always_ready_http = 0 }
+  }
+  expect_failures = [var.address_space, var.existing_network, var.existing_private_dns_zone_ids, var.deployer_ip_ranges, var.functions]
+}
+
+run "refuses_other_places_unknown_callers_and_impossible_sizes" {
   command = plan
   variables {
     subscription_id              = "production"
@@ -509,34 +469,11 @@ run "refuses_other_places" {
     location                     = "Sweden Central"
     existing_resource_group_name = "/subscriptions/x/resourceGroups/y"
     tags                         = { environment = "prod" }
-  }
-  expect_failures = [var.subscription_id, var.name, var.environment, var.location, var.existing_resource_group_name, var.tags]
-}
 
-run "refuses_impossible_networks" {
-  command = plan
-  variables {
-    address_space                 = "10.0.0.0/25"
-    existing_network              = { virtual_network_id = "vnet", subnet_ids = { gateway = "a", functions = "a", endpoints = "b" } }
-    existing_private_dns_zone_ids = { "privatelink.blob.core.window.net" = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/privateDnsZones/privatelink.blob.core.window.net" }
-    deployer_ip_ranges            = ["10.0.0.4", "203.0.113.0/31"]
-  }
-  expect_failures = [var.address_space, var.existing_network, var.existing_private_dns_zone_ids, var.deployer_ip_ranges]
-}
-
-run "refuses_unknown_callers" {
-  command = plan
-  variables {
     entra_client_id   = "tollkeeper"
     entra_audience    = "everybody please"
     config_publishers = ["platform@contoso.com"]
-  }
-  expect_failures = [var.entra_client_id, var.entra_audience, var.config_publishers]
-}
 
-run "refuses_impossible_sizes" {
-  command = plan
-  variables {
     ledger_replication       = "LRS" # while zone_redundant is true
     ledger_retention_days    = 30
     capture_retention_days   = 3
@@ -547,23 +484,9 @@ run "refuses_impossible_sizes" {
     reservation_keys_version = 0
   }
   expect_failures = [
+    var.subscription_id, var.name, var.environment, var.location, var.existing_resource_group_name, var.tags,
+    var.entra_client_id, var.entra_audience, var.config_publishers,
     var.ledger_replication, var.ledger_retention_days, var.capture_retention_days, var.recovery_days,
     var.throughput_units, var.redis, var.functions, var.reservation_keys_version,
   ]
-}
-
-run "refuses_a_check_that_starts_cold" {
-  command = plan
-  variables {
-    functions = { always_ready_http = 0 }
-  }
-  expect_failures = [var.functions]
-}
-
-run "refuses_a_single_zone_where_zones_were_asked_for" {
-  command = plan
-  variables {
-    functions = { always_ready_http = 1 }
-  }
-  expect_failures = [var.functions]
 }

@@ -265,6 +265,10 @@ run "existing_api_management" {
     error_message = "Nothing is created beside theirs."
   }
   assert {
+    condition     = azapi_resource.llm_logs_namespace.location == "westeurope" && azurerm_eventhub_namespace.usage.location == "swedencentral"
+    error_message = "Diagnostic settings write to a namespace in the gateway's region only."
+  }
+  assert {
     condition     = azapi_resource.llm_diagnostics.parent_id == "${var.existing_api_management.id}/apis/openai" && azurerm_monitor_diagnostic_setting.llm_logs.target_resource_id == var.existing_api_management.id
     error_message = "Theirs writes the logs."
   }
