@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,8 +56,11 @@ class KnownPlan:
 class Planner:
     """Plans the root module of a workspace with everything known, as often as it is changed."""
 
-    def __init__(self, space: Workspace, *, variables: dict[str, Any], var_file: str | None = None) -> None:
-        self._space, self._variables, self._var_file = space, variables, var_file
+    def __init__(
+        self, space: Workspace, *, variables: dict[str, Any], var_file: str | None = None, warnings: Sequence[str] = ()
+    ) -> None:
+        """`warnings`: addresses of the check blocks that fail, of which an apply only warns."""
+        self._space, self._variables, self._var_file, self._warnings = space, variables, var_file, warnings
         self._made: list[tuple[str, list[str]]] = []  # (address, attributes): what the numbers in made values mean
         self._overrides = ""
         self._overrides = self._override_all(self._run())
@@ -77,7 +81,7 @@ class Planner:
         during = "  override_during = plan\n" if self._overrides else ""
         mocks = [f'mock_provider "azapi" {{\n{during}}}', f'mock_provider "azurerm" {{\n{during}{_WHO_PLANS}}}']
         variables = [f"  {name} = {_hcl(value)}" for name, value in self._variables.items()]
-        run = 'run "known" {\n  command = plan\n}\n'
+        run = f'run "known" {{\n  command = plan\n  expect_failures = [{", ".join(self._warnings)}]\n}}\n'
         file = self._space.folder / "infra/terraform" / _FILE
         file.write_text("\n".join([*mocks, "variables {", *variables, "}", self._overrides, run]), encoding="utf-8")
         try:

@@ -19,18 +19,13 @@ capture_retention_days = 30
 recovery_days          = 7
 log_retention_days     = 30
 
-# The deployments that config/models.yaml names, each with 10,000 tokens a minute.
+# Deployments of config/models.yaml that Azure still creates, each with 10,000 tokens a minute.
 model_regions = {
   weu = {
     location = "westeurope"
     deployments = {
-      gpt-4o-weu                 = { model = "gpt-4o", version = "2024-11-20", capacity = 10 }
-      gpt-4o-swc                 = { model = "gpt-4o", version = "2024-11-20", capacity = 10 }
-      gpt-4o-mini-weu            = { model = "gpt-4o-mini", version = "2024-07-18", capacity = 10 }
-      "gpt-4.1-weu"              = { model = "gpt-4.1", version = "2025-04-14", capacity = 10 }
-      "gpt-4.1-mini-weu"         = { model = "gpt-4.1-mini", version = "2025-04-14", capacity = 10 }
-      "gpt-4.1-nano-weu"         = { model = "gpt-4.1-nano", version = "2025-04-14", capacity = 10 }
-      o4-mini-weu                = { model = "o4-mini", version = "2025-04-16", capacity = 10 }
+      "gpt-5.1"                  = { model = "gpt-5.1", version = "2025-11-13", capacity = 10 }
+      gpt-5-mini                 = { model = "gpt-5-mini", version = "2025-08-07", capacity = 10 }
       text-embedding-3-small-weu = { model = "text-embedding-3-small", version = "1", capacity = 10 }
       text-embedding-3-large-weu = { model = "text-embedding-3-large", version = "1", capacity = 10 }
     }

@@ -21,19 +21,14 @@ capture_retention_days = 400
 log_retention_days     = 90
 gateway_logs           = false
 
-# The deployments that config/models.yaml names. The second region takes over while the first refuses or is away.
+# Deployments of config/models.yaml that Azure still creates. The second region takes over while the first refuses or is away.
 model_regions = {
   weu = {
     location = "westeurope"
     priority = 1
     deployments = {
-      gpt-4o-weu                 = { model = "gpt-4o", version = "2024-11-20", capacity = 300 }
-      gpt-4o-swc                 = { model = "gpt-4o", version = "2024-11-20", capacity = 300 }
-      gpt-4o-mini-weu            = { model = "gpt-4o-mini", version = "2024-07-18", capacity = 1000 }
-      "gpt-4.1-weu"              = { model = "gpt-4.1", version = "2025-04-14", capacity = 300 }
-      "gpt-4.1-mini-weu"         = { model = "gpt-4.1-mini", version = "2025-04-14", capacity = 1000 }
-      "gpt-4.1-nano-weu"         = { model = "gpt-4.1-nano", version = "2025-04-14", capacity = 1000 }
-      o4-mini-weu                = { model = "o4-mini", version = "2025-04-16", capacity = 300 }
+      "gpt-5.1"                  = { model = "gpt-5.1", version = "2025-11-13", capacity = 300 }
+      gpt-5-mini                 = { model = "gpt-5-mini", version = "2025-08-07", capacity = 1000 }
       text-embedding-3-small-weu = { model = "text-embedding-3-small", version = "1", capacity = 350 }
       text-embedding-3-large-weu = { model = "text-embedding-3-large", version = "1", capacity = 350 }
     }
@@ -42,13 +37,8 @@ model_regions = {
     location = "swedencentral"
     priority = 2
     deployments = {
-      gpt-4o-weu                 = { model = "gpt-4o", version = "2024-11-20", capacity = 300 }
-      gpt-4o-swc                 = { model = "gpt-4o", version = "2024-11-20", capacity = 300 }
-      gpt-4o-mini-weu            = { model = "gpt-4o-mini", version = "2024-07-18", capacity = 1000 }
-      "gpt-4.1-weu"              = { model = "gpt-4.1", version = "2025-04-14", capacity = 300 }
-      "gpt-4.1-mini-weu"         = { model = "gpt-4.1-mini", version = "2025-04-14", capacity = 1000 }
-      "gpt-4.1-nano-weu"         = { model = "gpt-4.1-nano", version = "2025-04-14", capacity = 1000 }
-      o4-mini-weu                = { model = "o4-mini", version = "2025-04-16", capacity = 300 }
+      "gpt-5.1"                  = { model = "gpt-5.1", version = "2025-11-13", capacity = 300 }
+      gpt-5-mini                 = { model = "gpt-5-mini", version = "2025-08-07", capacity = 1000 }
       text-embedding-3-small-weu = { model = "text-embedding-3-small", version = "1", capacity = 350 }
       text-embedding-3-large-weu = { model = "text-embedding-3-large", version = "1", capacity = 350 }
     }
