@@ -36,8 +36,8 @@ resource "azurerm_consumption_budget_resource_group" "this" {
 # Management lets the identity write to the container, by the rights of whoever applies: a second assignment would be refused.
 # Nothing waits for it, because some subscriptions refuse it.
 resource "azapi_resource" "cost_export" {
-  type      = "Microsoft.CostManagement/exports@2025-03-01"
   count     = var.cost_export ? 1 : 0
+  type      = "Microsoft.CostManagement/exports@2025-03-01"
   name      = "focus-${local.base}"
   parent_id = local.resource_group.id
   location  = local.resource_group.location
