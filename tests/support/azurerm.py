@@ -353,6 +353,7 @@ MAPPINGS = {
             "properties.model.version": "model.0.version",
             "sku.name": "sku.0.name",
             "sku.capacity": "sku.0.capacity",
+            "properties.versionUpgradeOption": "version_upgrade_option",
         },
     ),
     # Monitoring
@@ -407,11 +408,26 @@ MAPPINGS = {
             "properties.logs": lambda v: sorted(filter(None, each("enabled_log", "category")(v))),
         },
     ),
-    "azurerm_consumption_budget_resource_group": Mapping("Microsoft.Consumption/budgets"),
+    "azurerm_consumption_budget_resource_group": Mapping(
+        "Microsoft.Consumption/budgets",
+        properties={
+            "properties.amount": "amount",
+            "properties.timeGrain": "time_grain",
+            "properties.notifications": lambda v: sorted(
+                [n["threshold_type"], n["threshold"], n["operator"], *n["contact_groups"]] for n in v["notification"]
+            ),
+        },
+    ),
 }
 
 # How Azure's own form says what is told above in another way. Anything else stands under its own path.
 FORMS: dict[str, dict[str, Getter]] = {
+    "Microsoft.Consumption/budgets": {
+        "properties.notifications": lambda b: sorted(
+            [n["thresholdType"], n["threshold"], n["operator"], *n["contactGroups"]]
+            for n in read(b, "properties.notifications").values()
+        ),
+    },
     "Microsoft.Network/virtualNetworks/subnets": {
         "properties.delegations": lambda b: [
             read(d, "properties.serviceName") for d in read(b, "properties.delegations") or []
@@ -517,7 +533,13 @@ AZAPI_ONLY = {
     "Microsoft.ApiManagement/service/backends": ("properties.type", "properties.pool.services"),
     "Microsoft.ApiManagement/service/apis/diagnostics": ("properties.largeLanguageModel",),
     "Microsoft.ApiManagement/service/subscriptions": ("properties.scope", "properties.allowTracing"),
-    "Microsoft.CostManagement/exports": ("identity.type", "properties.deliveryInfo.destination"),
+    "Microsoft.CostManagement/exports": (
+        "identity.type",
+        "properties.format",
+        "properties.definition",
+        "properties.deliveryInfo.destination",
+        "properties.schedule.recurrence",
+    ),
 }
 
 # Parts of another resource in Azure: the property of it that they set, and the argument that names it.
