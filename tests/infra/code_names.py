@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import yaml
 
-from functions.auth import ALL_ROLES
 from shared import bootstrap
 from shared.errors import ConfigInvalid
 from shared.ledger.tables import TABLES, connect_tables
@@ -68,16 +67,13 @@ class CodeNames:
     tables: set[str]
     containers: set[str]
     app_settings: set[str]
-    app_roles: frozenset[str]
     functions: set[str]
-    routes: set[str]
     triggers: list[HubTrigger]
     fragments: set[str]
     named_values: set[str]
     backend_value: str  # named value that holds the backend's id
     logger_value: str  # named value that holds the logger's id
     route_prefix: str
-    policies: dict[str, str] = field(default_factory=dict)  # fragment, or API policy section, -> its XML
 
 
 class _Recorder(dict[str, str]):
@@ -127,16 +123,13 @@ def code_names(root: Path, functions: list[Any]) -> CodeNames:
         tables={f"{Settings().table_prefix}{table}" for table in TABLES},
         containers=_containers(),
         app_settings=settings | set(_HOST_STORAGE) | set(_TELEMETRY),
-        app_roles=ALL_ROLES,
         functions={function.get_function_name() for function in functions},
-        routes={str(f.get_trigger().get_dict_repr().get("route")) for f in functions if f.is_http_function()},
         triggers=triggers,
         fragments=included,
         named_values=named_values,
         backend_value=_attribute(documents, "set-backend-service", "backend-id"),
         logger_value=_attribute(documents, "log-to-eventhub", "logger-id"),
         route_prefix=yaml.safe_load((root / "host.json").read_text())["extensions"]["http"]["routePrefix"],
-        policies=policies,
     )
 
 
@@ -153,6 +146,7 @@ def _setting(expression: str) -> str:
 
 
 def _policies(folder: Path) -> dict[str, str]:
+    """XML of every fragment and every section of the API's policy, by name."""
     files = [*folder.glob("*-policy.xml"), *folder.glob("fragments/*.xml")]
     return {file.stem: file.read_text(encoding="utf-8") for file in files}
 

@@ -47,14 +47,19 @@ def find_infra_check() -> Path | None:
     return next(iter(sorted(ROOT.parent.glob("*/infra-check/infra-check"))), None)
 
 
-@cache
-def infra_environment() -> Mapping[str, str]:
-    """Environment variables with which terraform finds its providers. Skips the calling test where it cannot."""
+def terraform_environment() -> dict[str, str]:
+    """Environment variables for terraform where it needs no provider. Skips the calling test where there is none."""
     if shutil.which("terraform") is None:
         pytest.skip("terraform is not on the PATH")
     own = {name: value for name, value in os.environ.items() if not name.startswith(_PERSONAL)}
     # GOGC: terraform would spend a fifth of its time on collecting garbage, and lives for seconds.
-    own |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "GOGC": "400"}
+    return own | {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "GOGC": "400"}
+
+
+@cache
+def infra_environment() -> Mapping[str, str]:
+    """Environment variables with which terraform finds its providers. Skips the calling test where it cannot."""
+    own = terraform_environment()
     if "TF_REATTACH_PROVIDERS" in own:
         return own
     checker = find_infra_check()

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.infra import terraform_environment
 
 
 def evaluate(expression: str, folder: Path) -> Any:
     """The value of an expression in the module of `folder`. Skips the calling test where there is no terraform."""
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not on the PATH")
     done = subprocess.run(
         ["terraform", "console"],
         cwd=folder,
+        env=terraform_environment(),
         input=f"jsonencode({expression})",
         capture_output=True,
         text=True,
