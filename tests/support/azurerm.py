@@ -414,7 +414,7 @@ MAPPINGS = {
             "properties.amount": "amount",
             "properties.timeGrain": "time_grain",
             "properties.notifications": lambda v: sorted(
-                [n["threshold_type"], n["threshold"], n["operator"], *n["contact_groups"]] for n in v["notification"]
+                [n["threshold_type"], n["threshold"], n["operator"], n["contact_groups"] or []] for n in v["notification"]
             ),
         },
     ),
@@ -424,7 +424,7 @@ MAPPINGS = {
 FORMS: dict[str, dict[str, Getter]] = {
     "Microsoft.Consumption/budgets": {
         "properties.notifications": lambda b: sorted(
-            [n["thresholdType"], n["threshold"], n["operator"], *n["contactGroups"]]
+            [n["thresholdType"], n["threshold"], n["operator"], n.get("contactGroups") or []]
             for n in read(b, "properties.notifications").values()
         ),
     },
