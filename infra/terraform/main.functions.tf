@@ -114,6 +114,7 @@ resource "azapi_resource" "functions" {
 
   # Azure takes siteUpdateStrategy, its published types do not know it. Whoever leaves it at Recreate gets the body checked.
   schema_validation_enabled = length(local.site_update_strategy) == 0
+  ignore_casing             = true # Azure answers blobcontainer and serverfarms: a change in every plan, and a restart with every apply
   response_export_values    = ["properties.defaultHostName"]
 
   # The host and the Key Vault reference are read at the first start, and not again for a while after a refusal or where no way

@@ -410,6 +410,10 @@ run "function_app" {
     condition     = azapi_resource.functions.schema_validation_enabled && !can(azapi_resource.functions.body.properties.functionAppConfig.siteUpdateStrategy)
     error_message = "With Azure's own strategy the whole body is checked against its type."
   }
+  assert {
+    condition     = azapi_resource.functions.ignore_casing && strcontains(azapi_resource.functions.body.properties.serverFarmId, "/serverFarms/")
+    error_message = "Azure writes serverfarms where azurerm writes serverFarms; compared letter by letter, every plan changes the app."
+  }
 }
 
 run "other_choices" {
