@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from scripts.azure import terraform
 from scripts.azure.arm import Arm
 from tests.support.azure_stub import AzureStub, Sleeps, Tokens, azure_stub
+from tests.support.infra import terraform_environment
 
 
 @pytest.fixture
@@ -34,3 +38,15 @@ def arm(azure: AzureStub, tokens: Tokens, sleeps: Sleeps) -> Iterator[Arm]:
     """The client against the stub."""
     with Arm(tokens, azure.url, sleep=sleeps) as client:
         yield client
+
+
+@pytest.fixture
+def terraform_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real terraform, as on a laptop, with its own files below `tmp_path`."""
+    in_pipelines = ("CI", "TF_BUILD")  # where the script refuses a state on the machine that it runs on
+    env = {name: value for name, value in terraform_environment().items() if name not in in_pipelines}
+    for name in set(os.environ) - set(env):
+        monkeypatch.delenv(name)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(terraform, "ROOT", tmp_path)

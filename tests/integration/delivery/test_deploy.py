@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -16,7 +15,6 @@ import pytest
 from azure.core.exceptions import HttpResponseError
 
 from scripts.azure import deploy as module
-from scripts.azure import terraform as terraform_module
 from scripts.azure.arm import Arm, ArmError
 from scripts.azure.deploy import AsyncCredential, Deploy, DeployError, plan_only
 from scripts.azure.finding import Finding
@@ -101,11 +99,15 @@ class World:
 
 @pytest.fixture
 def world(
-    tmp_path: Path, azure: AzureStub, arm: Arm, tokens: Tokens, sleeps: Sleeps, monkeypatch: pytest.MonkeyPatch
+    terraform_cli: None,
+    tmp_path: Path,
+    azure: AzureStub,
+    arm: Arm,
+    tokens: Tokens,
+    sleeps: Sleeps,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> World:
     """Everything as it should be: a first deployment stands, a second is about to run."""
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not on the path")
     (tmp_path / "infra" / "environments").mkdir(parents=True)
     world = World(tmp_path, azure, arm, tokens, sleeps)
 
@@ -114,10 +116,6 @@ def world(
         world.published.append(url)
         return "0123456789abcdef"
 
-    monkeypatch.setattr(terraform_module, "ROOT", tmp_path)
-    monkeypatch.setenv("CHECKPOINT_DISABLE", "1")
-    for name in ("CI", "TF_BUILD"):  # a pipeline that runs these tests is no pipeline that deploys
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, "_FUNCTION_APP", "terraform_data.functions")
     monkeypatch.setattr(module, "PLANS", tmp_path / "plans")
     monkeypatch.setattr(module, "_publish", publish)  # storage's client sends no token without TLS

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from scripts.azure import deploy, preflight
-from scripts.azure import terraform as terraform_module
 from scripts.azure.preflight import EXPRESSIONS, Wanted
 from scripts.azure.smoke import Chosen, read_chosen
 from scripts.azure.terraform import Terraform
@@ -22,16 +20,15 @@ SUBSCRIPTION = "5b0c2d1e-0000-4000-8000-000000000001"
 
 
 @pytest.fixture(params=ENVIRONMENTS)
-def terraform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Terraform]:
+def terraform(
+    request: pytest.FixtureRequest, terraform_cli: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Terraform]:
     """The templates with an environment's values and what a person adds to them."""
     for name, value in infra_environment().items():
         monkeypatch.setenv(name, value)
-    for name in ("CI", "TF_BUILD"):
-        monkeypatch.delenv(name, raising=False)
     for name in ("subscription_id", "entra_client_id", "entra_gateway_client_id"):
         monkeypatch.setenv(f"TF_VAR_{name}", SUBSCRIPTION)
     monkeypatch.setenv("TF_VAR_alert_emails", '["owner@contoso.com"]')
-    monkeypatch.setattr(terraform_module, "ROOT", tmp_path)
     with workspace(initialised=False) as space, Terraform(request.param, space.folder / "infra" / "terraform") as found:
         yield found
 

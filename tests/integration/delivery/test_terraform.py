@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -14,7 +13,6 @@ from threading import Thread
 
 import pytest
 
-from scripts.azure import terraform as module
 from scripts.azure.terraform import Terraform, TerraformError
 
 MAIN = """
@@ -28,14 +26,8 @@ output "SIZE" { value = terraform_data.thing.output.size }
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(terraform_cli: None, tmp_path: Path) -> Path:
     """A root with one environment."""
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not on the path")
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setenv("CHECKPOINT_DISABLE", "1")
-    for name in ("CI", "TF_BUILD"):  # a pipeline that runs these tests is no pipeline that deploys
-        monkeypatch.delenv(name, raising=False)
     root = tmp_path / "infra"
     (root / "environments").mkdir(parents=True)
     (root / "main.tf").write_text(MAIN)
