@@ -414,7 +414,8 @@ MAPPINGS = {
             "properties.amount": "amount",
             "properties.timeGrain": "time_grain",
             "properties.notifications": lambda v: sorted(
-                [n["threshold_type"], n["threshold"], n["operator"], n["contact_groups"] or []] for n in v["notification"]
+                [n["threshold_type"], n["threshold"], n["operator"], n["contact_groups"] or []]
+                for n in v["notification"]
             ),
         },
     ),
