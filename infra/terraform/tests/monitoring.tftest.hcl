@@ -23,9 +23,10 @@ variables {
   }
 }
 
-run "monitoring" {
+run "everything_is_watched" {
   command = plan
 
+  # Telemetry, alerts and the workbook
   assert {
     condition     = !azurerm_application_insights.this.local_authentication_enabled && !azurerm_log_analytics_workspace.this[0].local_authentication_enabled
     error_message = "Nobody who found a connection string may write records, or read them by a key."
@@ -69,11 +70,8 @@ run "monitoring" {
     condition     = azurerm_monitor_diagnostic_setting.workspace["gateway"].log_analytics_destination_type == "Dedicated" && toset(azurerm_monitor_diagnostic_setting.workspace["gateway"].enabled_log[*].category) == toset(["GatewayLogs"])
     error_message = "The gateway's log has a table of its own, and no LLM log beside the hub's copy."
   }
-}
 
-run "cost" {
-  command = plan
-
+  # Cost
   assert {
     condition     = toset([for notice in azurerm_consumption_budget_resource_group.this.notification : "${notice.threshold_type} ${notice.threshold}"]) == toset(["Actual 80", "Actual 100", "Forecasted 100"])
     error_message = "The last net tells before and when it is reached."
@@ -88,19 +86,6 @@ run "cost" {
   }
 }
 
-run "subscription_without_exports" {
-  command = plan
-
-  variables {
-    cost_export = false
-  }
-
-  assert {
-    condition     = length(azapi_resource.cost_export) == 0 && azurerm_consumption_budget_resource_group.this.amount == var.monthly_cost_budget
-    error_message = "Where Azure refuses exports, everything else is there."
-  }
-}
-
 run "own_choices" {
   command = plan
 
@@ -108,6 +93,7 @@ run "own_choices" {
     existing_log_analytics_workspace_id = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/shared/providers/Microsoft.OperationalInsights/workspaces/log-shared"
     api_management_sku                  = "Developer_1"
     private_network                     = false
+    cost_export                         = false
     gateway_logs                        = false
     alert_webhook_url                   = "https://chat.contoso.com/hook"
     alert_thresholds                    = { latency = 60000, redis-memory = 90 }
@@ -132,6 +118,10 @@ run "own_choices" {
   assert {
     condition     = one(azurerm_monitor_scheduled_query_rules_alert_v2.this["latency"].criteria).threshold == 60000 && one(azurerm_monitor_metric_alert.this["redis-memory"].criteria).threshold == 90
     error_message = "Thresholds are those that were set."
+  }
+  assert {
+    condition     = length(azapi_resource.cost_export) == 0 && azurerm_consumption_budget_resource_group.this.amount == var.monthly_cost_budget
+    error_message = "Where Azure refuses exports, everything else is there."
   }
 }
 
