@@ -1,5 +1,5 @@
 // Reads {tables: {name: {column: type}}, queries: {name: text}} and writes, as JSON, what Microsoft's parser says of each query:
-// problems, the tables and the fields of Properties that it reads, the values it compares Message with, and its result's columns.
+// problems, the tables and the fields of Properties that it reads, and the columns of its result.
 
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
