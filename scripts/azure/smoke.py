@@ -207,7 +207,8 @@ def check_call(
 
 
 def _call(gateway: str, model: str, key: str) -> httpx.Response:
-    body = {"model": model, "messages": [{"role": "user", "content": "Say yes."}], "max_completion_tokens": 16}
+    # A model that thinks first may answer 400 where it cannot finish.
+    body = {"model": model, "messages": [{"role": "user", "content": "Say yes."}], "max_completion_tokens": 500}
     return httpx.post(f"{gateway}{CHAT}", json=body, headers={"api-key": key}, timeout=120)
 
 
@@ -216,7 +217,7 @@ def smoke_model(config: Config, deployments: list[str]) -> str | None:
     if chosen := os.environ.get("SMOKE_MODEL"):
         return chosen
     chat = [model for model in config.models.values() if "chat" in model.capabilities]
-    here = [model for model in chat if not deployments or set(deployments) & set(model.deployments)]
+    here = [model for model in chat if not deployments or set(deployments) & set(model.served_by)]
     return here[0].id if here else None
 
 

@@ -91,6 +91,11 @@ class Model(msgspec.Struct, frozen=True):
     deployment_type: str | None = None  # global, data-zone, regional, batch: which price line applies
     price_as: str | None = None  # the price-book model this id is billed as, when the ids differ
 
+    @property
+    def served_by(self) -> tuple[str, ...]:
+        """Its deployments; one of its own name where none is listed."""
+        return self.deployments or (self.id,)
+
 
 class PriceOverride(msgspec.Struct, frozen=True):
     """A dated price that beats the built-in book; the most specific entry wins, then the newest not after the event."""

@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     credential = open_credential()
     with Arm(credential) as arm:
         buffer_bytes = int(named_value(arm, target.gateway_id, "tk-buffer-bytes"))
-        calls = planned_calls(who.deployment, word, who.scope_type, buffer_bytes)
+        calls = planned_calls(who.deployment, word, who.scope_type, buffer_bytes, reasons=who.reasons)
         patience = Patience(log=60 * options.wait_minutes)
         needed = [calls[name] for name in calls if any(name in probe.calls for probe in chosen_probes(wanted))]
         if options.disturb:

@@ -15,12 +15,15 @@ import httpx
 from scripts.azure.verify.seen import Answer, Piece
 
 CHAT, RESPONSES, MODELS = "/openai/v1/chat/completions", "/openai/v1/responses", "/openai/v1/models"
-API_VERSION = "2024-10-21"
+API_VERSION = (
+    "2025-04-01-preview"  # no released version knows max_completion_tokens, and reasoning models take no other cap
+)
 DATE = "2026-11-21T10:00:00.120+02:00"  # a text that JSON.NET takes for a date, and would write in another way
 WORD = "café"  # a scope key beyond ASCII
 NO_DEPLOYMENT = "tk-verify-no-such-deployment"
 _FEW_TOKENS = 16  # the least that the Responses API takes
 _STREAM_TOKENS = 160  # some 40 KB of chunks: more than a gateway that buffers sends at once
+_THINKING_TOKENS = 1000  # what a reasoning model may think before it says anything, with little effort
 _CHARS_PER_TOKEN = 3  # on the safe side, for the cost that is stated before
 _BEYOND_BUFFER_BYTES = 4096
 _TIMEOUT_SECONDS = 120.0
@@ -53,26 +56,34 @@ class Call:
     @property
     def output_tokens(self) -> int:
         """What the answer counts at most; 0 for a call that no model answers."""
-        caps = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+        caps = ("max_completion_tokens", "max_output_tokens")
         body = (self.credential != "unknown key" and self.body) or {}
         return next((int(body[name]) for name in caps if name in body), 0)
 
 
-def planned_calls(deployment: str, word: str, scope_type: str | None, buffer_bytes: int) -> dict[str, Call]:
-    """Every call by name, in the order in which they are made. `word` stands in each prompt and nowhere else."""
+def planned_calls(
+    deployment: str, word: str, scope_type: str | None, buffer_bytes: int, *, reasons: bool = False
+) -> dict[str, Call]:
+    """Every call by name, in the order in which they are made. `word` stands in each prompt and nowhere else.
+
+    `reasons`: the model would spend the few tokens of an answer on thinking, so it gets more and is told to be quick.
+    """
     on_deployment = f"/openai/deployments/{quote(deployment, safe='')}/chat/completions?api-version={API_VERSION}"
     say = [{"role": "user", "content": f"Say ok. ({word})"}]
     repeat = f"Repeat the user's message exactly, once per line, on 20 lines. ({word})"
-    chat = {"model": deployment, "messages": say, "max_completion_tokens": _FEW_TOKENS}
+    thinking = _THINKING_TOKENS if reasons else 0
+    quick: dict[str, Any] = {"reasoning_effort": "low"} if reasons else {}
+    few = {"messages": say, "max_completion_tokens": _FEW_TOKENS + thinking, **quick}
+    chat = {"model": deployment, **few}
     calls = [
         Call("whole", CHAT, chat, {f"x-budget-scope-{scope_type}": WORD.encode()} if scope_type else {}),
         Call(
             "stream",
             CHAT,
             {
-                "model": deployment,
+                **chat,
                 "messages": [{"role": "system", "content": repeat}, {"role": "user", "content": DATE}],
-                "max_completion_tokens": _STREAM_TOKENS,
+                "max_completion_tokens": _STREAM_TOKENS + thinking,
                 "stream": True,
             },
         ),
@@ -83,17 +94,14 @@ def planned_calls(deployment: str, word: str, scope_type: str | None, buffer_byt
                 "model": deployment,
                 "instructions": f"Say ok. ({word})",
                 "input": "Now.",
-                "max_output_tokens": _FEW_TOKENS,
+                "max_output_tokens": _FEW_TOKENS + thinking,
                 "stream": True,
+                **({"reasoning": {"effort": "low"}} if reasons else {}),
             },
         ),
-        # On these paths `max_tokens`: what every version of that API knows.
-        Call("deployment stream", on_deployment, {"messages": say, "max_tokens": _FEW_TOKENS, "stream": True}),
+        Call("deployment stream", on_deployment, {**few, "stream": True}),
         Call(
-            "unread",
-            on_deployment,
-            {"model": NO_DEPLOYMENT, "messages": say, "max_tokens": _FEW_TOKENS},
-            padding_bytes=buffer_bytes + _BEYOND_BUFFER_BYTES,
+            "unread", on_deployment, {"model": NO_DEPLOYMENT, **few}, padding_bytes=buffer_bytes + _BEYOND_BUFFER_BYTES
         ),
         # A stream that the model answers whole: it takes temperatures up to 2.
         Call("refused stream", CHAT, {**chat, "stream": True, "temperature": 9}),

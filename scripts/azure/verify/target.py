@@ -42,6 +42,7 @@ class Caller:
     subscription: str
     scope_type: str | None  # that it may name itself by header
     deployment: str
+    reasons: bool  # whether its model thinks before it answers
     price: Callable[[Call], int]  # the most that a call may cost, in pico-USD
 
 
@@ -103,7 +104,7 @@ def caller_of(target: Target, config: Config, subscription: str | None, deployme
         )
         return input_tokens * prices[0] + output_tokens * prices[1]
 
-    models = {name: model for model in config.models.values() for name in model.deployments}
+    models = {name: model for model in config.models.values() for name in model.served_by}
     if deployment is not None and deployment not in models:
         raise CannotRunError(f"{deployment}: models.yaml lists no such deployment, so its cost cannot be told")
     chosen = deployment or _cheapest(models, target.deployments, lambda model, name: price_of(model, name, 100, 100))
@@ -111,6 +112,7 @@ def caller_of(target: Target, config: Config, subscription: str | None, deployme
         subscription,
         scope_types[0] if scope_types else None,
         chosen,
+        _reasons(models[chosen]),
         lambda call: price_of(models[chosen], chosen, call.input_tokens, call.output_tokens),
     )
 
@@ -121,14 +123,16 @@ def most_usd(calls: Iterable[Call], caller: Caller) -> float:
 
 
 def _cheapest(models: Mapping[str, Model], deployed: tuple[str, ...], price: Callable[[Model, str], int]) -> str:
-    """A reasoning model would think through all the tokens that it is given, and say nothing."""
+    """Reasoning models come last: they think on tokens that are paid for and not seen."""
     able = [
-        name
-        for name, model in models.items()
-        if (not deployed or name in deployed) and "chat" in model.capabilities and "reasoning" not in model.capabilities
+        name for name, model in models.items() if (not deployed or name in deployed) and "chat" in model.capabilities
     ]
     if not able:
         raise CannotRunError(
             "no deployment that can chat is both in models.yaml and deployed; name one by --deployment"
         )
-    return min(able, key=lambda name: (price(models[name], name), name))
+    return min(able, key=lambda name: (_reasons(models[name]), price(models[name], name), name))
+
+
+def _reasons(model: Model) -> bool:
+    return "reasoning" in model.capabilities

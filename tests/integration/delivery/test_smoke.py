@@ -10,7 +10,7 @@ import pytest
 
 from scripts.azure import smoke as smoke_module
 from scripts.azure.arm import Arm
-from scripts.azure.smoke import Chosen, check_health, routes, smoke
+from scripts.azure.smoke import Chosen, check_health, routes, smoke, smoke_model
 from shared.config.loader import load_config
 from shared.config.model import Config
 from shared.config.source import DirectorySource
@@ -200,3 +200,9 @@ def test_health_is_left_out_where_it_is_public_by_choice() -> None:
     """As infra/terraform's public_health says."""
     assert "/health" in Chosen(public_health=True).public
     assert "/health" not in Chosen().public
+
+
+def test_a_model_is_served_by_the_deployment_of_its_name(config: Config) -> None:
+    """Where the configuration lists no other; embeddings cannot chat."""
+    assert smoke_model(config, ["text-embedding-3-small-weu", "gpt-5-mini"]) == "gpt-5-mini"
+    assert smoke_model(config, ["text-embedding-3-small-weu"]) is None

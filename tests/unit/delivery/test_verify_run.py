@@ -165,9 +165,11 @@ def test_every_point_of_the_readme_is_listed_once() -> None:
 
 
 def test_the_cheapest_model_that_can_speak_is_called(config: Config) -> None:
-    """No embedding, no model that would think all its tokens away, nothing that is not deployed."""
+    """No embedding, nothing that is not deployed, and a model that thinks only where there is no other."""
     who = caller_of(target_of(OUTPUTS), config, None, None)
     assert (who.deployment, who.subscription, who.scope_type) == ("gpt-4o-mini-weu", "research-prod", "session")
+    thinking = {**OUTPUTS, "MODEL_DEPLOYMENTS": ["gpt-5.1", "gpt-5-mini", "text-embedding-3-small-weu"]}
+    assert caller_of(target_of(thinking), config, None, None).deployment == "gpt-5-mini"
     assert caller_of(target_of(OUTPUTS), config, "search-prod", "gpt-4o-weu").deployment == "gpt-4o-weu"
     with pytest.raises(CannotRunError, match="lists no such deployment"):
         caller_of(target_of(OUTPUTS), config, None, "gpt-9")
@@ -183,6 +185,19 @@ def test_a_run_costs_a_fraction_of_a_cent(config: Config) -> None:
     assert most_usd([calls["unknown key"], LIST], who) == 0
     assert len(calls["unread"].content) > 2_000_000
     assert calls["unread"].input_tokens < 100
+
+
+def test_a_model_that_thinks_is_given_the_tokens_for_it(config: Config) -> None:
+    """With the few tokens of a short answer it would say nothing; and it refuses `max_tokens`."""
+    thinking = {**OUTPUTS, "MODEL_DEPLOYMENTS": ["gpt-5-mini"]}
+    who = caller_of(target_of(thinking), config, None, None)
+    calls = planned_calls(who.deployment, "word", "session", 2_000_000, reasons=who.reasons)
+    bodies = {name: call.body or {} for name, call in calls.items()}
+    assert {name for name, body in bodies.items() if "max_tokens" in body} == set()
+    assert {name for name, body in bodies.items() if body.get("reasoning_effort") != "low"} == {"response stream"}
+    assert bodies["response stream"]["reasoning"] == {"effort": "low"}
+    assert min(call.output_tokens for call in calls.values() if call.output_tokens) > 1000
+    assert 0 < most_usd(calls.values(), who) < 0.02
 
 
 def test_outputs_that_are_not_there_are_named(tmp_path: Path) -> None:
