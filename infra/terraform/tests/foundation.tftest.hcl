@@ -25,10 +25,9 @@ variables {
   }
 }
 
-run "private_and_keyless" {
+run "keyless" {
   command = plan
 
-  # No keys
   assert {
     condition = alltrue([
       for account in [azurerm_storage_account.host, azurerm_storage_account.ledger] :
@@ -115,8 +114,11 @@ run "private_and_keyless" {
     condition     = azapi_update_resource.functions_auth.body.properties.identityProviders.azureActiveDirectory.validation.allowedAudiences == tolist(["api://00000000-0000-4000-8000-000000000011", "00000000-0000-4000-8000-000000000011"])
     error_message = "Tokens for other apps are refused."
   }
+}
 
-  # A private network
+run "private" {
+  command = plan
+
   assert {
     condition     = !azurerm_storage_account.host.public_network_access_enabled && !azurerm_storage_account.ledger.public_network_access_enabled && !azurerm_eventhub_namespace.usage.public_network_access_enabled && !azurerm_key_vault.this.public_network_access_enabled && azurerm_managed_redis.this.public_network_access == "Disabled"
     error_message = "Nothing that holds data has a public endpoint."
@@ -182,6 +184,10 @@ run "private_and_keyless" {
     condition     = one(azurerm_network_security_rule.endpoints_allow["redis"].destination_port_ranges) == "10000" && azurerm_network_security_rule.endpoints_allow["redis"].source_address_prefix == one(azurerm_subnet.this["functions"].address_prefixes)
     error_message = "Only the functions reach Redis."
   }
+}
+
+run "names_stores_hubs_and_roles" {
+  command = plan
 
   # Other environments have other names
   assert {

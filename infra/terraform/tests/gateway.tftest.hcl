@@ -25,10 +25,9 @@ variables {
   }
 }
 
-run "one_private_region" {
+run "per_team" {
   command = plan
 
-  # Who gets a key
   assert {
     condition     = keys(azapi_resource.subscription) == ["gold-prod", "gold-test", "plain-prod"]
     error_message = "Every subscription of the team files exists, and no other: ${jsonencode(keys(azapi_resource.subscription))}"
@@ -53,6 +52,10 @@ run "one_private_region" {
     condition     = output.SUBSCRIPTIONS == { gold = ["gold-prod", "gold-test"], people = [], plain = ["plain-prod"] }
     error_message = jsonencode(output.SUBSCRIPTIONS)
   }
+}
+
+run "one_private_region" {
+  command = plan
 
   # The API, which asks for no subscription
   assert {
@@ -295,7 +298,7 @@ run "named_values_are_overridden" {
   }
 }
 
-run "refuses_consumption" {
+run "tier_refusal" {
   command = plan
 
   variables {
