@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from scripts.azure.arm import Arm, ArmError
-from scripts.azure.gateway import API_VERSION
+from scripts.azure.gateway import API_VERSION, set_named_value
 
 NAMED_VALUE = "tk-enforcement"
 _SETTLE_SECONDS = 30.0  # gateways take a changed named value within seconds; there is no sign that all of them did
@@ -32,7 +32,7 @@ def observing(
         yield
         return
     try:
-        _set(arm, gateway, "observe")
+        set_named_value(arm, gateway, NAMED_VALUE, "observe")
         say("enforcement is observe while the function app restarts: calls pass and are billed")
         sleep(_SETTLE_SECONDS)
         yield
@@ -47,13 +47,9 @@ def by_hand(gateway: str, wanted: str) -> str:
     return f"az rest --method patch --url '{url}' --headers If-Match='*' --body '{body}'"
 
 
-def _set(arm: Arm, gateway: str, value: str) -> None:
-    arm.patch(f"{gateway}/namedValues/{NAMED_VALUE}", API_VERSION, {"properties": {"value": value}})
-
-
 def _restore(arm: Arm, gateway: str, wanted: str, say: Callable[[str], None]) -> None:
     try:
-        _set(arm, gateway, wanted)
+        set_named_value(arm, gateway, NAMED_VALUE, wanted)
     except ArmError:
         say(
             f"ENFORCEMENT MAY STILL BE observe: nothing is refused until it is {wanted} again. Run\n"

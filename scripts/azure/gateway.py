@@ -16,3 +16,8 @@ def subscription_key(arm: Arm, gateway: str, subscription: str) -> str:
 def named_value(arm: Arm, gateway: str, name: str) -> str:
     """What a named value is now. Raises ArmError."""
     return str(arm.get(f"{gateway}/namedValues/{name}", API_VERSION)["properties"]["value"])
+
+
+def set_named_value(arm: Arm, gateway: str, name: str, value: str) -> None:
+    """Change it, and nothing else of it. Raises ArmError."""
+    arm.patch(f"{gateway}/namedValues/{name}", API_VERSION, {"properties": {"value": value}})

@@ -200,12 +200,7 @@ class Resources:
         """What a PUT does."""
         assert self.gateway is not None, "this run was to change nothing"
         area, _, name = path.removeprefix(f"{GATEWAY_ID}/").partition("/")
-        if area == "namedValues":
-            value = body["properties"]["value"]
-            self.gateway.change(name, value)
-            self.named_values[name] = value
-            self.changes.append((name, value))
-        elif area == "backends":
+        if area == "backends":
             self.gateway.backends[name] = body["properties"]["url"].replace("https://", "http://")
         elif path.endswith("/policies/policy"):
             self.saves += 1
@@ -215,11 +210,16 @@ class Resources:
         return body
 
     def patch(self, path: str, body: dict[str, Any]) -> Any:
-        """What a PATCH does: of the namespace of the LLM log."""
-        if path != NAMESPACE_ID:
-            raise KeyError(path)
-        self.local_auth_disabled = body["properties"]["disableLocalAuth"]
-        self.changes.append(("disableLocalAuth", str(self.local_auth_disabled)))
+        """What a PATCH does: of a named value, and of the namespace of the LLM log."""
+        assert self.gateway is not None, "this run was to change nothing"
+        if path == NAMESPACE_ID:
+            self.local_auth_disabled = body["properties"]["disableLocalAuth"]
+            self.changes.append(("disableLocalAuth", str(self.local_auth_disabled)))
+            return body
+        name, value = path.removeprefix(f"{GATEWAY_ID}/namedValues/"), body["properties"]["value"]
+        self.gateway.change(name, value)
+        self.named_values[name] = value
+        self.changes.append((name, value))
         return body
 
     def delete(self, path: str) -> None:

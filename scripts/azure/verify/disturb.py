@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from scripts.azure.arm import ArmError
-from scripts.azure.gateway import API_VERSION, named_value
+from scripts.azure.gateway import API_VERSION, named_value, set_named_value
 from scripts.azure.verify.calls import MODELS, Call
 from scripts.azure.verify.errors import NotRestoredError
 from scripts.azure.verify.observe import Observer
@@ -48,19 +48,18 @@ class Workshop:
     @contextmanager
     def changed(self, name: str, change: Callable[[str], str]) -> Iterator[None]:
         """A named value is another while the block runs."""
-        path = f"{self.gateway_id}/namedValues/{name}"
-        before = self.arm.get(path, API_VERSION)["properties"]
-        old, new = str(before["value"]), change(str(before["value"]))
+        old = named_value(self.arm, self.gateway_id, name)
+        new = change(old)
         by_hand = f"az apim nv update {self._in_cli} --named-value-id {name} --value '{old}'"
         self.say(f"CHANGE {name} from {old!r} to {new!r}; to restore by hand: {by_hand}")
         try:
-            self._put(path, before, new)
+            set_named_value(self.arm, self.gateway_id, name, new)
             yield
         finally:
             try:
                 # Azure may have refused the change, but also have made it and failed afterwards.
                 if named_value(self.arm, self.gateway_id, name) != old:
-                    self._put(path, before, old)
+                    set_named_value(self.arm, self.gateway_id, name, old)
             except ArmError as error:
                 raise NotRestoredError(f"{name} IS STILL CHANGED ({error}); run: {by_hand}") from error
             self.say(f"RESTORED {name}")
@@ -130,10 +129,6 @@ class Workshop:
     def _in_cli(self) -> str:
         parts = self.gateway_id.split("/")
         return f"--resource-group {parts[4]} --service-name {parts[-1]}"
-
-    def _put(self, path: str, before: Mapping[str, object], value: str) -> None:
-        kept = {name: before[name] for name in ("displayName", "tags", "secret") if before.get(name) is not None}
-        self.arm.put(path, API_VERSION, {"properties": {**kept, "value": value}}, if_match="*")
 
 
 def refused_as(code: str) -> Callable[[Answer], bool]:

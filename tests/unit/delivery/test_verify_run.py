@@ -51,7 +51,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 class FakeArm:
-    """Named values, kept."""
+    """Named values and the namespace, kept."""
 
     def __init__(self, refuses: Callable[[str, Any], bool] = lambda path, value: False) -> None:
         self.values: dict[str, Any] = {RATE: "600"}
@@ -68,18 +68,8 @@ class FakeArm:
         return []
 
     def patch(self, path: str, api_version: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The namespace's only property."""
-        value = body["properties"]["disableLocalAuth"]
-        if self.refuses(path, value):
-            raise ArmError(409, "Conflict", "the service is being updated")
-        self.values[path] = value
-        return {}
-
-    def put(
-        self, path: str, api_version: str, body: Mapping[str, Any], *, if_match: str | None = None
-    ) -> dict[str, Any]:
-        """Keep it, or refuse to."""
-        value = body["properties"]["value"]
+        """Keep its one property, or refuse to."""
+        (value,) = body["properties"].values()
         if self.refuses(path, value):
             raise ArmError(409, "Conflict", "the service is being updated")
         self.values[path] = value
