@@ -172,7 +172,11 @@ resource "azurerm_private_endpoint" "this" {
     private_dns_zone_ids = [for zone in each.value.zones : local.zone_ids[zone]]
   }
 
-  depends_on = [azurerm_cognitive_deployment.this] # an account takes no endpoint while one of its models is being deployed
+  # An account takes no endpoint while one of its models is being deployed, and Redis makes one change at a time.
+  depends_on = [
+    azurerm_cognitive_deployment.this,
+    azurerm_managed_redis_access_policy_assignment.functions,
+  ]
 }
 
 # Apart from the others, because the app comes between: it waits for them, and this one for the app.

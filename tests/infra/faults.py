@@ -282,8 +282,8 @@ ORDER = (
     Fault(
         "a model's endpoint while its account takes deployments",
         f"{_T}/main.network.tf",
-        "  depends_on = [azurerm_cognitive_deployment.this] #",
-        "  #",
+        "    azurerm_cognitive_deployment.this,\n",
+        "",
         "does not wait for «Microsoft.CognitiveServices/accounts/deployments",
     ),
     Fault(

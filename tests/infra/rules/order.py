@@ -31,6 +31,7 @@ _ORDER = (
     (DIAGNOSTICS, "|llm-logs", f"{NAMESPACES}/networkRuleSets", ""),
     (DIAGNOSTICS, "|llm-logs", f"{NAMESPACES}/authorizationRules", ""),
     (_ENDPOINTS, "pep-models-", f"{MODELS}/deployments", ""),
+    (_ENDPOINTS, "pep-redis-", f"{REDIS}/databases/accessPolicyAssignments", ""),
     (SITES, "", _ENDPOINTS, "pep-vault-"),
     (SITES, "", _ENDPOINTS, "pep-redis-"),
     (SITES, "", f"{_ENDPOINTS}/privateDnsZoneGroups", "pep-vault-"),
