@@ -21,11 +21,11 @@ log_retention_days     = 30
 
 # Deployments of config/models.yaml that Azure still creates, each with 10,000 tokens a minute.
 model_regions = {
-  weu = {
-    location = "westeurope"
+  swc = {
+    location = "swedencentral" # which gets new models first
     deployments = {
-      "gpt-5.1"                  = { model = "gpt-5.1", version = "2025-11-13", capacity = 10 }
-      gpt-5-mini                 = { model = "gpt-5-mini", version = "2025-08-07", capacity = 10 }
+      "gpt-5.4-mini"             = { model = "gpt-5.4-mini", version = "2026-03-17", capacity = 10 }
+      "gpt-5.4-nano"             = { model = "gpt-5.4-nano", version = "2026-03-17", capacity = 10 }
       text-embedding-3-small-weu = { model = "text-embedding-3-small", version = "1", capacity = 10 }
       text-embedding-3-large-weu = { model = "text-embedding-3-large", version = "1", capacity = 10 }
     }

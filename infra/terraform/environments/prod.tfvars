@@ -23,22 +23,22 @@ gateway_logs           = false
 
 # Deployments of config/models.yaml that Azure still creates. The second region takes over while the first refuses or is away.
 model_regions = {
-  weu = {
-    location = "westeurope"
+  swc = {
+    location = "swedencentral" # which gets new models first
     priority = 1
     deployments = {
-      "gpt-5.1"                  = { model = "gpt-5.1", version = "2025-11-13", capacity = 300 }
-      gpt-5-mini                 = { model = "gpt-5-mini", version = "2025-08-07", capacity = 1000 }
+      "gpt-5.4-mini"             = { model = "gpt-5.4-mini", version = "2026-03-17", capacity = 300 }
+      "gpt-5.4-nano"             = { model = "gpt-5.4-nano", version = "2026-03-17", capacity = 1000 }
       text-embedding-3-small-weu = { model = "text-embedding-3-small", version = "1", capacity = 350 }
       text-embedding-3-large-weu = { model = "text-embedding-3-large", version = "1", capacity = 350 }
     }
   }
-  swc = {
-    location = "swedencentral"
+  weu = {
+    location = "westeurope"
     priority = 2
     deployments = {
-      "gpt-5.1"                  = { model = "gpt-5.1", version = "2025-11-13", capacity = 300 }
-      gpt-5-mini                 = { model = "gpt-5-mini", version = "2025-08-07", capacity = 1000 }
+      "gpt-5.4-mini"             = { model = "gpt-5.4-mini", version = "2026-03-17", capacity = 300 }
+      "gpt-5.4-nano"             = { model = "gpt-5.4-nano", version = "2026-03-17", capacity = 1000 }
       text-embedding-3-small-weu = { model = "text-embedding-3-small", version = "1", capacity = 350 }
       text-embedding-3-large-weu = { model = "text-embedding-3-large", version = "1", capacity = 350 }
     }

@@ -204,5 +204,5 @@ def test_health_is_left_out_where_it_is_public_by_choice() -> None:
 
 def test_a_model_is_served_by_the_deployment_of_its_name(config: Config) -> None:
     """Where the configuration lists no other; embeddings cannot chat."""
-    assert smoke_model(config, ["text-embedding-3-small-weu", "gpt-5-mini"]) == "gpt-5-mini"
+    assert smoke_model(config, ["text-embedding-3-small-weu", "gpt-5.4-mini"]) == "gpt-5.4-mini"
     assert smoke_model(config, ["text-embedding-3-small-weu"]) is None

@@ -158,8 +158,8 @@ def test_the_cheapest_model_that_can_speak_is_called(config: Config) -> None:
     """No embedding, nothing that is not deployed, and a model that thinks only where there is no other."""
     who = caller_of(target_of(OUTPUTS), config, None, None)
     assert (who.deployment, who.subscription, who.scope_type) == ("gpt-4o-mini-weu", "research-prod", "session")
-    thinking = {**OUTPUTS, "MODEL_DEPLOYMENTS": ["gpt-5.1", "gpt-5-mini", "text-embedding-3-small-weu"]}
-    assert caller_of(target_of(thinking), config, None, None).deployment == "gpt-5-mini"
+    thinking = {**OUTPUTS, "MODEL_DEPLOYMENTS": ["gpt-5.4-mini", "gpt-5.4-nano", "text-embedding-3-small-weu"]}
+    assert caller_of(target_of(thinking), config, None, None).deployment == "gpt-5.4-nano"
     assert caller_of(target_of(OUTPUTS), config, "search-prod", "gpt-4o-weu").deployment == "gpt-4o-weu"
     with pytest.raises(CannotRunError, match="lists no such deployment"):
         caller_of(target_of(OUTPUTS), config, None, "gpt-9")
@@ -179,7 +179,7 @@ def test_a_run_costs_a_fraction_of_a_cent(config: Config) -> None:
 
 def test_a_model_that_thinks_is_given_the_tokens_for_it(config: Config) -> None:
     """With the few tokens of a short answer it would say nothing; and it refuses `max_tokens`."""
-    thinking = {**OUTPUTS, "MODEL_DEPLOYMENTS": ["gpt-5-mini"]}
+    thinking = {**OUTPUTS, "MODEL_DEPLOYMENTS": ["gpt-5.4-nano"]}
     who = caller_of(target_of(thinking), config, None, None)
     calls = planned_calls(who.deployment, "word", "session", 2_000_000, reasons=who.reasons)
     bodies = {name: call.body or {} for name, call in calls.items()}
