@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package preflight plan deploy smoke verify named-values checkov help
+.PHONY: run test lint format bench bench-litellm check-config package entra preflight plan deploy smoke verify named-values checkov help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -40,6 +40,9 @@ check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, li
 
 package: $(READY) ## build the function app's package for Azure, .local/package/tollkeeper.zip (needs a Python 3.12)
 	@$(PY) -m scripts.azure.package
+
+entra: $(READY) ## register the apps of ENV in Entra ID and give the app roles (YES=1: without asking)
+	@$(PY) -m scripts.azure.entra $(ENVIRONMENT)
 
 preflight: $(READY) ## ask Azure whether ENV can be deployed: region, quota, names, policies, permissions
 	@$(PY) -m scripts.azure.preflight $(ENVIRONMENT)

@@ -9,6 +9,11 @@ locals {
     } : value => merge(role, { id = uuidv5("url", "https://tollkeeper/roles/${value}") })
   }
 
+  # The gateway's identity comes from another root, after the registrations: scripts/azure/entra.py carries it here.
+  principals = merge(var.principals, {
+    "Budget.Check" = setunion(lookup(var.principals, "Budget.Check", []), compact([var.gateway_principal_id]))
+  })
+
   # The function app is for holders of a role. Callers of models hold none: the gateway knows them by what their team lists. They
   # ask for tokens of a registration of their own, so that what one of the two is sent is worth nothing at the other.
   registrations = {

@@ -56,7 +56,7 @@ resource "azuread_application_pre_authorized" "this" {
 }
 
 resource "azuread_app_role_assignment" "this" {
-  for_each            = merge([for role, ids in var.principals : { for id in ids : "${role}/${id}" => { role = role, principal = id } }]...)
+  for_each            = merge([for role, ids in local.principals : { for id in ids : "${role}/${id}" => { role = role, principal = id } }]...)
   app_role_id         = azuread_service_principal.this["service"].app_role_ids[each.value.role]
   principal_object_id = each.value.principal
   resource_object_id  = azuread_service_principal.this["service"].object_id

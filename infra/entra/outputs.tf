@@ -17,3 +17,8 @@ output "gateway_audience" {
   description = "What callers of models ask tokens for."
   value       = azuread_application_identifier_uri.this["gateway"].identifier_uri
 }
+
+output "gateways" {
+  description = "Object ids of who holds Budget.Check."
+  value       = [for key, given in azuread_app_role_assignment.this : given.principal_object_id if startswith(key, "Budget.Check/")]
+}

@@ -31,7 +31,7 @@ variable "group_claims" {
 }
 
 variable "principals" {
-  description = "Who has which app role of the function app: object ids of people and groups, and of the service principals of apps. `Budget.Check` is for gateways: the output GATEWAY_PRINCIPAL_ID of infra/terraform."
+  description = "Who has which app role of the function app: object ids of people and groups, and of the service principals of apps."
   type        = map(set(string))
   default     = {}
   nullable    = false
@@ -39,6 +39,12 @@ variable "principals" {
     condition     = length(setsubtract(keys(var.principals), keys(local.roles))) == 0
     error_message = "principals: unknown app roles: ${join(", ", setsubtract(keys(var.principals), keys(local.roles)))}; expected some of ${join(", ", keys(local.roles))}."
   }
+}
+
+variable "gateway_principal_id" {
+  description = "Object id of the gateway's identity, which gets Budget.Check: the output GATEWAY_PRINCIPAL_ID of infra/terraform, once there is one."
+  type        = string
+  default     = null
 }
 
 variable "signed_in_by" {

@@ -155,7 +155,7 @@ variable "deployer_ip_ranges" {
 
 # Who
 
-variable "entra_client_id" {
+variable "entra_client_id" { # not set? make entra ENV=<environment>
   description = "Client id of the function app's registration in Entra ID, which infra/entra creates."
   type        = string
   validation {

@@ -79,7 +79,7 @@ class Deploy:
         archive = self._package()
         say("plan")
         plan = self._terraform.plan()
-        self._approve(plan)
+        approve(plan, self._options.get("YES", ""))
         with ExitStack() as restored:
             before = self._terraform.outputs()
             site = self._site(before)
@@ -103,18 +103,6 @@ class Deploy:
         if package.main([]):
             raise DeployError("there is no package: nothing was changed")
         return package.DEFAULT_FILE
-
-    def _approve(self, plan: Plan) -> None:
-        say(f"{plan} (digest {plan.digest})")
-        approved = self._options.get("YES", "")
-        if plan.is_empty or approved in ("1", plan.digest):
-            return
-        if approved:
-            raise DeployError("this is not the plan that was approved: look at it and approve it anew")
-        if not sys.stdin.isatty():
-            raise DeployError("nobody is there to ask whether to apply it: set YES=1, or YES to the digest")
-        if input("Apply it? Only `yes` is yes: ").strip() != "yes":
-            raise DeployError("not approved: nothing was changed")
 
     def _site(self, outputs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The function app as it is in Azure; None when there is none."""
@@ -198,6 +186,19 @@ def say(text: str) -> None:
     """A line of progress."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
     sys.stdout.flush()
+
+
+def approve(plan: Plan, approved: str) -> None:
+    """Ask whether to apply the plan, unless `approved` is 1 or its digest. Raises DeployError."""
+    say(f"{plan} (digest {plan.digest})")
+    if plan.is_empty or approved in ("1", plan.digest):
+        return
+    if approved:
+        raise DeployError("this is not the plan that was approved: look at it and approve it anew")
+    if not sys.stdin.isatty():
+        raise DeployError("nobody is there to ask whether to apply it: set YES=1, or YES to the digest")
+    if input("Apply it? Only `yes` is yes: ").strip() != "yes":
+        raise DeployError("not approved: nothing was changed")
 
 
 def plan_only(terraform: Terraform, environment: str) -> None:

@@ -42,6 +42,7 @@ class Chosen(msgspec.Struct, frozen=True):
 
     public_health: bool = False
     enforcement: str = "on"
+    unfinished: str | None = None  # what is to be done before a call can be decided
 
     @property
     def public(self) -> tuple[str, ...]:
@@ -56,8 +57,12 @@ CHOSEN = {
 
 
 def read_chosen(terraform: Terraform) -> Chosen:
-    """The environment's."""
-    return msgspec.convert(terraform.evaluate(CHOSEN), Chosen)
+    """The environment's. After a first deployment no gateway has Budget.Check yet, because its identity is as new."""
+    registrations = terraform.registrations
+    is_first = registrations is not None and not registrations.gateways
+    unfinished = f"run make entra ENV={terraform.environment}, then make smoke ENV={terraform.environment}"
+    values = terraform.evaluate(CHOSEN)
+    return msgspec.convert(values | {"unfinished": unfinished if is_first else None}, Chosen)
 
 
 _LIST_ROUTES = """
@@ -128,7 +133,7 @@ def check_health(
             try:
                 answer = client.get(f"{functions_url}/health")
             except ArmError as error:
-                yield Finding("FAIL", f"no token for {audience} (infra/entra gives the caller an app role): {error}")
+                yield Finding("FAIL", f"no token for {audience} (make entra gives app roles): {error}")
                 return
             if answer.is_success:
                 yield Finding(
@@ -202,7 +207,7 @@ def check_call(
     elif not is_enforced:
         yield Finding("warn", f"{asked} passed undecided, because enforcement is not on for it")
     else:
-        why = "is the app reachable for API Management, and has its identity Budget.Check?"
+        why = "is the app reachable for API Management, and has its identity Budget.Check (make entra)?"
         yield Finding("FAIL", f"{asked} passed undecided: {why}")
 
 
@@ -235,6 +240,9 @@ def smoke(
     yield from _reached(lambda: check_secrets(arm, outputs), "what the app reads from Key Vault")
     yield from _reached(lambda: check_health(app, audience, credential, sleep=sleep), "the function app")
     yield from _reached(lambda: check_anonymous(app, chosen.public), "the function app")
+    if chosen.unfinished:
+        yield Finding("warn", f"roles: the gateway has no Budget.Check, so no call is tested: {chosen.unfinished}")
+        return
     yield from _reached(lambda: check_call(arm, outputs, config, chosen.enforcement, sleep=sleep), "the gateway")
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra" / "terraform"
+ENTRA = ROOT / "infra" / "entra"
 
 _NOTHING = (["no-op"], ["read"])
 _MISSING = "terraform is not installed: see https://developer.hashicorp.com/terraform/install"
@@ -53,22 +54,32 @@ class Plan(msgspec.Struct, frozen=True):
         return told
 
 
+class Registrations(msgspec.Struct, frozen=True):
+    """What infra/entra gave out last: the client ids of its registrations, and who holds Budget.Check."""
+
+    client_id: str
+    gateway_client_id: str
+    gateways: tuple[str, ...]
+
+
 class Terraform:
     """`with Terraform("dev") as terraform:` initialises it for environments/dev.tfvars.
 
     The state is where environments/dev.backend.hcl says (a container of an Azure storage account), else a file beside
     it. Which of the two stands in a file that exists only meanwhile: the root itself names no backend, because azd and
-    the tests bring their own. Raises TerraformError.
+    the tests bring their own. `defaults` are values of variables that neither a file nor TF_VAR_ gives; client ids come
+    from environments/dev.entra.json, which scripts/azure/entra.py writes. Raises TerraformError.
     """
 
-    def __init__(self, environment: str, root: Path = INFRA) -> None:
+    def __init__(self, environment: str, root: Path = INFRA, defaults: Mapping[str, str] | None = None) -> None:
+        self.environment = environment
         self._root = root
         folder = root / "environments"
         self._values = folder / f"{environment}.tfvars"
         self._remote = folder / f"{environment}.backend.hcl"
         self._local = folder / f"{environment}.tfstate"
         self._override = root / "backend_override.tf"
-        self._data = ROOT / ".local" / "terraform" / environment
+        self._data = ROOT / ".local" / root.name / environment
         self._plan = self._data / "plan"
         if not self._values.is_file():
             known = ", ".join(sorted(path.stem for path in folder.glob("*.tfvars"))) or "none"
@@ -78,6 +89,22 @@ class Terraform:
                 f"{self._remote.relative_to(root)} is missing: a pipeline's machine would take the state along when it "
                 "goes; docs/deployment.md says how to make a container for it"
             )
+        self.registrations_file = folder / f"{environment}.entra.json"
+        self.registrations = self._read_registrations()
+        self._defaults = dict(defaults or {})
+        if self.registrations is not None:
+            self._defaults["entra_client_id"] = self.registrations.client_id
+            self._defaults["entra_gateway_client_id"] = self.registrations.gateway_client_id
+
+    def _read_registrations(self) -> Registrations | None:
+        """None where they were made in another way, or not yet."""
+        if not self.registrations_file.is_file():
+            return None
+        try:
+            return msgspec.json.decode(self.registrations_file.read_bytes(), type=Registrations)
+        except msgspec.MsgspecError as error:
+            name = self.registrations_file.relative_to(self._root)
+            raise TerraformError(f"{name}: {error}: `make entra ENV={self.environment}` writes it anew") from error
 
     def __enter__(self) -> Self:
         self._data.mkdir(parents=True, exist_ok=True)
@@ -167,6 +194,8 @@ class Terraform:
         env = {**os.environ, "TF_DATA_DIR": str(self._data), "TF_INPUT": "0", "TF_IN_AUTOMATION": "1"}
         if directory := env.get("CONFIG_DIR"):
             env.setdefault("TF_VAR_config_path", str(Path(directory).resolve()))
+        for name, value in self._defaults.items():
+            env.setdefault(f"TF_VAR_{name}", value)
         return ["terraform", f"-chdir={self._root}", *arguments], env
 
 

@@ -17,11 +17,17 @@ from tests.support.terraform_values import evaluate
 ENTRA = Path(__file__).parents[2] / "infra" / "entra"
 
 
+def without_provider(folder: Path) -> Path:
+    """What of the root Terraform evaluates by itself."""
+    for name in ("locals.tf", "variables.tf"):
+        shutil.copy(ENTRA / name, folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def registrations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """`local.registrations` as Terraform evaluates it."""
-    folder = tmp_path_factory.mktemp("entra")
-    shutil.copy(ENTRA / "locals.tf", folder)
+    folder = without_provider(tmp_path_factory.mktemp("entra"))
     found: dict[str, Any] = evaluate("local.registrations", folder)
     return found
 
@@ -51,4 +57,16 @@ def test_people_cannot_be_gateways(registrations: dict[str, Any]) -> None:
     assert {name for name, role in registrations["service"]["roles"].items() if "User" in role["members"]} == {
         "Chargeback.Admin",
         "Chargeback.Read",
+    }
+
+
+def test_the_gateway_gets_its_role_beside_those_who_are_named(tmp_path: Path) -> None:
+    """Once, also where the values name it too, and nobody else loses theirs."""
+    (without_provider(tmp_path) / "terraform.tfvars").write_text(
+        'gateway_principal_id = "gateway"\n'
+        'principals = { "Budget.Check" = ["other", "gateway"], "Chargeback.Admin" = ["somebody"] }\n'
+    )
+    assert evaluate("local.principals", tmp_path) == {
+        "Budget.Check": ["gateway", "other"],
+        "Chargeback.Admin": ["somebody"],
     }

@@ -19,6 +19,7 @@ from scripts.azure.arm import Arm, ArmError
 from scripts.azure.deploy import AsyncCredential, Deploy, DeployError, plan_only
 from scripts.azure.finding import Finding
 from scripts.azure.flex import DeploymentError
+from scripts.azure.smoke import Chosen
 from scripts.azure.terraform import Terraform, TerraformError
 from tests.support.azure_stub import AzureStub, Reply, Sleeps, Tokens
 
@@ -147,6 +148,28 @@ def test_a_first_deployment_has_nothing_to_protect(world: World, capsys: pytest.
     assert world.published == ["https://ledger.blob.core.windows.net/config"]
     assert world.order == ["POST publish"]
     assert "2 to add" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gateways", "told"), [("[]", True), ('["gateway"]', False)])
+def test_a_first_deployment_ends_well_and_says_what_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch, gateways: str, told: bool
+) -> None:
+    """No gateway has a role before its identity is there. Once one had it, the smoke test judges the call again."""
+    (world.root / "infra" / "environments" / "dev.entra.json").write_text(
+        f'{{"client_id": "c", "gateway_client_id": "g", "gateways": {gateways}}}'
+    )
+    seen: list[Chosen] = []
+
+    def smoke(*given: Any, **_: Any) -> list[Finding]:
+        seen.append(given[-1])
+        return [Finding("warn", "roles")]
+
+    monkeypatch.setattr(module, "smoke", smoke)
+    world.site()
+    world.run()
+    assert [chosen.unfinished for chosen in seen] == [
+        "run make entra ENV=dev, then make smoke ENV=dev" if told else None
+    ]
 
 
 def test_a_restart_of_the_app_happens_while_calls_pass(deployed: World) -> None:

@@ -196,6 +196,16 @@ def test_a_call_that_nobody_was_to_decide_on_is_no_failure(
     assert found(arm, outputs, tokens, watched)[-1].startswith("warn")
 
 
+def test_a_gateway_that_cannot_have_its_role_yet_is_not_called(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
+) -> None:
+    """After a first deployment the call would fail, whatever the deployment is worth; the line says what is left."""
+    lines = found(arm, outputs, tokens, config, Chosen(unfinished="run make entra ENV=dev"))
+    assert [line[:4] for line in lines] == ["ok  ", "ok  ", "ok  ", "warn"]
+    assert lines[-1].endswith("run make entra ENV=dev")
+    assert azure.to("POST", CHAT) == []
+
+
 def test_health_is_left_out_where_it_is_public_by_choice() -> None:
     """As infra/terraform's public_health says."""
     assert "/health" in Chosen(public_health=True).public
