@@ -1,7 +1,7 @@
 # The quick start: public endpoints that take Entra ID tokens only, one zone, the smallest sizes. Nothing here is for real bills.
 #
-# Yours to add, here or as TF_VAR_<name>: subscription_id, alert_emails, and from the outputs of infra/entra entra_client_id
-# and entra_gateway_client_id.
+# Yours to add, here or as TF_VAR_<name>: subscription_id, alert_emails, and, where `make entra` did not make the registrations,
+# entra_client_id and entra_gateway_client_id.
 
 environment         = "dev"
 location            = "westeurope"

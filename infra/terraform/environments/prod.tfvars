@@ -1,8 +1,8 @@
 # Production: a private network, three zones, a second copy of everything that answers calls, models in two regions.
 #
-# Yours to add, here or as TF_VAR_<name>: subscription_id, alert_emails, from the outputs of infra/entra entra_client_id and
-# entra_gateway_client_id; config_publishers, so that an apply by another hand changes nothing; deployer_ip_ranges where the
-# pipeline runs outside the network.
+# Yours to add, here or as TF_VAR_<name>: subscription_id, alert_emails; where `make entra` did not make the registrations,
+# entra_client_id and entra_gateway_client_id; config_publishers, so that an apply by another hand changes nothing;
+# deployer_ip_ranges where the pipeline runs outside the network.
 
 environment         = "prod"
 location            = "westeurope"
