@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from scripts.azure.terraform import Terraform, TerraformError
+from tests.support.infra import ROOT
 
 MAIN = """
 variable "size" { type = number }
@@ -104,6 +105,21 @@ def test_values_and_locals_are_evaluated_under_the_environment(root: Path, monke
         assert terraform.evaluate({"size": "var.size", "name": "local.full_name"}) == {"size": 3, "name": "other-3"}
 
 
+_APPLY = """
+import signal, sys
+from pathlib import Path
+from scripts.azure.terraform import Terraform
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
+with Terraform("dev", Path(sys.argv[1])) as terraform:
+    terraform.plan()
+    try:
+        terraform.apply()
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
 def test_an_interrupt_lets_terraform_finish(root: Path) -> None:
     """Its state says what was begun, and its lock is gone: the next run can go on."""
     started = root / "started"
@@ -111,16 +127,14 @@ def test_an_interrupt_lets_terraform_finish(root: Path) -> None:
     slow = f'provisioner "local-exec" {{ command = "{session}; touch {started}; sleep 20" }}'
     (root / "main.tf").write_text(f'variable "size" {{}}\nresource "terraform_data" "slow" {{\n  {slow}\n}}\n')
 
-    def interrupt() -> None:
-        while not started.exists():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with Terraform("dev", root) as terraform:
-        terraform.plan()
-        Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            terraform.apply()
+    command = subprocess.Popen(
+        [sys.executable, "-c", _APPLY, root], cwd=ROOT
+    )  # interrupted alone
+    while not started.exists():
+        assert command.poll() is None
+        time.sleep(0.05)
+    command.send_signal(signal.SIGINT)
+    assert command.wait(60) == 130
     assert int((root / "session").read_text()) != os.getsid(0)  # a Ctrl-C in the terminal arrives there once, by us
     begun = json.loads((root / "environments" / "dev.tfstate").read_text())["resources"]
     assert [resource["instances"][0]["status"] for resource in begun] == ["tainted"]
