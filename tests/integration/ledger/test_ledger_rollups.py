@@ -267,7 +267,9 @@ async def test_readers_miss_no_acknowledged_row_while_writers_and_rollups_race(t
     async def write(worker: LedgerStore, seed: int) -> None:
         nonlocal acknowledged, begun
         dice = random.Random(seed)
-        for step in range(20):
+        for step in range(100):
+            if step >= 20 and published:  # on a busy machine an hour comes to rest later
+                return
             numbers = range(10_000 * seed + 100 * step, 10_000 * seed + 100 * step + 30)
             at = TEN + timedelta(hours=dice.randrange(8))  # one hour per batch, so that the others come to rest
             batch = [usage(number, time_utc=at) for number in numbers]
