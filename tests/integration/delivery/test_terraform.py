@@ -127,9 +127,7 @@ def test_an_interrupt_lets_terraform_finish(root: Path) -> None:
     slow = f'provisioner "local-exec" {{ command = "{session}; touch {started}; sleep 20" }}'
     (root / "main.tf").write_text(f'variable "size" {{}}\nresource "terraform_data" "slow" {{\n  {slow}\n}}\n')
 
-    command = subprocess.Popen(
-        [sys.executable, "-c", _APPLY, root], cwd=ROOT
-    )  # interrupted alone
+    command = subprocess.Popen([sys.executable, "-c", _APPLY, root], cwd=ROOT)  # interrupted alone
     while not started.exists():
         assert command.poll() is None
         time.sleep(0.05)
