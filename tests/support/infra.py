@@ -168,12 +168,11 @@ class Workspace:
 
 
 @contextmanager
-def workspace(*, initialised: bool = True) -> Iterator[Workspace]:
-    """A copy of the templates and of what they read, gone afterwards."""
+def workspace() -> Iterator[Workspace]:
+    """A copy of the templates and of what they read, initialised, gone afterwards. Skips where there are no providers."""
     with tempfile.TemporaryDirectory(prefix="tollkeeper-infra-") as folder:
         for part in _PARTS:
             shutil.copytree(ROOT / part, Path(folder) / part, ignore=_LEFT_BEHIND)
         space = Workspace(Path(folder))
-        if initialised:
-            space.init()
+        space.init()
         yield space

@@ -29,7 +29,7 @@ def terraform(
     for name in ("subscription_id", "entra_client_id", "entra_gateway_client_id"):
         monkeypatch.setenv(f"TF_VAR_{name}", SUBSCRIPTION)
     monkeypatch.setenv("TF_VAR_alert_emails", '["owner@contoso.com"]')
-    with workspace(initialised=False) as space, Terraform(request.param, space.folder / "infra" / "terraform") as found:
+    with workspace() as space, Terraform(request.param, space.folder / "infra" / "terraform") as found:
         yield found
 
 
