@@ -169,7 +169,7 @@ class Workspace:
 
 @contextmanager
 def workspace() -> Iterator[Workspace]:
-    """A copy of the templates and of what they read, initialised, gone afterwards. Skips where there are no providers."""
+    """A copy of the templates and of what they read, initialised, gone afterwards. Skips for want of providers."""
     with tempfile.TemporaryDirectory(prefix="tollkeeper-infra-") as folder:
         for part in _PARTS:
             shutil.copytree(ROOT / part, Path(folder) / part, ignore=_LEFT_BEHIND)
