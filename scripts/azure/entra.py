@@ -11,8 +11,6 @@ YES=1   apply without asking; YES=<digest>: only the plan with that digest
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from scripts.azure.arm import PUBLIC_CLOUD
 from scripts.azure.credential import open_credential
 from scripts.azure.deploy import DeployError, approve, say
 from scripts.azure.terraform import ENTRA, INFRA, Registrations, Terraform, TerraformError
+from shared.credential import claims_of
 
 _VALUES = """\
 # The registrations of {environment} in Entra ID, and who has which app role: object ids of people, groups and service
@@ -58,10 +57,8 @@ def read_caller(credential: TokenCredential) -> Caller:
     except ClientAuthenticationError as error:
         raise EntraError(f"not signed in: {error.message}") from error
     try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return msgspec.convert(claims, Caller)
-    except (IndexError, ValueError) as error:  # msgspec.ValidationError is a ValueError
+        return msgspec.convert(claims_of(token), Caller)
+    except ValueError as error:  # msgspec.ValidationError is a ValueError
         raise EntraError("the token for Azure does not say who is signed in (claims oid, tid)") from error
 
 

@@ -8,14 +8,12 @@ that signs in from the side, can hand one caller the reply that was meant for an
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shared.credential import open_credential
+from shared.credential import claims_of, open_credential
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -140,7 +138,6 @@ def signing_in(connection_class: Any, logins: Logins, host: str | None) -> Any:
 def _object_id(token: str) -> str:
     """The claim `oid`, which names the user. The token is not verified: Redis does that. Raises ValueError."""
     try:
-        payload = token.split(".")[1]
-        return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["oid"])
-    except (IndexError, KeyError, TypeError) as error:
+        return str(claims_of(token)["oid"])
+    except (KeyError, ValueError) as error:
         raise ValueError("the token names no object id (claim oid)") from error
