@@ -30,6 +30,7 @@ _PARTS = ("infra", "apim-policies", "config")
 _DOWNLOADS = ROOT / ".local" / "terraform-providers"
 _LEFT_BEHIND = shutil.ignore_patterns(".terraform", "*.tfstate*", "__pycache__")
 # A setting of the person who runs the tests must not change what terraform does in them.
+IN_PIPELINES = ("CI", "TF_BUILD")  # with these set, the scripts refuse a state on the machine that they run on
 _PERSONAL = ("TF_CLI_ARGS", "TF_DATA_DIR", "TF_WORKSPACE", "TF_VAR_", "TF_LOG", "ARM_")
 _ECHO = """
 import json, os, sys

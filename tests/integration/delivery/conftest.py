@@ -11,7 +11,7 @@ import pytest
 from scripts.azure import terraform
 from scripts.azure.arm import Arm
 from tests.support.azure_stub import AzureStub, Sleeps, Tokens, azure_stub
-from tests.support.infra import terraform_environment
+from tests.support.infra import IN_PIPELINES, terraform_environment
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ def arm(azure: AzureStub, tokens: Tokens, sleeps: Sleeps) -> Iterator[Arm]:
 @pytest.fixture
 def terraform_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real terraform, as on a laptop, with its own files below `tmp_path`."""
-    in_pipelines = ("CI", "TF_BUILD")  # where the script refuses a state on the machine that it runs on
-    env = {name: value for name, value in terraform_environment().items() if name not in in_pipelines}
+    env = {name: value for name, value in terraform_environment().items() if name not in IN_PIPELINES}
     for name in set(os.environ) - set(env):
         monkeypatch.delenv(name)
     for name, value in env.items():

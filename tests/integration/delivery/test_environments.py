@@ -12,7 +12,7 @@ from scripts.azure import deploy, preflight
 from scripts.azure.preflight import EXPRESSIONS, Wanted
 from scripts.azure.smoke import Chosen, read_chosen
 from scripts.azure.terraform import Terraform
-from tests.support.infra import ROOT, infra_environment, workspace
+from tests.support.infra import IN_PIPELINES, ROOT, infra_environment, workspace
 
 ENVIRONMENTS = sorted(path.stem for path in (ROOT / "infra" / "terraform" / "environments").glob("*.tfvars"))
 HCL = "\n".join(path.read_text() for path in sorted((ROOT / "infra" / "terraform").glob("*.tf")))
@@ -25,7 +25,8 @@ def terraform(
 ) -> Iterator[Terraform]:
     """The templates with an environment's values and what a person adds to them."""
     for name, value in infra_environment().items():
-        monkeypatch.setenv(name, value)
+        if name not in IN_PIPELINES:
+            monkeypatch.setenv(name, value)
     for name in ("subscription_id", "entra_client_id", "entra_gateway_client_id"):
         monkeypatch.setenv(f"TF_VAR_{name}", SUBSCRIPTION)
     monkeypatch.setenv("TF_VAR_alert_emails", '["owner@contoso.com"]')
