@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from shared.budgets.snapshot import Snapshot
+from shared.ledger.rollup import CALLS
 from shared.ledger.row import LedgerRow
 from shared.money import decimal_from_nano
 
@@ -52,9 +52,13 @@ class _Sum:
             self.latency_ms += sign * latency_ms
             bound = latency_bucket(latency_ms)
             self.latencies[bound] = self.latencies.get(bound, 0) + sign
+        saved = row.saved_nano_usd
+        if saved is not None:
+            self.saved += saved
+            self.saved_calls += sign
 
 
-def billed(rows: Sequence[tuple[LedgerRow, bool]], snapshot: Snapshot, now_ms: int) -> list[LogRecord]:
+def billed(rows: Sequence[tuple[LedgerRow, bool]], now_ms: int) -> list[LogRecord]:
     """The fields of one record per tenant, team, models, decision, provider and day of rows that this run inserted.
 
     The rows are in hub order, each beside whether a reservation stood behind the call. Amounts are decimal strings in
@@ -62,7 +66,7 @@ def billed(rows: Sequence[tuple[LedgerRow, bool]], snapshot: Snapshot, now_ms: i
     """
     sums: dict[tuple[Any, ...], _Sum] = {}
     for row, held in rows:
-        if row.kind == "grant":
+        if row.kind not in CALLS:
             continue
         team, day = row.scopes.get("team", ""), row.time_utc.date()
         kind = (row.tenant, team, row.model, row.requested_model, row.decision, row.provider, day)
@@ -70,8 +74,6 @@ def billed(rows: Sequence[tuple[LedgerRow, bool]], snapshot: Snapshot, now_ms: i
         if into is None:
             into = sums[kind] = _Sum()
         into.add(row, held)
-        if row.decision == "downgrade":
-            _add_saved(into, row, snapshot)
     lag_seconds = (now_ms - rows[0][0].position.enqueued_ms) / 1000 if rows else 0
     return [_record(kind, into, lag_seconds) for kind, into in sums.items()]
 
@@ -80,19 +82,6 @@ def latency_bucket(latency_ms: int) -> int:
     """The upper bound of the latency's bucket: four buckets for each doubling, so a percentile is at most 25 % high."""
     shift = max(0, latency_ms.bit_length() - 3)
     return ((latency_ms >> shift) + 1) << shift
-
-
-def _add_saved(into: _Sum, row: LedgerRow, snapshot: Snapshot) -> None:
-    """What the same tokens would have cost on the model that was asked for, less what they did cost."""
-    sign = -1 if row.kind == "reversal" else 1
-    _, provider, deployment = snapshot.deployments.serving(row.requested_model)
-    tokens = {kind: sign * count for kind, count in row.tokens.items()}
-    asked = snapshot.pricer.rate(
-        row.tenant, provider, row.requested_model, deployment, row.region, row.time_utc, tokens
-    ).cost_nano_usd
-    if asked is not None and row.cost_nano_usd is not None:
-        into.saved += sign * asked - row.cost_nano_usd
-        into.saved_calls += sign
 
 
 def _record(kind: tuple[Any, ...], into: _Sum, lag_seconds: float) -> LogRecord:

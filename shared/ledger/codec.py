@@ -25,7 +25,19 @@ MAX_ROW_TEXT = 24_000  # a column holds 32 Ki characters; 100 such rows stay und
 # Columns of `charges`: what budgets count, without what only reports need.
 CHARGE_COLUMNS = ("tenant", "time", "scopes", "charge_nano_usd", "cell", "stream", "enqueued_ms", "sequence", "model")
 
-_TEXTS = ("provider", "operation", "requested_model", "model", "deployment", "region", "decision", "price_id")
+_TEXTS = (
+    "provider",
+    "operation",
+    "requested_model",
+    "model",
+    "deployment",
+    "region",
+    "processing_tier",
+    "decision",
+    "price_id",
+)
+_AMOUNTS = ("tokens", "lines_nano_usd", "unit_pico", "list_pico")
+_OPTIONAL = ("cost_nano_usd", "latency_ms", "saved_nano_usd")
 _REMARKS = ("cell", "who", "why")
 _ADJUSTMENTS = {"reversal": REVERSAL_SUFFIX, "true_up": TRUE_UP_SUFFIX}
 _decode_scopes = msgspec.json.Decoder(dict[str, str]).decode
@@ -58,12 +70,12 @@ def encode(row: LedgerRow) -> Entity:
         "booked_period": row.booked_period,
         "measured": row.measured,
     }
-    if row.cost_nano_usd is not None:
-        entity["cost_nano_usd"] = (row.cost_nano_usd, INT64)
-    if row.tokens:
-        entity["tokens"] = json_column(row.tokens)
-    if row.lines_nano_usd:
-        entity["lines_nano_usd"] = json_column(row.lines_nano_usd)
+    for name in _AMOUNTS:
+        if amounts_by_kind := getattr(row, name):
+            entity[name] = json_column(amounts_by_kind)
+    for name in _OPTIONAL:
+        if (number := getattr(row, name)) is not None:
+            entity[name] = (number, INT64)
     for name in _TEXTS + _REMARKS:
         if text := getattr(row, name):
             entity[name] = text
@@ -73,8 +85,8 @@ def encode(row: LedgerRow) -> Entity:
         entity["status"] = (row.status, INT64)
     if row.attempt != 1:
         entity["attempt"] = (row.attempt, INT64)
-    if row.latency_ms is not None:
-        entity["latency_ms"] = (row.latency_ms, INT64)
+    if row.refused:
+        entity["refused"] = (row.refused, INT64)
     _check_size(entity)
     return entity
 
@@ -92,6 +104,7 @@ def decode(entity: Mapping[str, Any]) -> LedgerRow:
     get = entity.get
     cost = get("cost_nano_usd")
     latency = get("latency_ms")
+    saved = get("saved_nano_usd")
     return LedgerRow(
         tenant=entity["tenant"],
         source=entity["source"],
@@ -105,6 +118,8 @@ def decode(entity: Mapping[str, Any]) -> LedgerRow:
         cost_nano_usd=None if cost is None else integer(cost),
         tokens=amounts(get("tokens")),
         lines_nano_usd=amounts(get("lines_nano_usd")),
+        unit_pico=amounts(get("unit_pico")),
+        list_pico=amounts(get("list_pico")),
         pricing_status=entity["pricing_status"],
         price_id=get("price_id"),
         provider=get("provider", ""),
@@ -113,12 +128,15 @@ def decode(entity: Mapping[str, Any]) -> LedgerRow:
         model=get("model", ""),
         deployment=get("deployment", ""),
         region=get("region", ""),
+        processing_tier=get("processing_tier", ""),
         streamed=get("streamed", False),
         status=integer(get("status", 200)),
         measured=entity["measured"],
         decision=get("decision", ""),
         latency_ms=None if latency is None else integer(latency),
         attempt=integer(get("attempt", 1)),
+        saved_nano_usd=None if saved is None else integer(saved),
+        refused=integer(get("refused", 0)),
         booked_period=entity["booked_period"],
         cell=get("cell"),
         who=get("who"),

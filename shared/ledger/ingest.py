@@ -138,7 +138,7 @@ class IngestService:
                     new.append((result.row, held is not None))
                 if result.row.kind == "accrual" and item.event is not None:
                     accrued.append(StreamCall.of(result.row, item.event))
-            for record in billed(new, snapshot, time.time_ns() // 1_000_000):  # at once: in a retry no row is new
+            for record in billed(new, time.time_ns() // 1_000_000):  # at once: in a retry no row is new
                 log.info("usage_billed", extra=record)
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})

@@ -34,7 +34,7 @@ def usage_row(
     rated = snapshot.pricer.rate(
         data.tenant, data.provider, data.model, data.deployment, data.region, event.time_utc, tokens, tier
     )
-    return LedgerRow(
+    row = LedgerRow(
         tenant=data.tenant,
         source=event.source,
         id=event.identity_id,
@@ -47,6 +47,8 @@ def usage_row(
         cost_nano_usd=rated.cost_nano_usd,
         tokens=tokens,
         lines_nano_usd=dict(rated.lines_nano_usd),
+        unit_pico=dict(rated.unit_pico),
+        list_pico=dict(rated.list_pico),
         pricing_status=rated.pricing_status,
         price_id=rated.price_id,
         provider=data.provider,
@@ -55,6 +57,7 @@ def usage_row(
         model=data.model,
         deployment=data.deployment,
         region=data.region,
+        processing_tier=tier or "",
         streamed=data.streamed,
         status=data.status,
         measured=measured,
@@ -62,6 +65,9 @@ def usage_row(
         latency_ms=None if data.latency_ms is None else int(data.latency_ms),
         attempt=data.attempt,
     )
+    if row.decision == "downgrade":
+        row.saved_nano_usd = saved_by_downgrade(row, snapshot)
+    return row
 
 
 def grant_row(event: GrantEvent, position: Position, snapshot: Snapshot) -> LedgerRow:
@@ -126,6 +132,7 @@ def true_up_rows(
         cost_nano_usd=None if accrual.cost_nano_usd is None else -accrual.cost_nano_usd,
         tokens={kind: -count for kind, count in accrual.tokens.items()},
         lines_nano_usd={kind: -amount for kind, amount in accrual.lines_nano_usd.items()},
+        saved_nano_usd=None if accrual.saved_nano_usd is None else -accrual.saved_nano_usd,
     )
     true_up = replace(
         accrual,
@@ -136,11 +143,38 @@ def true_up_rows(
         cost_nano_usd=rated.cost_nano_usd,
         tokens=tokens,
         lines_nano_usd=dict(rated.lines_nano_usd),
+        unit_pico=dict(rated.unit_pico),
+        list_pico=dict(rated.list_pico),
+        processing_tier=tier or "",
         pricing_status=rated.pricing_status,
         price_id=rated.price_id,
         measured=True,
+        saved_nano_usd=None,
     )
+    if true_up.decision == "downgrade":
+        true_up.saved_nano_usd = saved_by_downgrade(true_up, snapshot)
     return reversal, true_up
+
+
+def saved_by_downgrade(row: LedgerRow, snapshot: Snapshot) -> int | None:
+    """What the row's tokens would have cost on the model that was asked for, less what they did cost, in nano-USD.
+
+    None when either is not known. Negative when the cheaper model turned out dearer for these tokens.
+    """
+    if row.cost_nano_usd is None:
+        return None
+    _, provider, deployment = snapshot.deployments.serving(row.requested_model)
+    asked = snapshot.pricer.rate(
+        row.tenant,
+        provider,
+        row.requested_model,
+        deployment,
+        row.region,
+        row.time_utc,
+        row.tokens,
+        row.processing_tier or None,
+    ).cost_nano_usd
+    return None if asked is None else asked - row.cost_nano_usd
 
 
 def read_reservation(event: UsageEvent, signer: ReservationSigner) -> Reservation | None:

@@ -6,16 +6,33 @@ Recomputable at any time; nothing here knows where rows come from or cells go.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from shared.ledger.keys import quarter_start
 from shared.ledger.row import LedgerRow, Position, PricingStatus
 
-# What a row counts as. A true-up is the call that its accrual was, and the reversal takes the accrual back; grants and
-# corrections are no calls.
-CALLS = {"usage": 1, "accrual": 1, "true_up": 1, "reversal": -1}
+# What a row counts as. A true-up is the call that its accrual was, a re-rate the call that it rates again, and the
+# reversal takes either back; grants and corrections are no calls, and refusals are counted apart.
+CALLS = {"usage": 1, "accrual": 1, "true_up": 1, "re_rate": 1, "reversal": -1}
+
+# Why a row stands on another month's statement than its own: "" it does not; `negative` takes back what a closed month
+# billed, `new` bills what it did not; `adjustment` is an amount that belongs to no call.
+CorrectionKind = Literal["", "negative", "new", "adjustment"]
+
+
+class CellLine(msgspec.Struct, array_like=True):
+    """The lines of one token kind at one price: what tokens x price makes a row of a statement."""
+
+    kind: str
+    price_id: str
+    unit_pico: int  # contracted pico-USD per token; 0 with a cost: the row is from before its price was kept
+    list_pico: int  # the list's; the contracted one where the list has none
+    tier: str  # processing tier, empty for the standard one
+    tokens: int = 0
+    cost_nano_usd: int = 0  # sum of the calls' lines, each rounded on its own
 
 
 class RollupCell(msgspec.Struct, kw_only=True):
@@ -28,18 +45,24 @@ class RollupCell(msgspec.Struct, kw_only=True):
     model: str = ""
     requested_model: str = ""
     deployment: str = ""
+    region: str = ""
     operation: str = ""
     decision: str = ""
     measured: bool = True
     pricing_status: PricingStatus = "priced"
     booked_period: str = ""
+    correction: CorrectionKind = ""
+    remark: str = ""  # of corrections without tokens: what they say they are
     cell: str | None = None  # the one counter that the cell's grants move
 
     requests: int = 0
     tokens: dict[str, int] = msgspec.field(default_factory=dict)
+    lines: list[CellLine] = msgspec.field(default_factory=list)  # costs sum to the cost, but for rows without tokens
     cost_nano_usd: int = 0  # of the rows whose cost is known
     charge_nano_usd: int = 0
     unpriced: int = 0  # rows whose cost is unknown
+    saved_nano_usd: int = 0  # by downgrades and refusals, as far as it is known
+    refused: int = 0  # calls that never reached a model
 
 
 class Through(msgspec.Struct):
@@ -65,21 +88,30 @@ class Through(msgspec.Struct):
         return Position(mark.stream, self.enqueued_ms, self.sequence).at_or_before(mark)
 
 
+class _Open(NamedTuple):
+    """A cell in the making, and its lines by what they agree in."""
+
+    cell: RollupCell
+    lines: dict[tuple[str, str | None, int, int, str], CellLine]
+
+
 class Roller:
     """Sums rows as they come, so that an hour need not fit into memory as rows."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[object, ...], RollupCell] = {}
+        self._cells: dict[tuple[object, ...], _Open] = {}
         self.reaches: dict[str, dict[str, Through]] = {}  # tenant -> stream -> how far
 
     @property
     def cells(self) -> list[RollupCell]:
         """The sums so far, in the order in which their first row came."""
-        return list(self._cells.values())
+        return [opened.cell for opened in self._cells.values()]
 
     def add(self, row: LedgerRow) -> None:
         """Add one row to its cell."""
         quarter_utc = quarter_start(row.time_utc)
+        correction = correction_of(row)
+        remark = _remark_of(row)
         key = (
             row.tenant,
             quarter_utc,
@@ -88,17 +120,20 @@ class Roller:
             row.model,
             row.requested_model,
             row.deployment,
+            row.region,
             row.operation,
             row.decision,
             row.measured,
             row.pricing_status,
             row.booked_period,
+            correction,
+            remark,
             row.cell,
         )
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = _empty_cell(row, quarter_utc)
-        _add(cell, row)
+        opened = self._cells.get(key)
+        if opened is None:
+            opened = self._cells[key] = _Open(_empty_cell(row, quarter_utc, correction, remark), {})
+        _add(opened, row)
         extend(self.reaches.setdefault(row.tenant, {}), row.position)
 
 
@@ -124,7 +159,20 @@ def all_within(reach: Mapping[str, Through], marks: Mapping[str, Position]) -> b
     return all(stream in marks and stop.within(marks[stream]) for stream, stop in reach.items())
 
 
-def _empty_cell(row: LedgerRow, quarter_utc: datetime) -> RollupCell:
+def correction_of(row: LedgerRow) -> CorrectionKind:
+    """Why the row stands on another month's statement than its own, empty when it does not."""
+    if row.kind == "correction":
+        return "adjustment"
+    if not row.booked_period or row.booked_period == f"{row.time_utc.astimezone(UTC):%Y-%m}":
+        return ""
+    return "negative" if row.kind == "reversal" else "new"
+
+
+def _remark_of(row: LedgerRow) -> str:
+    return row.why or "" if row.kind == "correction" else ""
+
+
+def _empty_cell(row: LedgerRow, quarter_utc: datetime, correction: CorrectionKind, remark: str) -> RollupCell:
     return RollupCell(
         tenant=row.tenant,
         quarter_utc=quarter_utc,
@@ -133,16 +181,20 @@ def _empty_cell(row: LedgerRow, quarter_utc: datetime) -> RollupCell:
         model=row.model,
         requested_model=row.requested_model,
         deployment=row.deployment,
+        region=row.region,
         operation=row.operation,
         decision=row.decision,
         measured=row.measured,
         pricing_status=row.pricing_status,
         booked_period=row.booked_period,
+        correction=correction,
+        remark=remark,
         cell=row.cell,
     )
 
 
-def _add(cell: RollupCell, row: LedgerRow) -> None:
+def _add(opened: _Open, row: LedgerRow) -> None:
+    cell = opened.cell
     cell.requests += CALLS.get(row.kind, 0)
     cell.charge_nano_usd += row.charge_nano_usd
     if row.cost_nano_usd is None:
@@ -151,3 +203,14 @@ def _add(cell: RollupCell, row: LedgerRow) -> None:
         cell.cost_nano_usd += row.cost_nano_usd
     for kind, tokens in row.tokens.items():
         cell.tokens[kind] = cell.tokens.get(kind, 0) + tokens
+    cell.saved_nano_usd += row.saved_nano_usd or 0
+    cell.refused += row.refused
+    for kind, cost_nano_usd in row.lines_nano_usd.items():
+        unit_pico = row.unit_pico.get(kind, 0)
+        price = (kind, row.price_id, unit_pico, row.list_pico.get(kind, unit_pico), row.processing_tier)
+        line = opened.lines.get(price)
+        if line is None:
+            line = opened.lines[price] = CellLine(kind, row.price_id or "", *price[2:])
+            cell.lines.append(line)
+        line.tokens += row.tokens.get(kind, 0)
+        line.cost_nano_usd += cost_nano_usd

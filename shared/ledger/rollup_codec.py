@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.ledger.codec import INT64, Entity, amounts, integer, json_column, scopes_of
-from shared.ledger.rollup import RollupCell, Through
+from shared.ledger.rollup import CellLine, RollupCell, Through
 from shared.ledger.row import Position
 
-_TEXTS = ("provider", "model", "requested_model", "deployment", "operation", "decision", "booked_period", "cell")
+MAX_LINES_CHARS = 8_000  # a column holds 32 Ki characters; 100 such cells stay under the 4 MiB of a transaction
+
+_TEXTS = (
+    "provider",
+    "model",
+    "requested_model",
+    "deployment",
+    "region",
+    "operation",
+    "decision",
+    "booked_period",
+    "correction",
+    "remark",
+    "cell",
+)
 _COUNTS = ("requests", "cost_nano_usd", "charge_nano_usd", "unpriced")
+_RARE_COUNTS = ("saved_nano_usd", "refused")  # left out where they are zero, as they are in most cells
+_decode_lines = msgspec.json.Decoder(list[CellLine]).decode
 _decode_reach = msgspec.json.Decoder(dict[str, tuple[int, int, int, int]]).decode
 
 
@@ -53,7 +71,57 @@ def encode_cell(cell: RollupCell, partition: str, ordinal: int) -> Entity:
             entity[name] = text
     for name in _COUNTS:
         entity[name] = (getattr(cell, name), INT64)
+    for name in _RARE_COUNTS:
+        if count := getattr(cell, name):
+            entity[name] = (count, INT64)
+    if cell.lines:
+        entity["lines"] = json_column(cell.lines)
     return entity
+
+
+def storable(cells: Iterable[RollupCell]) -> Iterator[RollupCell]:
+    """The cells as they fit into entities: one with very many prices becomes several, which sum to the same.
+
+    The first one keeps what is not of its lines: the calls, the charge and what was saved, and tokens without a price.
+    """
+    for cell in cells:
+        groups = _line_groups(cell.lines)
+        if len(groups) < 2:
+            yield cell
+            continue
+        first = replace(cell, lines=groups[0], tokens=dict(cell.tokens))
+        further = [_of_lines(cell, lines) for lines in groups[1:]]
+        for part in further:
+            first.cost_nano_usd -= part.cost_nano_usd
+            for kind, tokens in part.tokens.items():
+                first.tokens[kind] -= tokens
+        yield first
+        yield from further
+
+
+def _line_groups(lines: list[CellLine]) -> list[list[CellLine]]:
+    if len(json_column(lines)) <= MAX_LINES_CHARS:
+        return [lines]
+    groups: list[list[CellLine]] = []
+    room = 0
+    for line in lines:
+        chars = len(json_column(line)) + 1
+        if chars > room:
+            groups.append([])
+            room = MAX_LINES_CHARS - 2  # the brackets around them
+        groups[-1].append(line)
+        room -= chars
+    return groups
+
+
+def _of_lines(cell: RollupCell, lines: list[CellLine]) -> RollupCell:
+    """A cell of the same kind that holds these lines and nothing else."""
+    tokens: Counter[str] = Counter()
+    for line in lines:
+        tokens[line.kind] += line.tokens
+    cost_nano_usd = sum(line.cost_nano_usd for line in lines)
+    nothing = {"requests": 0, "charge_nano_usd": 0, "unpriced": 0, "saved_nano_usd": 0, "refused": 0}
+    return replace(cell, lines=lines, tokens=dict(tokens), cost_nano_usd=cost_nano_usd, **nothing)
 
 
 def decode_cell(entity: Mapping[str, Any]) -> RollupCell:
@@ -71,6 +139,11 @@ def decode_cell(entity: Mapping[str, Any]) -> RollupCell:
             setattr(cell, name, text)
     for name in _COUNTS:
         setattr(cell, name, integer(entity[name]))
+    for name in _RARE_COUNTS:
+        if (count := entity.get(name)) is not None:
+            setattr(cell, name, integer(count))
+    if text := entity.get("lines"):  # a cell rolled up before lines were kept has none
+        cell.lines = _decode_lines(text)
     return cell
 
 

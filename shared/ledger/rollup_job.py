@@ -23,6 +23,7 @@ from shared.ledger.rollup_codec import (
     cell_partition,
     encode_cell,
     encode_tenant_hour,
+    storable,
     tenant_partition,
 )
 from shared.ledger.tables import TRANSACTION_ROWS, Tables, delete_rows
@@ -73,7 +74,7 @@ class RollupJob:
         async for row in self._reader.hour_rows(hour.key):
             roller.add(row)
         partition = cell_partition(hour.key, generation)
-        cells = [encode_cell(cell, partition, ordinal) for ordinal, cell in enumerate(roller.cells)]
+        cells = [encode_cell(cell, partition, ordinal) for ordinal, cell in enumerate(storable(roller.cells))]
         await self._write_cells(cells)
         counts = Counter(cell["tenant"] for cell in cells)
         await asyncio.gather(

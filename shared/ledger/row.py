@@ -7,7 +7,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-RowKind = Literal["usage", "accrual", "reversal", "true_up", "grant", "correction"]
+# re_rate: what a call costs by a price that was not known, or was wrong, when it was billed; beside it stands the
+# reversal of what was billed. correction: an amount without tokens. refusal: calls that never reached a model.
+RowKind = Literal["usage", "accrual", "reversal", "true_up", "re_rate", "grant", "correction", "refusal"]
 PricingStatus = Literal["priced", "unpriced", "none"]  # none: nothing to price (a failed call, a grant)
 
 POSITION_SLACK_MS = 5_000
@@ -47,6 +49,8 @@ class LedgerRow(msgspec.Struct, kw_only=True):
     cost_nano_usd: int | None = None  # None: unknown, never zero
     tokens: dict[str, int] = msgspec.field(default_factory=dict)  # priced kinds are disjoint; `reasoning` informs only
     lines_nano_usd: dict[str, int] = msgspec.field(default_factory=dict)  # cost per token kind; sums to the cost
+    unit_pico: dict[str, int] = msgspec.field(default_factory=dict)  # pico-USD per token that priced each line
+    list_pico: dict[str, int] = msgspec.field(default_factory=dict)  # the same off the list, where that differs
     pricing_status: PricingStatus = "priced"
     price_id: str | None = None
     provider: str = ""
@@ -55,12 +59,17 @@ class LedgerRow(msgspec.Struct, kw_only=True):
     model: str = ""
     deployment: str = ""
     region: str = ""
+    processing_tier: str = ""  # batch, priority, flex, ...; empty for the standard one
     streamed: bool = False
     status: int = 200
     measured: bool = True  # False: tokens are an estimate
     decision: str = ""
     latency_ms: int | None = None
     attempt: int = 1
+    # What not serving the model that was asked for spared: of a downgrade the same tokens at that model's price less
+    # the cost, of a refusal its estimate. None: nothing was spared, or nobody knows how much.
+    saved_nano_usd: int | None = None
+    refused: int = 0  # refusals only: how many calls
     booked_period: str = ""  # "2026-11": the statement that carries the row; fixed at insert
     cell: str | None = None  # grants only: the one counter they move
     who: str | None = None  # grants and corrections: the authenticated person

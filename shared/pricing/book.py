@@ -8,6 +8,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.pricing.catalog import CATALOG_DIR, Catalog, CatalogEntry, ContextBand, read_catalog
 
@@ -28,6 +29,7 @@ class UnitPrices(msgspec.Struct, frozen=True):
     source: str
     effective_from: datetime
     bands: tuple[ContextBand, ...] = ()
+    listed: UnitPrices | None = None  # what the list says instead; None: this is the list price, or there is none
 
     def for_input(self, input_tokens: int) -> Mapping[str, int]:
         """The prices of a call whose whole input, cached tokens included, is `input_tokens`.
@@ -101,6 +103,14 @@ def preferring(timelines: Iterable[Timeline]) -> Timeline:
     return Timeline(starts, [_first_price(ordered, start) for start in starts])
 
 
+def beside_list(contracted: Timeline, book: Timeline) -> Timeline:
+    """The contracted prices, each beside what the book says at that instant; the book's own stay as they are."""
+    if not book.starts:
+        return contracted
+    starts = sorted({*contracted.starts, *book.starts})
+    return Timeline(starts, [_beside(contracted.at(start), book.at(start)) for start in starts])
+
+
 def canonical_provider(provider: str) -> str:
     """The catalog's name of a provider: `azure` and `azure-openai` are one."""
     lowered = provider.lower()
@@ -111,6 +121,12 @@ def canonical_tier(processing_tier: str | None) -> str:
     """The catalog's name of a processing tier, whatever the provider's usage calls it."""
     lowered = processing_tier.lower() if processing_tier else None
     return TIER_ALIASES.get(lowered, lowered or "standard")
+
+
+def _beside(price: UnitPrices | None, listed: UnitPrices | None) -> UnitPrices | None:
+    if price is None or listed is None or price is listed or price.listed is not None:
+        return price
+    return replace(price, listed=listed)
 
 
 def _first_price(timelines: list[Timeline], at_utc: datetime) -> UnitPrices | None:

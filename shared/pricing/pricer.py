@@ -42,6 +42,8 @@ class Rated(msgspec.Struct, frozen=True):
     price_id: str | None
     pricing_status: PricingStatus
     unpriced_kinds: tuple[str, ...] = ()
+    unit_pico: dict[str, int] = msgspec.field(default_factory=dict)  # pico-USD per token, of the kinds of the lines
+    list_pico: dict[str, int] = msgspec.field(default_factory=dict)  # of those whose price off the list differs
 
 
 NOTHING_TO_PRICE = Rated(0, 0, {}, None, "none")
@@ -100,6 +102,7 @@ class Pricer:
         if found is None:
             return self._unpriced(tenant, tokens, None, {})
         prices = found.for_input(_input_tokens(tokens)) if found.bands else found.unit_pico
+        units: dict[str, int] = {}
         cost_nano_usd = 0
         lines: dict[str, int] = {}
         complete = True
@@ -114,10 +117,14 @@ class Pricer:
                 continue
             line = (count * unit_pico + 500) // 1000  # money.line_nano_usd, unrolled: this runs per kind and event
             lines[kind] = line
+            units[kind] = unit_pico
             cost_nano_usd += line
         if not complete:
             return self._unpriced(tenant, tokens, found.price_id, lines)
-        return Rated(cost_nano_usd, cost_nano_usd, lines, found.price_id, "priced") if lines else NOTHING_TO_PRICE
+        if not lines:
+            return NOTHING_TO_PRICE
+        listed = {} if found.listed is None else _list_prices(found.listed, tokens, units)
+        return Rated(cost_nano_usd, cost_nano_usd, lines, found.price_id, "priced", (), units, listed)
 
     def hold_prices(
         self, tenant: str, provider: str, model: str, deployment: str, region: str, at_utc: datetime, input_tokens: int
@@ -180,6 +187,19 @@ class Pricer:
             pricing_status="unpriced",
             unpriced_kinds=tuple(kind for kind in used if kind not in known),
         )
+
+
+def _list_prices(listed: UnitPrices, tokens: Mapping[str, int], units: Mapping[str, int]) -> dict[str, int]:
+    """The list's prices of the kinds that are billed at another one; a kind that it does not know has none."""
+    prices = listed.for_input(_input_tokens(tokens))
+    found: dict[str, int] = {}
+    for kind, unit_pico in units.items():
+        list_pico = prices.get(kind)
+        if list_pico is None and kind in BILLED_AS_INPUT:
+            list_pico = prices.get("input")
+        if list_pico is not None and list_pico != unit_pico:
+            found[kind] = list_pico
+    return found
 
 
 def _input_tokens(tokens: Mapping[str, int]) -> int:

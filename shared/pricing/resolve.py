@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from shared.config.model import Config, Model, PriceOverride
-from shared.pricing.book import PriceBook, Timeline, UnitPrices, canonical_provider, preferring
+from shared.pricing.book import PriceBook, Timeline, UnitPrices, beside_list, canonical_provider, preferring
 from shared.pricing.deployments import compact_region, price_lines
 
 
@@ -45,10 +45,14 @@ class PriceResolver:
             if _names_call(entry, tenant, provider, deployment, region) and (standard or entry.deployment)
         ]
         timelines: list[Timeline] = []
+        book: list[Timeline] = []
         for names in self._candidates(provider, model, deployed):
+            listed = [self._book.timeline(provider, name, *line) for name in names for line in lines]
+            book += listed
             timelines.append(_override_timeline(overrides, names, deployed.id if deployed else None))
-            timelines += [self._book.timeline(provider, name, *line) for name in names for line in lines]
-        return preferring(timeline for timeline in timelines if timeline.starts)
+            timelines += listed
+        contracted = preferring(timeline for timeline in timelines if timeline.starts)
+        return beside_list(contracted, preferring(timeline for timeline in book if timeline.starts))
 
     def _candidates(self, provider: str, model: str, deployed: Model | None) -> list[tuple[str, ...]]:
         """The names to look for, as groups to try in turn: the response's model, then the deployment's.

@@ -8,30 +8,15 @@ from typing import Any
 
 import pytest
 
-from shared.budgets.snapshot import Snapshot
-from shared.config.model import Config, Model, PriceOverride, Tenant
 from shared.ledger.billed import billed, latency_bucket
 from shared.ledger.row import LedgerRow
-from shared.pricing.book import PriceBook
-from shared.pricing.pricer import Pricer
-from shared.routing.router import Router
 from tests.ledger_rows import TEN, position, usage
-from tests.support.engine import LONG_AGO
 
 NOW_MS = position(0).enqueued_ms + 2_500
 
 
-def snapshot(*priced: str) -> Snapshot:
-    """A token of these models costs 1 micro-USD in and 2 out."""
-    prices = [PriceOverride(model, LONG_AGO, {"input": 1_000_000, "output": 2_000_000}) for model in priced]
-    models = {name: Model(name) for name in ("gpt-4o", "gpt-4o-mini")}
-    config = Config("v1", {"contoso": Tenant("contoso")}, {}, (), models, prices=tuple(prices))
-    pricer = Pricer(PriceBook.load([]), config)
-    return Snapshot(config, pricer, Router(config, pricer))
-
-
-def records(*rows: LedgerRow, priced: tuple[str, ...] = (), held: bool = True) -> list[dict[str, Any]]:
-    return billed([(row, held) for row in rows], snapshot(*priced), NOW_MS)
+def records(*rows: LedgerRow, held: bool = True) -> list[dict[str, Any]]:
+    return billed([(row, held) for row in rows], NOW_MS)
 
 
 def test_calls_of_one_kind_are_one_record() -> None:
@@ -92,32 +77,19 @@ def test_a_true_up_replaces_the_estimate_and_is_no_second_call() -> None:
     assert (together["latency_ms"], together["latencies"]) == (930, '{"1024":1}')
 
 
-def test_a_downgrade_saves_what_the_requested_model_would_have_cost() -> None:
-    """10 in and 5 out are 20 micro-USD on the model asked for; the cheaper one took 1,001 nano-USD."""
-    (record,) = records(usage(1), priced=("gpt-4o",))
-    assert (record["saved_usd"], record["saved_calls"]) == ("0.000018999", 1)
+def test_what_downgrades_saved_is_summed_over_the_calls_of_which_it_is_known() -> None:
+    """3 + 4 = 7 micro-USD of two calls; of the third nobody knows it, which is not the same as nothing."""
+    known = [usage(1, saved_nano_usd=3_000), usage(2, saved_nano_usd=4_000)]
+    (record,) = records(*known, usage(3, saved_nano_usd=None))
+    assert (record["calls"], record["saved_usd"], record["saved_calls"]) == (3, "0.000007", 2)
 
 
-def test_a_true_up_of_a_downgraded_stream_corrects_what_was_saved() -> None:
-    """Estimate and measurement together say what the measured tokens alone would say."""
-    rows = accrual_and_true_up()
-    (record,) = records(*rows, priced=("gpt-4o",))
-    (alone,) = records(rows[2], priced=("gpt-4o",))
-    assert (record["saved_usd"], record["saved_calls"]) == (alone["saved_usd"], 1) == ("0.000252", 1)
-
-
-@pytest.mark.parametrize(
-    ("priced", "change"),
-    [
-        ((), {"requested_model": "house-model"}),  # nobody knows what the requested model costs
-        (("gpt-4o",), {"cost_nano_usd": None, "pricing_status": "unpriced"}),  # or the one that served
-        (("gpt-4o",), {"decision": "allow"}),  # the caller asked for the cheap one
-    ],
-)
-def test_what_was_saved_is_left_out_where_nobody_knows_it(priced: tuple[str, ...], change: dict[str, Any]) -> None:
-    """Not counted as zero: the calls behind the sum say how many it is of."""
-    (record,) = records(usage(1, **change), priced=priced)
-    assert (record["saved_usd"], record["saved_calls"]) == ("0.00", 0)
+def test_a_reversal_takes_back_what_its_accrual_was_said_to_save() -> None:
+    """9 by the estimate, less 9, and 2 by the measurement: 2 micro-USD, of one call."""
+    accrual, reversal, true_up = accrual_and_true_up()
+    accrual.saved_nano_usd, reversal.saved_nano_usd, true_up.saved_nano_usd = 9_000, -9_000, 2_000
+    (record,) = records(accrual, reversal, true_up)
+    assert (record["saved_usd"], record["saved_calls"]) == ("0.000002", 1)
 
 
 def test_failed_unpriced_and_unheld_calls_are_counted_apart() -> None:
@@ -133,9 +105,10 @@ def test_failed_unpriced_and_unheld_calls_are_counted_apart() -> None:
     assert record["cost_usd"] == "0.000001001"
 
 
-def test_corrections_of_counters_are_no_calls() -> None:
-    """A grant moves a counter and bills nothing."""
-    assert records(usage(1, kind="grant", cost_nano_usd=0, tokens={}, cell="x")) == []
+def test_what_is_no_call_is_no_record() -> None:
+    """A grant moves a counter, a correction is an amount of the invoice, and a refused call never took place."""
+    kinds = ("grant", "correction", "refusal")
+    assert records(*(usage(1, kind=kind, cost_nano_usd=0, tokens={}, cell="x") for kind in kinds)) == []
 
 
 def test_the_lag_is_how_long_the_first_event_waited() -> None:
