@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from shared.money import decimal_from_nano
+from shared.usage.correcting_events import CORRECTION_TYPE, RE_RATE_TYPE, re_rate_id
 from shared.usage.events import GRANT_TYPE, TRUE_UP_SUFFIX, TRUE_UP_TYPE, USAGE_TYPE
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
@@ -73,6 +74,64 @@ def true_up_event_bytes(
     return _event_bytes(TRUE_UP_TYPE, source, accrual_id + TRUE_UP_SUFFIX, time_utc, data)
 
 
+def re_rate_event_bytes(
+    source: str,
+    call_id: str,
+    time_utc: datetime,
+    *,
+    tenant: str,
+    run: str,
+    config_version: str,
+    who: str,
+    why: str,
+) -> bytes:
+    """A re-rate of the call that stands in the ledger under this identity; `run`: 12 hex digits that name this one.
+
+    Its partition key is the call's.
+    """
+    data = {
+        "tenant": tenant,
+        "call": call_id,
+        "run": run,
+        "config_version": config_version,
+        "who": who,
+        "why": why,
+    }
+    return _event_bytes(RE_RATE_TYPE, source, re_rate_id(call_id, run), time_utc, data)
+
+
+def correction_event_bytes(
+    source: str,
+    id: str,  # noqa: A002
+    time_utc: datetime,
+    *,
+    tenant: str,
+    amount_nano_usd: int,
+    who: str,
+    why: str,
+    scopes: Mapping[str, str] | None = None,
+    provider: str = "",
+    deployment: str = "",
+    region: str = "",
+) -> bytes:
+    """An amount on the bill that no call explains, signed, in nano-USD; `why` stands on the statement.
+
+    `time_utc` is the day it is about, at most now; a month that is closed hands it to the open one. The id makes it
+    idempotent: another amount under the same id is refused. Budgets do not count it.
+    """
+    data: dict[str, Any] = {
+        "tenant": tenant,
+        "amount": decimal_from_nano(amount_nano_usd),
+        "who": who,
+        "why": why,
+        "scopes": dict(scopes or {}),
+    }
+    data |= {
+        name: text for name, text in (("provider", provider), ("deployment", deployment), ("region", region)) if text
+    }
+    return _event_bytes(CORRECTION_TYPE, source, id, time_utc, data)
+
+
 def _event_bytes(type_: str, source: str, id_: str, time_utc: datetime, data: dict[str, Any]) -> bytes:
     time = time_utc.astimezone(UTC)
     return _ENCODER.encode(
@@ -83,8 +142,8 @@ def _event_bytes(type_: str, source: str, id_: str, time_utc: datetime, data: di
 def partition_key(source: str, id: str) -> str:  # noqa: A002
     """The hub partition key of an identity: a retry lands in its first try's partition.
 
-    A true-up passes its accrual's. There are 16 keys: a message to the hub holds events of one key, so with a key per
-    event each would be a round trip of its own (8 times slower).
+    A true-up passes its accrual's, a re-rate its call's. There are 16 keys: a message to the hub holds events of one
+    key, so with a key per event each would be a round trip of its own (8 times slower).
     """
     return blake2b(f"{source}\n{id}".encode(), digest_size=8).hexdigest()[0]
 

@@ -18,6 +18,17 @@ from shared.decoding import field_and_problem
 from shared.errors import InvalidRequest
 from shared.money import nano_from_decimal
 from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
+from shared.usage.correcting_events import (
+    CORRECTION_TYPE,
+    RE_RATE_TYPE,
+    CorrectionData,
+    CorrectionEvent,
+    ReRateData,
+    ReRateEvent,
+    check_correction,
+    check_re_rate,
+)
+from shared.usage.event_fields import MAX_IDENTIFIER_CHARS, DerivedIdentifier, Identifier, Label, Text
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import MAX_TOKENS, count_tokens
 
@@ -27,13 +38,8 @@ TRUE_UP_TYPE = "tollkeeper.true_up.v1"
 TRUE_UP_SUFFIX = "/true-up"  # behind the accrual's id
 MAX_EVENT_BYTES = 256 * 1024
 MAX_RESERVATION = 64 * 1024  # a token names every counter it holds, and callers may choose long keys
-MAX_IDENTIFIER_CHARS = 512
 MAX_AHEAD = timedelta(minutes=5)  # further ahead is a broken clock, and would be billed to a period not yet open
 
-Label = Annotated[str, Meta(max_length=128)]
-Identifier = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTIFIER_CHARS)]
-DerivedIdentifier = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTIFIER_CHARS + 16)]  # with attempt, suffix
-Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 TokenCount = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Milliseconds = Annotated[int, Meta(ge=0, le=10**12)] | Annotated[float, Meta(ge=0, le=1e12)]
 
@@ -164,8 +170,24 @@ class _TrueUpEnvelope(Struct, tag_field="type", tag=TRUE_UP_TYPE):
     time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-Event = UsageEvent | GrantEvent | TrueUpEvent
-_Envelope = _UsageEnvelope | _GrantEnvelope | _TrueUpEnvelope
+class _ReRateEnvelope(Struct, tag_field="type", tag=RE_RATE_TYPE):
+    specversion: Literal["1.0"]
+    source: Identifier
+    id: DerivedIdentifier
+    data: ReRateData
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class _CorrectionEnvelope(Struct, tag_field="type", tag=CORRECTION_TYPE):
+    specversion: Literal["1.0"]
+    source: Identifier
+    id: Identifier
+    data: CorrectionData
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+Event = UsageEvent | GrantEvent | TrueUpEvent | ReRateEvent | CorrectionEvent
+_Envelope = _UsageEnvelope | _GrantEnvelope | _TrueUpEnvelope | _ReRateEnvelope | _CorrectionEnvelope
 _DECODER: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 _BATCH_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT_TYPE = "application/cloudevents+json"
@@ -187,8 +209,12 @@ def decode_event(body: bytes, now_utc: datetime) -> Event:
             _check_usage(envelope.data)
         elif isinstance(envelope, _GrantEnvelope):
             _check_grant(envelope.data)
-        else:
+        elif isinstance(envelope, _TrueUpEnvelope):
             _check_true_up(envelope)
+        elif isinstance(envelope, _ReRateEnvelope):
+            check_re_rate(envelope.id, envelope.data)
+        else:
+            check_correction(envelope.data)
         if b"\\" in body:  # JSON can carry a control character only as an escape
             _refuse_control_characters(envelope)
     except InvalidRequest as error:
@@ -197,7 +223,11 @@ def decode_event(body: bytes, now_utc: datetime) -> Event:
         return UsageEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
     if isinstance(envelope, _GrantEnvelope):
         return GrantEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
-    return TrueUpEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+    if isinstance(envelope, _TrueUpEnvelope):
+        return TrueUpEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+    if isinstance(envelope, _ReRateEnvelope):
+        return ReRateEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+    return CorrectionEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
 
 
 def _decode_envelope(body: bytes) -> _Envelope:
@@ -232,7 +262,8 @@ def _without_nulls(event: object) -> object:
 def _reject(error: msgspec.ValidationError) -> NoReturn:
     path, problem = field_and_problem(error)
     if path == "type":
-        message = f"type: expected {USAGE_TYPE!r}, {GRANT_TYPE!r} or {TRUE_UP_TYPE!r} ({problem})"
+        known = ", ".join((USAGE_TYPE, GRANT_TYPE, TRUE_UP_TYPE, RE_RATE_TYPE, CORRECTION_TYPE))
+        message = f"type: expected one of {known} ({problem})"
         raise EventRejected(message, code="type_unknown", param=path) from None
     raise EventRejected(f"{path or 'event'}: {problem}", param=path or None) from None
 
@@ -329,10 +360,10 @@ def decode_http(
 
 
 def _accept(body: bytes, now_utc: datetime, caller: str | None) -> bytes:
-    """The event as it goes onto the hub. Whoever may report usage may not give out budget, nor correct an accrual."""
+    """The event as it goes onto the hub. Whoever may report usage may not give out budget, nor correct the bill."""
     event = decode_event(body, now_utc)
     if not isinstance(event, UsageEvent):
-        message = f"type: expected {USAGE_TYPE!r}; grants are made by POST /budget/reset, true-ups from the LLM log"
+        message = f"type: expected {USAGE_TYPE!r}; what corrects budgets or the bill is published by the product itself"
         raise EventRejected(message, code="type_unknown", param="type")
     count_tokens(event.data.usage, event.data.provider)  # refused here the sender sees why, not only an operator
     if caller is not None:

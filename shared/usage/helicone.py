@@ -19,7 +19,8 @@ import msgspec
 from shared.config.model import Tenant
 from shared.errors import NotAuthenticated
 from shared.usage.build import partition_key, usage_event_bytes
-from shared.usage.events import Identifier, Label, Milliseconds, TokenCount, decode_event
+from shared.usage.event_fields import Identifier, Label
+from shared.usage.events import Milliseconds, TokenCount, decode_event
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import count_tokens
 
