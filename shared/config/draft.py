@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from shared.config.billing import Billing
 from shared.config.fields import Section
 from shared.config.model import AlertRoute, Budget, ExchangeRate, Model, PriceOverride, Team, Tenant
 from shared.config.problems import Problems, did_you_mean
@@ -27,6 +28,7 @@ class Draft:
     budget_ids: set[str] = field(default_factory=set)
     prices: list[PriceOverride] = field(default_factory=list)
     alerts: list[AlertRoute] = field(default_factory=list)
+    billing: Billing = field(default_factory=Billing)
     identities: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, id) -> the team that claims it
 
     def entries(self, document: Value | None, name: str, known: tuple[str, ...]) -> list[Section]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from shared.config.alerts_yaml import read_alerts
+from shared.config.billing_yaml import read_billing
 from shared.config.budgets_yaml import read_budgets
 from shared.config.draft import Draft
 from shared.config.model import Config
@@ -15,7 +16,7 @@ from shared.config.teams_yaml import read_team
 from shared.config.tenants_yaml import read_rates, read_tenants
 from shared.config.yaml_lines import Value, parse_yaml
 
-FILES = ("tenants.yaml", "rates.yaml", "models.yaml", "budgets.yaml", "prices.yaml", "alerts.yaml")
+FILES = ("tenants.yaml", "rates.yaml", "models.yaml", "budgets.yaml", "prices.yaml", "alerts.yaml", "billing.yaml")
 TEAMS = "teams/"
 
 
@@ -36,6 +37,7 @@ def load_config(files: Mapping[str, bytes], root: str = "config") -> Config:
     read_tenants(documents.get("tenants.yaml"), draft)
     read_models(documents.get("models.yaml"), draft)
     _read_teams(documents, draft)
+    read_billing(documents.get("billing.yaml"), draft)
     read_budgets(documents.get("budgets.yaml"), draft)
     read_prices(documents.get("prices.yaml"), draft)
     read_alerts(documents.get("alerts.yaml"), draft)
@@ -49,6 +51,7 @@ def load_config(files: Mapping[str, bytes], root: str = "config") -> Config:
         prices=tuple(draft.prices),
         rates=tuple(draft.rates),
         alerts=tuple(draft.alerts),
+        billing=draft.billing,
     )
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from shared.config.billing import Billing
+
 PeriodKind = Literal["hour", "day", "week", "month", "quarter", "year", "total"]
 OnStop = Literal["refuse", "downgrade", "allow"]
 FailMode = Literal["open", "closed", "cached"]
@@ -115,6 +117,7 @@ class ExchangeRate(msgspec.Struct, frozen=True):
     currency: str
     effective_from: datetime
     usd_per_unit_nano: int
+    source: str = ""  # who published it; statements print it
 
 
 class AlertRoute(msgspec.Struct, frozen=True):
@@ -137,4 +140,5 @@ class Config(msgspec.Struct, frozen=True):
     prices: tuple[PriceOverride, ...] = ()
     rates: tuple[ExchangeRate, ...] = ()
     alerts: tuple[AlertRoute, ...] = ()
+    billing: Billing = Billing()
     loaded_at_utc: datetime | None = None

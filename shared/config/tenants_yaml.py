@@ -40,7 +40,7 @@ def read_tenants(document: Value | None, draft: Draft) -> None:
 def read_rates(document: Value | None, draft: Draft) -> None:
     """Add the dated exchange rates to the draft."""
     seen = set()
-    for section in draft.entries(document, "rates", ("currency", "effective_from", "usd_per_unit")):
+    for section in draft.entries(document, "rates", ("currency", "effective_from", "usd_per_unit", "source")):
         currency = section.text("currency", required=True)
         if currency is not None and not re.fullmatch(r"[A-Z]{3}", currency):
             section.problem("currency", f"expected a three-letter code such as EUR, got {currency!r}")
@@ -50,7 +50,8 @@ def read_rates(document: Value | None, draft: Draft) -> None:
         if (currency, since) in seen:
             section.problem("effective_from", f"{currency} has two rates from the same moment on")
         seen.add((currency, since))
-        draft.rates.append(ExchangeRate(currency=currency, effective_from=since, usd_per_unit_nano=rate))
+        source = section.text("source") or ""
+        draft.rates.append(ExchangeRate(currency=currency, effective_from=since, usd_per_unit_nano=rate, source=source))
 
 
 def _read_tenant(section: Section, draft: Draft) -> Tenant:
