@@ -75,18 +75,28 @@ def test_roll_sums_what_agrees_and_keeps_apart_what_does_not():
         usage(2, time_utc=TEN + timedelta(minutes=14)),
         usage(3, time_utc=TEN + timedelta(minutes=15)),
         usage(4, cost_nano_usd=None, pricing_status="unpriced"),
-        usage(5, kind="correction", charge_nano_usd=-100, cost_nano_usd=-100, tokens={"output": -2}),
+        usage(
+            5,
+            kind="correction",
+            charge_nano_usd=0,
+            cost_nano_usd=-100,
+            tokens={},
+            lines_nano_usd={},
+            why="invoice of October",
+        ),
         usage(6, kind="grant", charge_nano_usd=-7, cost_nano_usd=0, tokens={}, cell="team:search|month|UTC|1"),
     ]
     cells = roll(rows)
     assert [(c.quarter_utc, c.requests, c.cost_nano_usd, c.charge_nano_usd, c.unpriced) for c in cells] == [
-        (TEN, 2, 1_001 + 1_002 - 100, 1_001 + 1_002 - 100, 0),
+        (TEN, 2, 1_001 + 1_002, 1_001 + 1_002, 0),
         (TEN + timedelta(minutes=15), 1, 1_003, 1_003, 0),
         (TEN, 1, 0, 1_004, 1),
+        (TEN, 0, -100, 0, 0),
         (TEN, 0, 0, -7, 0),
     ]
-    assert cells[0].tokens == {"input": 10 + 10, "output": 5 + 5 - 2}
-    assert cells[3].cell == "team:search|month|UTC|1"
+    assert cells[0].tokens == {"input": 10 + 10, "output": 5 + 5}
+    assert (cells[3].correction, cells[3].remark) == ("adjustment", "invoice of October")
+    assert cells[4].cell == "team:search|month|UTC|1"
 
 
 def test_quarter_hours_are_utc():
