@@ -23,6 +23,7 @@ from shared.ledger.deadletters import DeadLetters
 from shared.ledger.delivery import Delivery
 from shared.ledger.rating import grant_row, is_cut_short, read_reservation, true_up_rows, usage_row
 from shared.ledger.recreated_hub import notice_recreated_hub
+from shared.ledger.refusals import refusal_row
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.settlement import Entry, TenantSettler
 from shared.ledger.state import ProcessingState
@@ -31,6 +32,7 @@ from shared.ledger.streams_store import StreamCall
 from shared.notify.outbox import Outbox
 from shared.notify.thresholds import add_crossed
 from shared.usage.events import Event, GrantEvent, TrueUpEvent, UsageEvent, decode_event
+from shared.usage.refusal_events import RefusalEvent
 from shared.usage.rejected import EventRejected
 
 log = logging.getLogger("tollkeeper.ingest")
@@ -180,6 +182,8 @@ class IngestService:
         default = self._default_output_tokens
         if isinstance(event, GrantEvent):
             return (_Decoded(grant_row(event, delivery.position, snapshot), None, delivery),)
+        if isinstance(event, RefusalEvent):
+            return (_Decoded(refusal_row(event, delivery.position, snapshot), None, delivery),)
         if isinstance(event, TrueUpEvent):
             accrual = accruals.get(_accrual_of(event))
             reversal, true_up = true_up_rows(event, accrual, delivery.position, snapshot)

@@ -12,6 +12,7 @@ import msgspec
 from shared.money import decimal_from_nano
 from shared.usage.correcting_events import CORRECTION_TYPE, RE_RATE_TYPE, re_rate_id
 from shared.usage.events import GRANT_TYPE, TRUE_UP_SUFFIX, TRUE_UP_TYPE, USAGE_TYPE
+from shared.usage.refusal_events import REFUSAL_TYPE
 
 Publish = Callable[[Sequence[tuple[str, bytes]]], Awaitable[None]]
 """Puts (partition key, event) pairs onto the hub; sending all again after an error is safe."""
@@ -130,6 +131,38 @@ def correction_event_bytes(
         name: text for name, text in (("provider", provider), ("deployment", deployment), ("region", region)) if text
     }
     return _event_bytes(CORRECTION_TYPE, source, id, time_utc, data)
+
+
+def refusal_event_bytes(
+    source: str,
+    id: str,  # noqa: A002
+    time_utc: datetime,
+    *,
+    tenant: str,
+    scopes: Mapping[str, str],
+    requested_model: str,
+    reason: str,
+    status: int,
+    calls: int,
+    estimate_nano_usd: int,
+    provider: str = "",
+    operation: str = "",
+    region: str = "",
+) -> bytes:
+    """So many calls that a budget refused, and what they were expected to cost together, in nano-USD."""
+    data: dict[str, Any] = {
+        "tenant": tenant,
+        "scopes": dict(scopes),
+        "requested_model": requested_model,
+        "reason": reason,
+        "status": status,
+        "calls": calls,
+        "estimate": decimal_from_nano(estimate_nano_usd),
+    }
+    data |= {
+        name: text for name, text in (("provider", provider), ("operation", operation), ("region", region)) if text
+    }
+    return _event_bytes(REFUSAL_TYPE, source, id, time_utc, data)
 
 
 def _event_bytes(type_: str, source: str, id_: str, time_utc: datetime, data: dict[str, Any]) -> bytes:

@@ -29,6 +29,7 @@ from shared.usage.correcting_events import (
     check_re_rate,
 )
 from shared.usage.event_fields import MAX_IDENTIFIER_CHARS, DerivedIdentifier, Identifier, Label, Text
+from shared.usage.refusal_events import REFUSAL_TYPE, RefusalData, RefusalEvent, check_refusal
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import MAX_TOKENS, count_tokens
 
@@ -186,8 +187,16 @@ class _CorrectionEnvelope(Struct, tag_field="type", tag=CORRECTION_TYPE):
     time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-Event = UsageEvent | GrantEvent | TrueUpEvent | ReRateEvent | CorrectionEvent
-_Envelope = _UsageEnvelope | _GrantEnvelope | _TrueUpEnvelope | _ReRateEnvelope | _CorrectionEnvelope
+class _RefusalEnvelope(Struct, tag_field="type", tag=REFUSAL_TYPE):
+    specversion: Literal["1.0"]
+    source: Identifier
+    id: Identifier
+    data: RefusalData
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+Event = UsageEvent | GrantEvent | TrueUpEvent | ReRateEvent | CorrectionEvent | RefusalEvent
+_Envelope = _UsageEnvelope | _GrantEnvelope | _TrueUpEnvelope | _ReRateEnvelope | _CorrectionEnvelope | _RefusalEnvelope
 _DECODER: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 _BATCH_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT_TYPE = "application/cloudevents+json"
@@ -205,16 +214,7 @@ def decode_event(body: bytes, now_utc: datetime) -> Event:
     time_utc = _checked_time(envelope.time, now_utc)
     digest = blake2b(body, digest_size=16).hexdigest()
     try:
-        if isinstance(envelope, _UsageEnvelope):
-            _check_usage(envelope.data)
-        elif isinstance(envelope, _GrantEnvelope):
-            _check_grant(envelope.data)
-        elif isinstance(envelope, _TrueUpEnvelope):
-            _check_true_up(envelope)
-        elif isinstance(envelope, _ReRateEnvelope):
-            check_re_rate(envelope.id, envelope.data)
-        else:
-            check_correction(envelope.data)
+        _check(envelope)
         if b"\\" in body:  # JSON can carry a control character only as an escape
             _refuse_control_characters(envelope)
     except InvalidRequest as error:
@@ -227,7 +227,25 @@ def decode_event(body: bytes, now_utc: datetime) -> Event:
         return TrueUpEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
     if isinstance(envelope, _ReRateEnvelope):
         return ReRateEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+    if isinstance(envelope, _RefusalEnvelope):
+        return RefusalEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
     return CorrectionEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
+
+
+def _check(envelope: _Envelope) -> None:
+    """What typed decoding cannot express. Raises InvalidRequest or EventRejected."""
+    if isinstance(envelope, _UsageEnvelope):
+        _check_usage(envelope.data)
+    elif isinstance(envelope, _GrantEnvelope):
+        _check_grant(envelope.data)
+    elif isinstance(envelope, _TrueUpEnvelope):
+        _check_true_up(envelope)
+    elif isinstance(envelope, _ReRateEnvelope):
+        check_re_rate(envelope.id, envelope.data)
+    elif isinstance(envelope, _RefusalEnvelope):
+        check_refusal(envelope.data)
+    else:
+        check_correction(envelope.data)
 
 
 def _decode_envelope(body: bytes) -> _Envelope:
@@ -262,7 +280,7 @@ def _without_nulls(event: object) -> object:
 def _reject(error: msgspec.ValidationError) -> NoReturn:
     path, problem = field_and_problem(error)
     if path == "type":
-        known = ", ".join((USAGE_TYPE, GRANT_TYPE, TRUE_UP_TYPE, RE_RATE_TYPE, CORRECTION_TYPE))
+        known = ", ".join((USAGE_TYPE, GRANT_TYPE, TRUE_UP_TYPE, RE_RATE_TYPE, CORRECTION_TYPE, REFUSAL_TYPE))
         message = f"type: expected one of {known} ({problem})"
         raise EventRejected(message, code="type_unknown", param=path) from None
     raise EventRejected(f"{path or 'event'}: {problem}", param=path or None) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,6 +66,11 @@ class UsagePublisher:
                 await self._open().send_batch(batch)
         except (EventHubError, AzureError) as error:
             raise self._unavailable(error) from error
+
+    @staticmethod
+    async def load() -> None:
+        """Load the SDK beside the event loop: the import would hold up whatever else this process answers."""
+        await asyncio.to_thread(importlib.import_module, "azure.eventhub.aio")
 
     async def partition_state(self) -> list[PartitionState]:
         """How far each partition has come, in partition order. Raises HubUnavailable."""
