@@ -78,3 +78,26 @@ def split_largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
     for i in by_remainder[: total - sum(parts)]:
         parts[i] += 1
     return parts
+
+
+def scale_half_up(amount: int, numerator: int, denominator: int) -> int:
+    """`amount x numerator / denominator` in whole units, half-up (a half below zero goes up too)."""
+    return (2 * amount * numerator + denominator) // (2 * denominator)
+
+
+def scale_parts(parts: Sequence[int], numerator: int, denominator: int, total: int | None = None) -> list[int]:
+    """Each part times a ratio, by largest remainder, so that they sum to `total`: by default their own sum, scaled.
+
+    Takes negative parts too, as a team may be owed money. Ties go to the earlier part. Raises ValueError for a total
+    that rounding alone cannot explain.
+    """
+    if total is None:
+        total = scale_half_up(sum(parts), numerator, denominator)
+    scaled = [divmod(part * numerator, denominator) for part in parts]
+    whole = [share for share, _ in scaled]
+    missing = total - sum(whole)
+    if not 0 <= missing <= len(parts):
+        raise ValueError(f"{len(parts)} parts cannot be scaled to {total}: they make {sum(whole)}")
+    for i in sorted(range(len(whole)), key=lambda i: (-scaled[i][1], i))[:missing]:
+        whole[i] += 1
+    return whole

@@ -40,7 +40,7 @@ class Allocation(msgspec.Struct, frozen=True, array_like=True):
     elements: tuple[Element, ...] = ()
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Charge(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One charge. Usage: `billed_pico` is exactly `tokens x price_pico`, or 0 where a pool covers the call."""
 
     category: Category = "Usage"

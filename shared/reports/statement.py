@@ -144,8 +144,22 @@ class Unpriced(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Mapping[str, int]
 
 
+class PriceUsed(msgspec.Struct, frozen=True, kw_only=True):
+    """A price that charges of the statement were made with, in pico-USD per token."""
+
+    team: str
+    price_id: str
+    provider: str
+    model: str
+    kind: str
+    tier: str
+    unit_pico: int
+    list_pico: int
+    tokens: int
+
+
 class BudgetStanding(msgspec.Struct, frozen=True, kw_only=True):
-    """A budget's own period that ended in, or is running at the end of, the statement's month."""
+    """A monthly budget's own month of the same name, which begins and ends in the budget's time zone."""
 
     team: str  # "" for budgets of the whole tenant
     id: str
@@ -154,6 +168,9 @@ class BudgetStanding(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str
     currency: str
     limit_nano: int  # nano units of the budget's currency
+    warn_ppm: int  # thresholds, in parts per million of the limit with what was carried
+    degrade_ppm: int
+    stop_ppm: int
     carried_nano_usd: int  # brought in by rollover
     limit_nano_usd: int  # the limit at the rate of the period's start, plus what was carried
     spent_nano_usd: int
@@ -192,7 +209,9 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True):
     total_nano: int  # the sum of all but the first
 
 
-_Part = TypeVar("_Part", UsageLine, CorrectionLine, AllocatedLine, DayAmount, Saving, Unpriced, BudgetStanding)
+_Part = TypeVar(
+    "_Part", PriceUsed, UsageLine, CorrectionLine, AllocatedLine, DayAmount, Saving, Unpriced, BudgetStanding
+)
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +234,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     days: tuple[DayAmount, ...] = ()
     savings: tuple[Saving, ...] = ()
     unpriced: tuple[Unpriced, ...] = ()
+    prices: tuple[PriceUsed, ...] = ()
     budgets: tuple[BudgetStanding, ...] = ()
     previous_nano: Mapping[str, int] | None = None  # the month before's amount due by team; None: it has no statement
     forecast: Forecast | None = None
@@ -280,6 +300,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
             days=mine(self.days),
             savings=mine(self.savings),
             unpriced=mine(self.unpriced),
+            prices=mine(self.prices),
             budgets=mine(self.budgets),
             previous_nano=None if previous is None else {t: n for t, n in previous.items() if t in wanted},
             forecast=None,
