@@ -17,7 +17,10 @@ locals {
   # The function app is for holders of a role. Callers of models hold none: the gateway knows them by what their team lists. They
   # ask for tokens of a registration of their own, so that what one of the two is sent is worth nothing at the other.
   registrations = {
-    service = { suffix = "", roles = local.roles }
-    gateway = { suffix = "-models", roles = {} }
+    service = { suffix = "", roles = local.roles, redirect_uris = local.sign_in }
+    gateway = { suffix = "-models", roles = {}, redirect_uris = [] }
   }
+
+  # Where the platform takes people back to who sign in for the dashboard. It stands beside the routes.
+  sign_in = [for url in compact([var.functions_url]) : "${regex("^https://[^/]+", url)}/.auth/login/aad/callback"]
 }

@@ -18,6 +18,13 @@ resource "azuread_application" "this" {
     }
   }
 
+  web {
+    redirect_uris = each.value.redirect_uris
+    implicit_grant {
+      id_token_issuance_enabled = length(each.value.redirect_uris) > 0 # which the platform's sign-in asks for beside a code
+    }
+  }
+
   dynamic "app_role" {
     for_each = each.value.roles
     content {
@@ -39,6 +46,17 @@ resource "azuread_application_identifier_uri" "this" {
   for_each       = azuread_application.this
   application_id = each.value.id
   identifier_uri = "api://${each.value.client_id}"
+}
+
+# The function app's identity stands in for a client secret when people sign in.
+resource "azuread_application_federated_identity_credential" "functions" {
+  for_each       = toset(var.functions_principal_id == null ? [] : ["service"])
+  application_id = azuread_application.this[each.key].id
+  display_name   = "function-app"
+  description    = "The function app signs people in for its dashboard."
+  issuer         = "https://login.microsoftonline.com/${var.tenant_id}/v2.0"
+  subject        = var.functions_principal_id
+  audiences      = ["api://AzureADTokenExchange"]
 }
 
 resource "azuread_service_principal" "this" {

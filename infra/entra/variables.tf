@@ -47,6 +47,22 @@ variable "gateway_principal_id" {
   default     = null
 }
 
+variable "functions_url" {
+  description = "Address of the function app, for people to sign in to its dashboard: the output FUNCTIONS_URL of infra/terraform, once there is one."
+  type        = string
+  default     = null
+  validation {
+    condition     = var.functions_url == null || can(regex("^https://[^/]+", var.functions_url))
+    error_message = "functions_url: expected an address such as https://func-tollkeeper-dev.azurewebsites.net."
+  }
+}
+
+variable "functions_principal_id" {
+  description = "Object id of the function app's identity, which signs people in instead of a secret: the output FUNCTIONS_PRINCIPAL_ID of infra/terraform."
+  type        = string
+  default     = null
+}
+
 variable "signed_in_by" {
   description = "Client ids of the apps through which people get tokens without being asked for consent. The default is the Azure CLI."
   type        = set(string)

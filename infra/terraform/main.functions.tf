@@ -12,6 +12,7 @@ locals {
   functions_client_id = azurerm_user_assigned_identity.functions.client_id
   functions_host      = "${local.names.functions}.azurewebsites.net"
   functions_url       = "https://${local.functions_host}/api/v1"
+  sign_in_setting     = "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID" # by this name the platform signs people in as the identity, not with a secret
   functions_audience  = coalesce(var.entra_audience, "api://${var.entra_client_id}")
 
   app_settings = merge(local.shared.app_settings, {
@@ -34,6 +35,7 @@ locals {
     RESERVATION_KEYS                          = "@Microsoft.KeyVault(SecretUri=${azurerm_key_vault.this.vault_uri}secrets/${local.shared.secrets.reservation_keys}/)"
     APPLICATIONINSIGHTS_CONNECTION_STRING     = azurerm_application_insights.this.connection_string
     APPLICATIONINSIGHTS_AUTHENTICATION_STRING = "Authorization=AAD;ClientId=${local.functions_client_id}"
+    (local.sign_in_setting)                   = local.functions_client_id
   })
   config_url = "${azurerm_storage_account.ledger.primary_blob_endpoint}${azurerm_storage_container.this["config"].name}"
 
@@ -157,13 +159,15 @@ resource "azapi_update_resource" "functions_auth" {
         azureActiveDirectory = {
           enabled = true
           registration = {
-            clientId     = var.entra_client_id
-            openIdIssuer = "https://login.microsoftonline.com/${data.azurerm_client_config.current.tenant_id}/v2.0"
+            clientId                = var.entra_client_id
+            openIdIssuer            = "https://login.microsoftonline.com/${data.azurerm_client_config.current.tenant_id}/v2.0"
+            clientSecretSettingName = local.sign_in_setting
           }
           validation = { allowedAudiences = distinct([local.functions_audience, var.entra_client_id]) }
         }
       }
-      login = { tokenStore = { enabled = false } }
+      # People sign in for the dashboard, whose pages are fragments of one address. Its cookie says who they are; no token is kept.
+      login = { tokenStore = { enabled = false }, preserveUrlFragmentsForLogins = true }
     }
   }
   response_export_values = []

@@ -2,8 +2,8 @@
 
     make entra ENV=dev
 
-Run it before the first deployment, after it for the gateway, whose new identity gets Budget.Check, and whenever
-infra/entra/environments/dev.tfvars changes. The first run writes that file, which makes the caller Chargeback.Admin.
+Run it before the first deployment; after it, for the gateway, whose new identity gets Budget.Check, and for the
+dashboard, which people are taken back to when they sign in; and whenever infra/entra/environments/dev.tfvars changes. The first run writes that file, which makes the caller Chargeback.Admin.
 What the infrastructure must know is kept in infra/terraform/environments/dev.entra.json.
 
 YES=1   apply without asking; YES=<digest>: only the plan with that digest
@@ -37,6 +37,14 @@ principals = {{
   "Chargeback.Admin" = ["{oid}"]
 }}
 """
+
+
+# Variables of infra/entra, and the outputs of infra/terraform that fill them once there is a deployment.
+OF_INFRASTRUCTURE = {
+    "gateway_principal_id": "GATEWAY_PRINCIPAL_ID",
+    "functions_principal_id": "FUNCTIONS_PRINCIPAL_ID",
+    "functions_url": "FUNCTIONS_URL",
+}
 
 
 class EntraError(Exception):
@@ -79,17 +87,20 @@ def entra(
     """Make the registrations as the values say, and keep what the infrastructure must know of them."""
     say("terraform init")
     with Terraform(environment, infra) as infrastructure:
-        gateway = infrastructure.outputs().get("GATEWAY_PRINCIPAL_ID")
+        outputs = infrastructure.outputs()
+    deployed = {name: outputs[output] for name, output in OF_INFRASTRUCTURE.items() if outputs.get(output)}
     write_values(environment, credential, root)
-    with Terraform(environment, root, {"gateway_principal_id": gateway} if gateway else None) as terraform:
+    with Terraform(environment, root, deployed or None) as terraform:
         say("plan")
         approve(terraform.plan(), options.get("YES", ""))
         say("apply")
         terraform.apply()
         keep(infrastructure.registrations_file, terraform.outputs())
     say(f"{os.path.relpath(infrastructure.registrations_file)} has the client ids: commit it")
-    if gateway is None:
-        say(f"no gateway is deployed yet: after make deploy run make entra ENV={environment} again, for its role")
+    if "gateway_principal_id" not in deployed:
+        say(
+            f"nothing is deployed yet: after make deploy run make entra ENV={environment} again, for the gateway's role"
+        )
 
 
 def keep(file: Path, outputs: Mapping[str, Any]) -> None:

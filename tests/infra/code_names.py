@@ -52,6 +52,7 @@ _HOST_STORAGE = ("AzureWebJobsStorage__accountName", *(f"AzureWebJobsStorage__{p
 _TELEMETRY = (
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
 )  # read by the host, and by the exporter of shared/telemetry.py
+_SIGN_IN = "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID"  # read by the platform's authentication, instead of a secret
 
 
 @dataclass
@@ -122,7 +123,7 @@ def code_names(root: Path, functions: list[Any]) -> CodeNames:
     return CodeNames(
         tables={f"{Settings().table_prefix}{table}" for table in TABLES},
         containers=_containers(),
-        app_settings=settings | set(_HOST_STORAGE) | set(_TELEMETRY),
+        app_settings=settings | set(_HOST_STORAGE) | set(_TELEMETRY) | {_SIGN_IN},
         functions={function.get_function_name() for function in functions},
         triggers=triggers,
         fragments=included,

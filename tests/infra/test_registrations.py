@@ -70,3 +70,16 @@ def test_the_gateway_gets_its_role_beside_those_who_are_named(tmp_path: Path) ->
         "Budget.Check": ["gateway", "other"],
         "Chargeback.Admin": ["somebody"],
     }
+
+
+def test_people_are_taken_back_to_the_function_app_when_they_sign_in(tmp_path: Path) -> None:
+    """To its own host, beside its routes, and only once it is there; whoever calls models signs in elsewhere."""
+    folder = without_provider(tmp_path)
+    at_first: dict[str, Any] = evaluate("local.registrations", folder)
+    assert at_first["service"]["redirect_uris"] == []
+    (folder / "terraform.tfvars").write_text('functions_url = "https://func-tollkeeper-dev.azurewebsites.net/api/v1"\n')
+    deployed: dict[str, Any] = evaluate("local.registrations", folder)
+    assert deployed["service"]["redirect_uris"] == [
+        "https://func-tollkeeper-dev.azurewebsites.net/.auth/login/aad/callback"
+    ]
+    assert deployed["gateway"]["redirect_uris"] == []

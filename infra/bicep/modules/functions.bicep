@@ -24,6 +24,9 @@ resource insights 'Microsoft.Insights/components@2020-02-02' existing = { name: 
 var tables = ledger.properties.primaryEndpoints.table
 var blobs = ledger.properties.primaryEndpoints.blob
 
+// By this name the platform signs people in as the identity, not with a secret.
+var signInSetting = 'OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID'
+
 var appSettings = union(shared.app_settings, {
   AzureWebJobsStorage__accountName: names.hostStorage
   AzureWebJobsStorage__clientId: identity.properties.clientId
@@ -44,6 +47,7 @@ var appSettings = union(shared.app_settings, {
   RESERVATION_KEYS: '@Microsoft.KeyVault(SecretUri=${vault.properties.vaultUri}secrets/${shared.secrets.reservation_keys}/)'
   APPLICATIONINSIGHTS_CONNECTION_STRING: insights.properties.ConnectionString
   APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'Authorization=AAD;ClientId=${identity.properties.clientId}'
+  '${signInSetting}': identity.properties.clientId
 })
 
 // In a private deployment the public endpoint is shut, or open to the machines that deploy and nobody else.
@@ -131,12 +135,14 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
           enabled: true
           registration: {
             clientId: entraClientId
+            clientSecretSettingName: signInSetting
             openIdIssuer: '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'
           }
           validation: { allowedAudiences: union([audience], [entraClientId]) }
         }
       }
-      login: { tokenStore: { enabled: false } }
+      // People sign in for the dashboard, whose pages are fragments of one address. Its cookie says who they are; no token is kept.
+      login: { tokenStore: { enabled: false }, preserveUrlFragmentsForLogins: true }
     }
   }
 

@@ -156,7 +156,12 @@ def sign_in(found: Deployment, code: CodeNames) -> list[str]:
         problems.append("callers without a token get something else than 401")
     open_paths = {f"/{code.route_prefix}/dashboard", f"/{code.route_prefix}/health"}
     problems += [f"excluded path {path} is too wide" for path in set(rules.get("excludedPaths", [])) - open_paths]
-    audiences = auth["identityProviders"]["azureActiveDirectory"]["validation"]["allowedAudiences"]
+    provider = auth["identityProviders"]["azureActiveDirectory"]
+    if app_settings(found).get(provider["registration"].get("clientSecretSettingName")) != of_identity(
+        found, "functions", "clientId"
+    ):
+        problems.append("people are not signed in as the functions' identity")
+    audiences = provider["validation"]["allowedAudiences"]
     if values.get("tk-service-audience") not in audiences:
         problems.append(f"tk-service-audience {values.get('tk-service-audience')} is none of the audiences {audiences}")
     if not values.get("tk-service-url", "").endswith(f".azurewebsites.net/{code.route_prefix}"):

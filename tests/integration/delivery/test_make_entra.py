@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from scripts.azure.deploy import DeployError
-from scripts.azure.entra import EntraError, entra
+from scripts.azure.entra import OF_INFRASTRUCTURE, EntraError, entra
 from scripts.azure.terraform import ENTRA, Registrations, Terraform, TerraformError
 from tests.support.azure_stub import NotSignedIn, Tokens
 from tests.support.entra_redis import fake_token
@@ -197,7 +197,8 @@ def test_the_templates_have_what_is_given_and_read() -> None:
     outputs = set(re.findall(r'^output "(\w+)"', registrations, re.MULTILINE))
     assert {field.name for field in msgspec.structs.fields(Registrations)} <= outputs
     assert "for_each            = merge([for role, ids in local.principals :" in registrations
-    assert 'output "GATEWAY_PRINCIPAL_ID"' in infrastructure
+    assert set(OF_INFRASTRUCTURE.values()) <= set(re.findall(r'^output "(\w+)"', infrastructure, re.MULTILINE))
+    assert set(OF_INFRASTRUCTURE) <= set(re.findall(r'^variable "(\w+)"', registrations, re.MULTILINE))
     assert {'"entra_client_id"', '"entra_gateway_client_id"'} <= set(
         re.findall(r'^variable ("\w+")', infrastructure, re.MULTILINE)
     )
