@@ -21,10 +21,13 @@ HEAVY = (
     "azure.monitor",
     "azure.storage",
     "httpx",
+    "jinja2",
     "openai",
     "opentelemetry",
+    "pyarrow",
     "starlette",
     "uamqp",
+    "xlsxwriter",
     "yaml",
 )
 

@@ -1,0 +1,67 @@
+"""The FOCUS file as CSV: UTF-8, LF, empty cells for nulls, rows streamed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from io import StringIO
+from typing import BinaryIO
+
+from shared.reports.charge import Charge
+from shared.reports.exact import plain
+from shared.reports.focus_columns import COLUMNS, DEFAULT_VERSION, FocusVersion
+from shared.reports.focus_rows import Cell, FocusRows
+from shared.reports.names import cell_text
+from shared.reports.statement import Statement
+
+_ROWS_PER_WRITE = 500
+
+
+def write_focus(
+    statement: Statement, charges: Iterator[Charge], out: BinaryIO, version: FocusVersion = DEFAULT_VERSION
+) -> None:
+    """One row per charge. Memory does not grow with their number."""
+    columns = COLUMNS[version]
+    rows = FocusRows(statement)
+    buffer = StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    waiting = 1
+    for charge in charges:
+        row = rows.row(charge).get
+        writer.writerow([_spelled(row(column)) for column in columns])
+        waiting += 1
+        if waiting >= _ROWS_PER_WRITE:
+            waiting = _flush(buffer, out)
+    _flush(buffer, out)
+
+
+def write_focus_1_2(statement: Statement, charges: Iterator[Charge], out: BinaryIO) -> None:
+    """The same rows in the columns of FOCUS 1.2."""
+    write_focus(statement, charges, out, "1.2")
+
+
+def _spelled(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return cell_text(cell)
+    return plain(cell) if isinstance(cell, Decimal) else _instant(cell)
+
+
+@lru_cache(maxsize=1024)
+def _instant(at_utc: datetime) -> str:
+    return at_utc.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _flush(buffer: StringIO, out: BinaryIO) -> int:
+    out.write(buffer.getvalue().encode())
+    buffer.seek(0)
+    buffer.truncate()
+    return 0
+
+
+Writer = Callable[[Statement, Iterator[Charge], BinaryIO], None]
