@@ -1,0 +1,210 @@
+"""Statements add up: whatever the calls, the pools, the percentages and the currency, no nano-dollar appears or goes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.config.billing import Percent, Pool, PoolTerm, SharedCost, SharedTerm
+from shared.ledger.rollup import CellLine, RollupCell
+from shared.money import line_nano_usd
+from shared.reports.basis import Basis
+from shared.reports.bill import Bill, make_bill
+from shared.reports.charge import Charge
+from shared.reports.spool import Spool
+from shared.reports.statement import Rate
+from shared.reports.tally import Tally
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+END = datetime(2026, 12, 1, tzinfo=UTC)
+WAIT = timedelta(minutes=30)
+TEAMS = ("", "search", "shop", "labs")
+PRICES = {"input": 2_500_000, "output": 10_000_000, "cached_input": 1_374_999}  # pico-USD per token
+
+
+def bill_of(basis: Basis, cells: list[RollupCell], spool: Spool | None = None) -> Bill:
+    """The bill of these cells at the end of the month."""
+    tally = Tally(basis, END, WAIT, spool)
+    for cell in sorted(cells, key=lambda cell: cell.quarter_utc):
+        tally.add(cell)
+    tally.finish()
+    return make_bill(tally, spool, status="provisional", as_of_utc=END)
+
+
+def call_cell(team: str, minute: int, counts: dict[str, int], **changes: Any) -> RollupCell:
+    """One call as its rollup holds it: each kind's line rounded once, half-up."""
+    sign = changes.pop("sign", 1)
+    lines = [
+        CellLine(kind, f"p-{kind}", PRICES[kind], PRICES[kind] * 2, "", sign * n, sign * line_nano_usd(n, PRICES[kind]))
+        for kind, n in counts.items()
+    ]
+    return RollupCell(
+        tenant="contoso",
+        quarter_utc=START + timedelta(minutes=15 * minute),
+        scopes={"team": team, "app": f"app-{minute % 2}"} if team else {},
+        provider="azure-openai",
+        model="gpt-4o",
+        booked_period="2026-11",
+        requests=sign,
+        tokens={kind: sign * n for kind, n in counts.items()},
+        lines=lines,
+        cost_nano_usd=sum(line.cost_nano_usd for line in lines),
+        **changes,
+    )
+
+
+counts = st.dictionaries(st.sampled_from(sorted(PRICES)), st.integers(1, 3_000), min_size=1)
+calls = st.builds(
+    call_cell,
+    st.sampled_from(TEAMS),
+    st.integers(0, 30 * 24 * 4 - 1),
+    counts,
+    deployment=st.sampled_from(["", "ptu-1", "gpu-1"]),
+    measured=st.booleans(),
+)
+corrections = st.builds(
+    lambda team, minute, counts, negative: call_cell(
+        team,
+        -1 - minute,
+        counts,
+        sign=-1 if negative else 1,
+        correction="negative" if negative else "new",
+    ),
+    st.sampled_from(TEAMS),
+    st.integers(0, 96 * 20),
+    counts,
+    st.booleans(),
+)
+adjustments = st.builds(
+    lambda team, nano: RollupCell(
+        tenant="contoso",
+        quarter_utc=START - timedelta(days=3),
+        scopes={"team": team} if team else {},
+        booked_period="2026-11",
+        correction="adjustment",
+        remark="invoice variance",
+        cost_nano_usd=nano,
+    ),
+    st.sampled_from(TEAMS),
+    st.integers(-(10**9), 10**9),
+)
+unpriced = st.builds(
+    lambda team, minute, n: RollupCell(
+        tenant="contoso",
+        quarter_utc=START + timedelta(minutes=15 * minute),
+        scopes={"team": team} if team else {},
+        model="new-model",
+        deployment="ptu-1" if n % 2 else "",
+        pricing_status="unpriced",
+        booked_period="2026-11",
+        requests=1,
+        unpriced=1,
+        tokens={"input": n},
+    ),
+    st.sampled_from(TEAMS),
+    st.integers(0, 2_000),
+    st.integers(1, 1_000),
+)
+amounts = st.integers(0, 10**13)
+pools = st.builds(
+    lambda idle, hourly, monthly, units, per_unit: (
+        Pool(
+            id="ptu",
+            tenant="contoso",
+            label="PTU",
+            kind="ptu",
+            deployments=frozenset({"ptu-1"}),
+            terms=(PoolTerm(START - timedelta(days=9), units, hourly), PoolTerm(START + timedelta(days=11), 7, hourly)),
+            weights={"output": 4_000, "cached_input": 0},
+            tokens_per_minute_per_unit=per_unit,
+            idle=idle,
+            owner="labs" if idle == "owner" else None,
+        ),
+        Pool(
+            id="gpu",
+            tenant="contoso",
+            label="GPU",
+            kind="fixed",
+            deployments=frozenset({"gpu-1"}),
+            terms=(PoolTerm(START, 0, None, monthly),),
+        ),
+    ),
+    st.sampled_from(["separate", "proportional", "owner"]),
+    st.integers(1, 10**10),
+    amounts,
+    st.integers(1, 200),
+    st.sampled_from([None, 1, 100]),
+)
+shared = st.lists(
+    st.builds(
+        lambda number, by, nano, exclude: SharedCost(
+            id=f"shared-{number}",
+            tenant="contoso",
+            label="Platform",
+            by=by,
+            terms=(SharedTerm(START - timedelta(days=1), nano), SharedTerm(START + timedelta(days=9), nano // 3)),
+            exclude=frozenset(exclude),
+        ),
+        st.integers(1, 99),
+        st.sampled_from(["tokens", "cost", "even"]),
+        amounts,
+        st.sets(st.sampled_from(["search", "(unassigned)"])),
+    ),
+    max_size=2,
+    unique_by=lambda cost: cost.id,
+)
+percents = st.none() | st.integers(1, 3_000_000).map(lambda ppm: Percent(ppm, START, "Percent"))
+rates = st.none() | st.integers(10**6, 10**11).map(
+    lambda nano: Rate(currency="EUR", usd_per_unit_nano=nano, effective_from=START, source="test")
+)
+bases = st.builds(
+    lambda pools, shared, markup, tax, rate: Basis(
+        tenant="contoso",
+        period="2026-11",
+        currency="USD" if rate is None else "EUR",
+        rate=rate,
+        cost_centres={"search": "CC-1", "idle-team": "CC-2"},
+        pools=pools,
+        shared=tuple(shared),
+        markup=markup,
+        tax=tax,
+    ),
+    pools,
+    shared,
+    percents,
+    percents,
+    rates,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(bases, st.lists(calls | corrections | adjustments | unpriced, max_size=25))
+def test_every_way_to_add_a_bill_up_gives_the_same_sum(basis: Basis, cells: list[RollupCell]) -> None:
+    """Statement, sum of the team statements, and sum of the charges (billed and amortised) are equal to the nano unit;
+    the charges hold the ledger's cost exactly; every price times its quantity is its amount."""
+    with Spool() as spool:
+        bill = bill_of(basis, cells, spool)
+        statement, charges = bill.statement, list(bill.charges())
+    teams = [statement.of_teams([team]) for team in statement.team_ids]
+    assert statement.total_nano * 1000 == sum(charge.billed_pico for charge in charges)
+    assert statement.total_nano * 1000 == sum(charge.effective_pico for charge in charges)
+    assert statement.total_nano == sum(team.total_nano for team in teams)
+    by_team: defaultdict[str, list[Charge]] = defaultdict(list)
+    for charge in charges:
+        by_team[charge.team].append(charge)
+    for team in teams:
+        (name,) = team.teams or ()
+        assert team.total_nano * 1000 == sum(charge.billed_pico for charge in by_team[name])
+        assert team.total_nano * 1000 == sum(charge.effective_pico for charge in by_team[name])
+    ledger = sum(cell.cost_nano_usd for cell in cells)
+    assert ledger == sum(charge.ledger_nano_usd for charge in charges) == statement.totals.cost_nano_usd
+    for charge in charges:
+        if charge.price_pico is not None:
+            covered = charge.commitment_status == "Used"
+            assert charge.billed_pico == (0 if covered else charge.tokens * charge.price_pico)
+    for line in statement.lines:
+        assert sum(kind.ledger_nano_usd for kind in line.kinds) == line.usage.cost_nano_usd
