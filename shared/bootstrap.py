@@ -14,6 +14,9 @@ from shared.settings import Settings
 from shared.telemetry import export_to_azure_monitor
 
 if TYPE_CHECKING:
+    from shared.budgets.decisions import DecisionLog
+    from shared.budgets.decisions_store import DecisionStore
+    from shared.budgets.recent import RecentDecisions
     from shared.budgets.reservation import ReservationSigner
     from shared.budgets.reset import ResetService
     from shared.budgets.service import BudgetService
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from shared.budgets.spend import SpendService
     from shared.budgets.standing import StandingLog
     from shared.budgets.store import BudgetStore
+    from shared.config.edits import ConfigEdits
     from shared.config.store import ConfigStore
     from shared.health import HealthService
     from shared.ledger.deadletters import DeadLetters
@@ -38,9 +42,15 @@ if TYPE_CHECKING:
     from shared.ledger.streams_sweep import StreamSweep
     from shared.ledger.summary import Summaries
     from shared.ledger.tables import Tables
+    from shared.notify.dead_letter_notices import DeadLetterNotices
+    from shared.notify.delivery import Delivery
+    from shared.notify.digest import WeeklyDigest
     from shared.notify.outbox import Outbox
     from shared.pricing.book import PriceBook
     from shared.pricing.pricer import Pricer
+    from shared.reports.budget_outlook import BudgetOutlook
+    from shared.reports.history import SpendHistory
+    from shared.reports.outlook import Anomalies, Forecasts
     from shared.reports.service import Reports
     from shared.routing.router import Router
     from shared.usage.first_heard import FirstHeard
@@ -101,6 +111,13 @@ class Services:
         return ConfigStore(open_source(self.settings), self.settings.config_poll_seconds)
 
     @cached_property
+    def config_edits(self) -> ConfigEdits:
+        from shared.config.edits import ConfigEdits
+        from shared.config.place import open_place
+
+        return ConfigEdits(lambda: open_place(self.settings), lambda: self.config.refresh(force=True))
+
+    @cached_property
     def price_book(self) -> PriceBook:
         from shared.pricing.book import PriceBook
 
@@ -131,7 +148,27 @@ class Services:
             default_output_tokens=self.settings.default_output_tokens,
             timeout_seconds=self.settings.redis_timeout_seconds,
             stalled_ingest_ms=self.settings.hold_ttl_seconds * 1000 + 10 * _MINUTE_MS,
+            decisions=self.decisions,
         )
+
+    @cached_property
+    def decision_store(self) -> DecisionStore:
+        from shared.budgets.connect import open_redis
+        from shared.budgets.decisions_store import DecisionStore
+
+        return DecisionStore(open_redis(self.settings))
+
+    @cached_property
+    def decisions(self) -> DecisionLog:
+        from shared.budgets.decisions import DecisionLog
+
+        return DecisionLog(self.decision_store, self.publisher.publish, self.publisher.load)
+
+    @cached_property
+    def recent_decisions(self) -> RecentDecisions:
+        from shared.budgets.recent import RecentDecisions
+
+        return RecentDecisions(self.decision_store)
 
     @cached_property
     def spend(self) -> SpendService:
@@ -202,6 +239,32 @@ class Services:
         return Outbox(self.tables.outbox)
 
     @cached_property
+    def delivery(self) -> Delivery:
+        from shared.notify.channels import Channels
+        from shared.notify.delivery import Delivery
+
+        async def mail_token() -> str:
+            from shared.credential import open_credential
+
+            async with open_credential(self.settings) as credential:
+                return (await credential.get_token("https://communication.azure.com/.default")).token
+
+        channels = Channels(self.settings, mail_token)
+        return Delivery(self.outbox, lambda: self.snapshot().config.alerts, channels)
+
+    @cached_property
+    def dead_letter_notices(self) -> DeadLetterNotices:
+        from shared.notify.dead_letter_notices import DeadLetterNotices
+
+        return DeadLetterNotices(self.dead_letters, self.outbox)
+
+    @cached_property
+    def digest(self) -> WeeklyDigest:
+        from shared.notify.digest import WeeklyDigest
+
+        return WeeklyDigest(lambda: self.snapshot().config.tenants, self.summaries, self.spend, self.outbox)
+
+    @cached_property
     def state(self) -> ProcessingState:
         from shared.ledger.state import ProcessingState
 
@@ -221,6 +284,7 @@ class Services:
             self.state,
             self.streams,
             default_output_tokens=self.settings.default_output_tokens,
+            refresh_config=lambda: self.config.refresh(force=True),
         )
 
     @cached_property
@@ -289,7 +353,31 @@ class Services:
         files = BlobFiles(self.tables.blob_service.get_container_client(_STATEMENTS_CONTAINER))
         ledger = self.ledger
         wait = timedelta(minutes=self.settings.stream_wait_minutes)
-        return Reports(lambda: self.config.current, ledger.reader, self.spend, files, ledger.periods.is_frozen, wait)
+        return Reports(lambda: self.config.current, ledger.reader, files, ledger.periods.is_frozen, wait)
+
+    @cached_property
+    def spend_history(self) -> SpendHistory:
+        from shared.reports.history import SpendHistory
+
+        return SpendHistory(self.ledger.reader)
+
+    @cached_property
+    def budget_outlook(self) -> BudgetOutlook:
+        from shared.reports.budget_outlook import BudgetOutlook
+
+        return BudgetOutlook(self.spend, self.spend_history)
+
+    @cached_property
+    def forecasts(self) -> Forecasts:
+        from shared.reports.outlook import Forecasts
+
+        return Forecasts(self.spend_history)
+
+    @cached_property
+    def anomalies(self) -> Anomalies:
+        from shared.reports.outlook import Anomalies
+
+        return Anomalies(lambda: self.config.current, self.spend_history, self.outbox)
 
     @cached_property
     def helicone(self) -> HeliconeWebhook:
@@ -319,7 +407,7 @@ class Services:
     async def close(self) -> None:
         """Close every connection that was opened."""
         opened = vars(self)
-        for name in ("config", "publisher", "log_publisher", "tables", "counters"):
+        for name in ("decisions", "decision_store", "config", "publisher", "log_publisher", "tables", "counters"):
             if name in opened:
                 await opened[name].close()
 

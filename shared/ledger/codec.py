@@ -38,8 +38,9 @@ _TEXTS = (
 )
 _AMOUNTS = ("tokens", "lines_nano_usd", "unit_pico", "list_pico")
 _OPTIONAL = ("cost_nano_usd", "latency_ms", "saved_nano_usd")
-_REMARKS = ("cell", "who", "why")
-_ADJUSTMENTS = {"reversal": REVERSAL_SUFFIX, "true_up": TRUE_UP_SUFFIX}
+_REMARKS = ("cell", "who", "why", "call_id")
+_SUFFIXES = {"reversal": REVERSAL_SUFFIX, "true_up": TRUE_UP_SUFFIX}  # of rows from before `call_id` was kept
+ADJUSTING = frozenset({"reversal", "true_up", "re_rate"})
 _decode_scopes = msgspec.json.Decoder(dict[str, str]).decode
 _decode_amounts = msgspec.json.Decoder(dict[str, int]).decode
 _to_json = msgspec.json.Encoder().encode
@@ -93,10 +94,10 @@ def encode(row: LedgerRow) -> Entity:
 
 def key_of(row: LedgerRow) -> str:
     """The RowKey of a row."""
-    suffix = _ADJUSTMENTS.get(row.kind)
-    if suffix is None:
+    if row.kind not in ADJUSTING:
         return row_key(row.source, row.id)
-    return adjustment_key(row_key(row.source, row.id.removesuffix(suffix)), row.kind)
+    call_id = row.call_id or row.id.removesuffix(_SUFFIXES[row.kind])
+    return adjustment_key(row_key(row.source, call_id), row.id.removeprefix(call_id))
 
 
 def decode(entity: Mapping[str, Any]) -> LedgerRow:
@@ -135,6 +136,7 @@ def decode(entity: Mapping[str, Any]) -> LedgerRow:
         decision=get("decision", ""),
         latency_ms=None if latency is None else integer(latency),
         attempt=integer(get("attempt", 1)),
+        call_id=get("call_id", ""),
         saved_nano_usd=None if saved is None else integer(saved),
         refused=integer(get("refused", 0)),
         booked_period=entity["booked_period"],

@@ -10,32 +10,37 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
 from shared.budgets.redis_errors import is_passing, is_refusal
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
+from shared.ledger.adjusting import Adjuster, Pairs
+from shared.ledger.adjustments import AdjustingEvent
 from shared.ledger.attribution import attribute
 from shared.ledger.billed import billed
 from shared.ledger.deadletters import DeadLetters
 from shared.ledger.delivery import Delivery
-from shared.ledger.rating import grant_row, is_cut_short, read_reservation, true_up_rows, usage_row
+from shared.ledger.inserted import Inserted
+from shared.ledger.rating import correction_row, grant_row, is_cut_short, read_reservation, usage_row
 from shared.ledger.recreated_hub import notice_recreated_hub
 from shared.ledger.refusals import refusal_row
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.settlement import Entry, TenantSettler
 from shared.ledger.state import ProcessingState
-from shared.ledger.store import Inserted, RowRef
 from shared.ledger.streams_store import StreamCall
 from shared.notify.outbox import Outbox
 from shared.notify.thresholds import add_crossed
-from shared.usage.events import Event, GrantEvent, TrueUpEvent, UsageEvent, decode_event
+from shared.usage.correcting_events import CorrectionEvent, ReRateEvent
+from shared.usage.events import GrantEvent, TrueUpEvent, UsageEvent, decode_event
 from shared.usage.refusal_events import RefusalEvent
 from shared.usage.rejected import EventRejected
 
 log = logging.getLogger("tollkeeper.ingest")
+
+OwnRowEvent = UsageEvent | GrantEvent | CorrectionEvent | RefusalEvent  # the others change what is there already
 
 
 class IngestReport(NamedTuple):
@@ -51,8 +56,9 @@ class IngestReport(NamedTuple):
 class Ledger(Protocol):
     """What ingest needs of the ledger; the benchmark measures it over one without I/O."""
 
+    @property
+    def pairs(self) -> Pairs: ...
     async def insert(self, rows: Sequence[LedgerRow]) -> Sequence[Inserted]: ...
-    async def find(self, refs: Sequence[RowRef]) -> Mapping[RowRef, LedgerRow]: ...
 
 
 class Streams(Protocol):
@@ -67,6 +73,14 @@ class _Decoded(NamedTuple):
     delivery: Delivery
     cut_short: bool = False
     event: UsageEvent | None = None  # None: no call of its own, as grants, reversals and true-ups
+
+
+class _Batch(NamedTuple):
+    """What a batch says, by what is to be done with it."""
+
+    decoded: list[_Decoded]  # rows of their own
+    adjusting: list[tuple[Delivery, AdjustingEvent]]  # to calls that are in the ledger
+    rejected: list[tuple[Delivery, EventRejected]]
 
 
 class IngestService:
@@ -84,6 +98,7 @@ class IngestService:
         streams: Streams,
         *,
         default_output_tokens: int,
+        refresh_config: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._ledger = ledger
@@ -94,6 +109,7 @@ class IngestService:
         self._state = state
         self._accruals = streams
         self._default_output_tokens = default_output_tokens
+        self._adjuster = Adjuster(ledger.pairs, snapshot, refresh_config)
         self._streams: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._progress: dict[str, Position] | None = None
 
@@ -114,8 +130,11 @@ class IngestService:
             settled = await self._settled_until(stream)
             await notice_recreated_hub(self._outbox, settled, deliveries[0].position)
             snapshot = self._snapshot()
-            decoded, rejected = await self._decode(snapshot, deliveries)
-            results = await self._ledger.insert([item.row for item in decoded])
+            decoded, adjusting, rejected = self._decode(snapshot, deliveries)
+            results = list(await self._ledger.insert([item.row for item in decoded]))
+            if adjusting:
+                adjusted = await self._adjust(snapshot, adjusting, rejected)
+                decoded, results = _in_hub_order(deliveries, [*zip(decoded, results, strict=True), *adjusted])
             entries: dict[str, list[Entry]] = defaultdict(list)
             accrued: list[StreamCall] = []
             new: list[tuple[LedgerRow, bool]] = []
@@ -145,7 +164,7 @@ class IngestService:
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})
                 await self._dead_letters.put(error.code, error.message, delivery.body, delivery.position)
-            unpriced = await self._alert_unpriced(item.row for item in decoded)
+            unpriced = await self._alert_unpriced(item.row for item in decoded if item.row.kind != "reversal")
             for tenant, mine in entries.items():
                 await self._settle(snapshot, tenant, mine)
             if accrued:
@@ -153,46 +172,55 @@ class IngestService:
             await self._record_progress(settled, deliveries[-1].position)
         return IngestReport(outcomes["new"], outcomes["redelivered"], outcomes["duplicate"], len(rejected), unpriced)
 
-    async def _decode(
-        self, snapshot: Snapshot, deliveries: Sequence[Delivery]
-    ) -> tuple[list[_Decoded], list[tuple[Delivery, EventRejected]]]:
+    def _decode(self, snapshot: Snapshot, deliveries: Sequence[Delivery]) -> _Batch:
         """The rows of the events that can be read, and the reasons for those that cannot."""
         now_utc = datetime.now(UTC)
-        events: list[tuple[Delivery, Event]] = []
-        decoded: list[_Decoded] = []
-        rejected: list[tuple[Delivery, EventRejected]] = []
+        batch = _Batch([], [], [])
         for delivery in deliveries:
             try:
-                events.append((delivery, decode_event(delivery.body, now_utc)))
+                event = decode_event(delivery.body, now_utc)
+                if isinstance(event, TrueUpEvent | ReRateEvent):
+                    batch.adjusting.append((delivery, event))
+                else:
+                    batch.decoded.append(self._row(snapshot, delivery, event))
             except EventRejected as error:
-                rejected.append((delivery, error))
-        wanted = [_accrual_of(event) for _, event in events if isinstance(event, TrueUpEvent)]
-        accruals = await self._ledger.find(wanted) if wanted else {}
-        for delivery, event in events:
-            try:
-                decoded += self._rows(snapshot, delivery, event, accruals)
-            except EventRejected as error:
-                rejected.append((delivery, error))
-        return decoded, rejected
+                batch.rejected.append((delivery, error))
+        return batch
 
-    def _rows(
-        self, snapshot: Snapshot, delivery: Delivery, event: Event, accruals: Mapping[RowRef, LedgerRow]
-    ) -> tuple[_Decoded, ...]:
-        """The rows of one event. Raises EventRejected."""
-        default = self._default_output_tokens
+    def _row(self, snapshot: Snapshot, delivery: Delivery, event: OwnRowEvent) -> _Decoded:
+        """The row of one event. Raises EventRejected."""
         if isinstance(event, GrantEvent):
-            return (_Decoded(grant_row(event, delivery.position, snapshot), None, delivery),)
+            return _Decoded(grant_row(event, delivery.position, snapshot), None, delivery)
+        if isinstance(event, CorrectionEvent):
+            return _Decoded(correction_row(event, delivery.position, snapshot), None, delivery)
         if isinstance(event, RefusalEvent):
-            return (_Decoded(refusal_row(event, delivery.position, snapshot), None, delivery),)
-        if isinstance(event, TrueUpEvent):
-            accrual = accruals.get(_accrual_of(event))
-            reversal, true_up = true_up_rows(event, accrual, delivery.position, snapshot)
-            cut_short = is_cut_short(event, true_up, snapshot, default)
-            return _Decoded(reversal, None, delivery), _Decoded(true_up, None, delivery, cut_short)
+            return _Decoded(refusal_row(event, delivery.position, snapshot), None, delivery)
         attribute(event.data, snapshot)
         held = read_reservation(event, self._signer)
+        default = self._default_output_tokens
         row = usage_row(event, delivery.position, snapshot, held, default)
-        return (_Decoded(row, held, delivery, is_cut_short(event, row, snapshot, default), event),)
+        return _Decoded(row, held, delivery, is_cut_short(event, row, snapshot, default), event)
+
+    async def _adjust(
+        self,
+        snapshot: Snapshot,
+        items: Sequence[tuple[Delivery, AdjustingEvent]],
+        rejected: list[tuple[Delivery, EventRejected]],
+    ) -> list[tuple[_Decoded, Inserted]]:
+        """The rows that correct calls, as they are stored; what was refused is added to `rejected`."""
+        found: list[tuple[_Decoded, Inserted]] = []
+        for delivery, event, inserted, refused in await self._adjuster.run(items):
+            if refused is not None:
+                rejected.append((delivery, refused))
+            if inserted is None:
+                continue
+            reversal, replacement = inserted
+            cut_short = isinstance(event, TrueUpEvent) and is_cut_short(
+                event, replacement.row, snapshot, self._default_output_tokens
+            )
+            found.append((_Decoded(reversal.row, None, delivery), reversal))
+            found.append((_Decoded(replacement.row, None, delivery, cut_short), replacement))
+        return found
 
     async def _settle(self, snapshot: Snapshot, tenant: str, entries: Sequence[Entry]) -> None:
         if tenant not in snapshot.config.tenants:  # of a stored row: it was billed, and its counters are away
@@ -239,5 +267,10 @@ class IngestService:
             self._progress[last.stream] = last
 
 
-def _accrual_of(event: TrueUpEvent) -> RowRef:
-    return RowRef(event.source, event.data.accrual, event.time_utc)
+def _in_hub_order(
+    deliveries: Sequence[Delivery], items: Sequence[tuple[_Decoded, Inserted]]
+) -> tuple[list[_Decoded], list[Inserted]]:
+    """Settlement compares positions one after the other, so rows go there as their events came."""
+    place = {id(delivery): index for index, delivery in enumerate(deliveries)}
+    ordered = sorted(items, key=lambda item: place[id(item[0].delivery)])
+    return [decoded for decoded, _ in ordered], [inserted for _, inserted in ordered]

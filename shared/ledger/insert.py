@@ -7,17 +7,19 @@ Table Storage fails a whole transaction when one of its rows exists. Then the ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from shared.errors import TollkeeperError
 from shared.ledger.codec import Entity
+from shared.ledger.keys import call_key_of, family_range
 
 if TYPE_CHECKING:
     from azure.data.tables.aio import TableClient
 
 RANGE_ROWS = 1_000  # one page of the service
 FRUITLESS_ROUNDS = 5
+_NO_PARTNERS: Mapping[str, str] = {}
 
 
 class InsertStuck(TollkeeperError):
@@ -33,10 +35,11 @@ class PartitionWriter:
         self._table = table
         self._in_flight = in_flight
 
-    async def insert(self, entities: Sequence[Entity]) -> dict[str, Entity]:
+    async def insert(self, entities: Sequence[Entity], partners: Mapping[str, str] = _NO_PARTNERS) -> dict[str, Entity]:
         """Insert at most 100 entities with one PartitionKey and distinct RowKeys.
 
-        Returns the stored entities that were already there, by RowKey; all others were inserted by this call.
+        Returns the stored entities that were already there, by RowKey; all others were inserted by this call, except
+        that an entity whose partner (by RowKey, both ways) was there already is not inserted either.
         Transient errors of the service are raised; calling again with the same entities is always safe.
         """
         pending = {entity["RowKey"]: entity for entity in entities}
@@ -45,7 +48,8 @@ class PartitionWriter:
         while pending and not await self._submit(pending.values()):
             found = await self.find(entities[0]["PartitionKey"], sorted(pending))
             existing |= found
-            pending = {key: entity for key, entity in pending.items() if key not in found}
+            gone = found.keys() | {partners[key] for key in found if key in partners}
+            pending = {key: entity for key, entity in pending.items() if key not in gone}
             fruitless = 0 if found else fruitless + 1
             if fruitless >= FRUITLESS_ROUNDS:
                 raise InsertStuck(f"partition {entities[0]['PartitionKey']} reports rows that it does not return")
@@ -63,6 +67,28 @@ class PartitionWriter:
                 return False
             raise
         return True
+
+    async def families(self, partition: str, call_keys: Sequence[str]) -> dict[str, Entity]:
+        """The entities of the calls with these sorted keys and of all that corrects them, by RowKey.
+
+        As `find`: one page of their range, and a read of its own for each call beyond it.
+        """
+        found, last = await self._page(partition, *family_range(call_keys[0], call_keys[-1]))
+        rest = [] if last is None else [key for key in call_keys if last < family_range(key, key)[1]]
+        for each in await asyncio.gather(*(self._page(partition, *family_range(key, key)) for key in rest)):
+            found |= each[0]
+        wanted = set(call_keys)
+        return {key: entity for key, entity in found.items() if call_key_of(key) in wanted}
+
+    async def _page(self, partition: str, low: str, high: str) -> tuple[dict[str, Entity], str | None]:
+        """The first page of a range; the last key on it when there are more."""
+        condition = f"PartitionKey eq '{partition}' and RowKey ge '{low}' and RowKey lt '{high}'"
+        async with self._in_flight:
+            pages = self._table.query_entities(condition, results_per_page=RANGE_ROWS).by_page()
+            rows = [row async for row in await anext(pages)]
+            more = pages.continuation_token is not None  # type: ignore[attr-defined]  # the SDK types it too loosely
+        last = (rows[-1]["RowKey"] if rows else low) if more else None
+        return {row["RowKey"]: dict(row) for row in rows}, last
 
     async def find(self, partition: str, keys: Sequence[str]) -> dict[str, Entity]:
         """Which of the sorted keys are stored: their entities by key.

@@ -18,12 +18,24 @@ def row_key(source: str, event_id: str) -> str:
     return blake2b(text, digest_size=16).hexdigest()
 
 
-def adjustment_key(accrual_key: str, kind: str) -> str:
-    """The row key of an accrual's reversal or true-up: beside it, in its partition, where one transaction writes both.
+def adjustment_key(call_key: str, suffix: str) -> str:
+    """The row key of what corrects a call: beside the call, in its partition, where one transaction writes it.
 
-    Not a hash of the row's own id: whoever sends events could then store one under it and keep the true-up out.
+    `suffix` is what stands behind the call's id in the row's: `/reversal`, `/true-up`, `/true-up/reversal`,
+    `/re-rate/<run>`. Not a hash of the row's own id: whoever sends events could then store one under it and keep the
+    correction out.
     """
-    return f"{accrual_key}-{kind}"
+    return call_key + suffix.replace("-", "_").replace("/", "-")
+
+
+def family_range(first_call_key: str, last_call_key: str) -> tuple[str, str]:
+    """The half-open range of row keys of these calls, of all between them, and of all that corrects them."""
+    return first_call_key, f"{last_call_key}."  # the dot follows the hyphen
+
+
+def call_key_of(key: str) -> str:
+    """The row key of the call that a row, itself or one that corrects it, belongs to."""
+    return key.partition("-")[0]
 
 
 def hour_key(time_utc: datetime) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from shared.budgets.cells import parse_cell
 from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.snapshot import Snapshot
-from shared.ledger.row import REVERSAL_SUFFIX, LedgerRow, Position
+from shared.ledger.row import LedgerRow, Position
+from shared.usage.correcting_events import CorrectionEvent
 from shared.usage.estimate import estimate_input_tokens
 from shared.usage.events import GrantEvent, TrueUpEvent, UsageEvent
 from shared.usage.rejected import EventRejected
@@ -22,7 +21,7 @@ def usage_row(
     Raises EventRejected when the usage object contradicts itself or the tenant is unknown.
     """
     data = event.data
-    _require_tenant(snapshot, data.tenant)
+    require_tenant(snapshot, data.tenant)
     tokens: Tokens | None = count_tokens(data.usage, data.provider)
     measured = True
     if tokens is None:
@@ -73,7 +72,7 @@ def usage_row(
 def grant_row(event: GrantEvent, position: Position, snapshot: Snapshot) -> LedgerRow:
     """The row of a reset or an opening balance: cost 0, one counter, who and why. It never changes the bill."""
     data = event.data
-    _require_tenant(snapshot, data.tenant)
+    require_tenant(snapshot, data.tenant)
     try:
         cell = parse_cell(data.cell)
     except (ValueError, KeyError) as error:
@@ -96,64 +95,27 @@ def grant_row(event: GrantEvent, position: Position, snapshot: Snapshot) -> Ledg
     )
 
 
-def true_up_rows(
-    event: TrueUpEvent, accrual: LedgerRow | None, position: Position, snapshot: Snapshot
-) -> tuple[LedgerRow, LedgerRow]:
-    """The reversal of an accrual AS STORED and, beside it, the row of what the call really used.
-
-    Raises EventRejected when there is no such accrual, its tenant is not configured, or the usage contradicts itself.
-    """
-    if accrual is None or accrual.kind != "accrual":
-        message = f"data.accrual: {event.source} {event.data.accrual} is no accrual of the ledger"
-        raise EventRejected(message, code="accrual_unknown", param="data.accrual")
-    _require_tenant(snapshot, accrual.tenant)
-    tokens = count_tokens(event.data.usage, accrual.provider)
-    if tokens is None:
-        raise EventRejected("data.usage: holds no tokens", code="usage_unreadable", param="data.usage")
-    tier = processing_tier(event.data.processing_tier, event.data.usage)
-    rated = snapshot.pricer.rate(
-        accrual.tenant,
-        accrual.provider,
-        accrual.model,
-        accrual.deployment,
-        accrual.region,
-        accrual.time_utc,
-        tokens,
-        tier,
-    )
-    # booked_period stays with neither: a row that comes after its month was closed is booked into the open one.
-    common = {"position": position, "content_digest": event.content_digest, "booked_period": ""}
-    reversal = replace(
-        accrual,
-        **common,
-        id=event.data.accrual + REVERSAL_SUFFIX,
-        kind="reversal",
-        charge_nano_usd=-accrual.charge_nano_usd,
-        cost_nano_usd=None if accrual.cost_nano_usd is None else -accrual.cost_nano_usd,
-        tokens={kind: -count for kind, count in accrual.tokens.items()},
-        lines_nano_usd={kind: -amount for kind, amount in accrual.lines_nano_usd.items()},
-        saved_nano_usd=None if accrual.saved_nano_usd is None else -accrual.saved_nano_usd,
-    )
-    true_up = replace(
-        accrual,
-        **common,
+def correction_row(event: CorrectionEvent, position: Position, snapshot: Snapshot) -> LedgerRow:
+    """The row of an amount that no call explains: on the bill, on no counter, and no call itself."""
+    data = event.data
+    require_tenant(snapshot, data.tenant)
+    return LedgerRow(
+        tenant=data.tenant,
+        source=event.source,
         id=event.id,
-        kind="true_up",
-        charge_nano_usd=rated.charge_nano_usd,
-        cost_nano_usd=rated.cost_nano_usd,
-        tokens=tokens,
-        lines_nano_usd=dict(rated.lines_nano_usd),
-        unit_pico=dict(rated.unit_pico),
-        list_pico=dict(rated.list_pico),
-        processing_tier=tier or "",
-        pricing_status=rated.pricing_status,
-        price_id=rated.price_id,
-        measured=True,
-        saved_nano_usd=None,
+        kind="correction",
+        time_utc=event.time_utc,
+        scopes=data.scopes,
+        position=position,
+        content_digest=event.content_digest,
+        charge_nano_usd=0,
+        cost_nano_usd=data.amount_nano_usd,
+        provider=data.provider,
+        deployment=data.deployment,
+        region=data.region,
+        who=data.who,
+        why=data.why,
     )
-    if true_up.decision == "downgrade":
-        true_up.saved_nano_usd = saved_by_downgrade(true_up, snapshot)
-    return reversal, true_up
 
 
 def saved_by_downgrade(row: LedgerRow, snapshot: Snapshot) -> int | None:
@@ -215,7 +177,8 @@ def _output_tokens(row: LedgerRow) -> int:
     return row.tokens.get("output", 0) + row.tokens.get("output_audio", 0)
 
 
-def _require_tenant(snapshot: Snapshot, tenant: str) -> None:
+def require_tenant(snapshot: Snapshot, tenant: str) -> None:
+    """EventRejected unless the tenant is configured."""
     if tenant not in snapshot.config.tenants:
         raise EventRejected(f"data.tenant: {tenant!r} is not configured", code="tenant_unknown", param="data.tenant")
 

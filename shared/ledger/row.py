@@ -13,7 +13,7 @@ RowKind = Literal["usage", "accrual", "reversal", "true_up", "re_rate", "grant",
 PricingStatus = Literal["priced", "unpriced", "none"]  # none: nothing to price (a failed call, a grant)
 
 POSITION_SLACK_MS = 5_000
-REVERSAL_SUFFIX = "/reversal"  # behind the accrual's id
+REVERSAL_SUFFIX = "/reversal"  # behind the id of the row it takes back
 
 
 class Position(NamedTuple):
@@ -66,11 +66,12 @@ class LedgerRow(msgspec.Struct, kw_only=True):
     decision: str = ""
     latency_ms: int | None = None
     attempt: int = 1
+    call_id: str = ""  # reversal, true_up and re_rate: the id of the call they correct, beside which they stand
     # What not serving the model that was asked for spared: of a downgrade the same tokens at that model's price less
     # the cost, of a refusal its estimate. None: nothing was spared, or nobody knows how much.
     saved_nano_usd: int | None = None
     refused: int = 0  # refusals only: how many calls
     booked_period: str = ""  # "2026-11": the statement that carries the row; fixed at insert
     cell: str | None = None  # grants only: the one counter they move
-    who: str | None = None  # grants and corrections: the authenticated person
+    who: str | None = None  # grants, corrections and re-rates: the authenticated person
     why: str | None = None

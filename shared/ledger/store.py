@@ -11,37 +11,22 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
 
 import msgspec
 
 from shared.ledger.codec import Entity, decode, encode
 from shared.ledger.hours import HourIndex
 from shared.ledger.insert import PartitionWriter
+from shared.ledger.inserted import Inserted, Outcome, RowRef
 from shared.ledger.keys import adjustment_key, hour_start, partition_key, row_key
+from shared.ledger.pairs import PairStore
 from shared.ledger.periods import Periods
 from shared.ledger.reading import HourReader, LedgerCharge
 from shared.ledger.row import LedgerRow, Position
 from shared.ledger.tables import TRANSACTION_ROWS, Tables
-
-Outcome = Literal["new", "redelivered", "duplicate", "conflict"]
+from shared.usage.events import TRUE_UP_SUFFIX
 
 MAX_REQUESTS_IN_FLIGHT = 16
-
-
-class RowRef(NamedTuple):
-    """What leads to the row of an event: its identity and its time."""
-
-    source: str
-    id: str
-    time_utc: datetime
-
-
-class Inserted(NamedTuple):
-    """What became of one row. `row` is the STORED row: its amounts count, whatever the row handed in says."""
-
-    row: LedgerRow
-    outcome: Outcome
 
 
 class LedgerStore:
@@ -53,6 +38,7 @@ class LedgerStore:
         self.periods = periods or Periods(tables.periods)
         self.reader = HourReader(tables, self.hours)
         self._writer = PartitionWriter(tables.ledger, asyncio.Semaphore(MAX_REQUESTS_IN_FLIGHT))
+        self.pairs = PairStore(self._writer, self.hours, self.periods)
 
     async def insert(self, rows: Sequence[LedgerRow]) -> list[Inserted]:
         """Insert rows that are absent; the answers are in the rows' order.
@@ -79,22 +65,10 @@ class LedgerStore:
                 answers[index] = answer
         return [answer for answer in answers if answer is not None]
 
-    async def find(self, refs: Sequence[RowRef]) -> dict[RowRef, LedgerRow]:
-        """The rows of these events as they are stored; those that are not there are left out."""
-        places: dict[RowRef, tuple[str, str]] = {}
-        keys: defaultdict[str, set[str]] = defaultdict(set)
-        for ref in refs:
-            key = row_key(ref.source, ref.id)
-            places[ref] = (partition_key(ref.time_utc, key), key)
-            keys[places[ref][0]].add(key)
-        found = await asyncio.gather(*(self._writer.find(partition, sorted(keys[partition])) for partition in keys))
-        rows = {(entity["PartitionKey"], key): decode(entity) for each in found for key, entity in each.items()}
-        return {ref: rows[place] for ref, place in places.items() if place in rows}
-
     async def is_trued_up(self, accrual: RowRef) -> bool:
         """Whether the ledger holds what this accrued call really used."""
         key = row_key(accrual.source, accrual.id)
-        wanted = adjustment_key(key, "true_up")
+        wanted = adjustment_key(key, TRUE_UP_SUFFIX)
         return bool(await self._writer.find(partition_key(accrual.time_utc, key), [wanted]))
 
     async def charges(
@@ -172,20 +146,11 @@ class _Group(msgspec.Struct):
 
 
 def _transactions(entities: Sequence[Entity]) -> Iterator[list[Entity]]:
-    """Entities in chunks of one partition each. Sorted by key, so that the range read after a conflict is narrow.
-
-    The reversal and the true-up of one accrual stand side by side then and are not parted: somebody who reads between
-    two transactions would see the call taken back and not billed.
-    """
+    """Entities in chunks of one partition each. Sorted by key, so that the range read after a conflict is narrow."""
     partitions: defaultdict[str, list[Entity]] = defaultdict(list)
     for entity in entities:
         partitions[entity["PartitionKey"]].append(entity)
     for rows in partitions.values():
         rows.sort(key=lambda entity: entity["RowKey"])
-        start = 0
-        while start < len(rows):
-            stop = start + TRANSACTION_ROWS
-            if stop < len(rows) and rows[stop]["kind"] == "true_up" and rows[stop - 1]["kind"] == "reversal":
-                stop -= 1
-            yield rows[start:stop]
-            start = stop
+        for start in range(0, len(rows), TRANSACTION_ROWS):
+            yield rows[start : start + TRANSACTION_ROWS]

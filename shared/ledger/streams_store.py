@@ -18,9 +18,9 @@ import msgspec
 
 from shared.ledger.codec import INT64, Entity, integer
 from shared.ledger.insert import PartitionWriter
+from shared.ledger.inserted import RowRef
 from shared.ledger.keys import row_key
 from shared.ledger.row import LedgerRow
-from shared.ledger.store import RowRef
 from shared.ledger.tables import TRANSACTION_ROWS, delete_rows
 from shared.usage.events import UsageEvent
 from shared.usage.llm_log import LogRecord

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from shared.ledger.store import RowRef
+from shared.ledger.inserted import RowRef
 from shared.ledger.streams import Streams, new_matches
 from shared.ledger.streams_store import BUCKET, Halves, Match, StreamCall, StreamTable
 from shared.notify.outbox import Outbox

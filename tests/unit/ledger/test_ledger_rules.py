@@ -1,6 +1,5 @@
 """Keys, codec and rollups as pure functions."""
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -9,11 +8,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from shared.ledger.codec import decode, encode
+from shared.ledger.family import Pair
 from shared.ledger.keys import hour_end_key, hour_key, partition_key, quarter_start, row_key
+from shared.ledger.pairs import EncodedPair, _transactions
 from shared.ledger.rating import output_tokens_sample
 from shared.ledger.rollup import Through, extend, roll
 from shared.ledger.row import Position
-from shared.ledger.store import _transactions
 from shared.months import month_after
 from tests.ledger_rows import TEN, usage
 
@@ -175,19 +175,19 @@ def test_reversal_and_true_up_stand_beside_their_accrual():
         assert decode(entity) == row
 
 
-def test_a_transaction_never_parts_a_reversal_from_its_true_up():
+def test_a_transaction_never_parts_a_reversal_from_what_replaces_its_row():
     """A reader between two transactions would see the call taken back and not billed."""
-    pairs = [
-        encode(usage(n, kind=kind, id=f"{n}{suffix}"))
-        for n in range(400)
-        for kind, suffix in (("reversal", "/reversal"), ("true_up", "/true-up"))
-    ]
-    chunks = list(_transactions([*pairs, *(encode(usage(n, id=f"plain {n}")) for n in range(101))]))
-    assert max(map(len, chunks)) <= 100
-    assert sum(map(len, chunks)) == 901
-    for chunk in chunks:
-        kinds = Counter(entity["kind"] for entity in chunk)
-        assert kinds["reversal"] == kinds["true_up"]
+    pairs = []
+    for n in range(400):
+        pair = Pair(
+            usage(n, kind="reversal", id=f"{n}/reversal", call_id=f"{n}"),
+            usage(n, kind="re_rate", id=f"{n}/re-rate/{n:012x}", call_id=f"{n}"),
+        )
+        pairs.append(EncodedPair(pair, (encode(pair.reversal), encode(pair.replacement))))
+    chunks = list(_transactions(pairs))
+    assert max(map(len, chunks)) <= 50
+    assert sorted(each.keys for chunk in chunks for each in chunk) == sorted(each.keys for each in pairs)
+    assert all(len({each.partition for each in chunk}) == 1 for chunk in chunks)
 
 
 @pytest.mark.parametrize(("status", "sample"), [(200, 5), (0, None), (302, None), (429, None), (500, None)])
