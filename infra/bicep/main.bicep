@@ -102,6 +102,12 @@ param functions {
   siteUpdateStrategy: 'RollingUpdate'
 }
 
+@description('Further settings of the function app by name, none of them secret, such as MAIL_FROM or OTEL_EXPORTER_OTLP_ENDPOINT. Those that the template makes go before them.')
+param settings object = {}
+
+@description('Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS; the secret is called alert-slack-finops.')
+param secretSettings string[] = []
+
 @description('Thresholds other than those of infra/alerts/alerts.yaml, by the alert\'s name there, such as {latency: 60000}.')
 param alertThresholds object = {}
 
@@ -345,6 +351,8 @@ module functionApp 'modules/functions.bicep' = {
     entraClientId: entraClientId
     audience: audience
     publicHealth: publicHealth
+    settings: settings
+    secretSettings: secretSettings
   }
   // Host and Key Vault reference are read at the first start, and not again for a while after a refusal or where no way leads to
   // the vault.

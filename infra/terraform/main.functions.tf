@@ -15,7 +15,12 @@ locals {
   sign_in_setting     = "OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID" # by this name the platform signs people in as the identity, not with a secret
   functions_audience  = coalesce(var.entra_audience, "api://${var.entra_client_id}")
 
-  app_settings = merge(local.shared.app_settings, {
+  # A setting of the templates' own goes before one that is added under its name.
+  secret_references = {
+    for name in var.secret_settings :
+    name => "@Microsoft.KeyVault(SecretUri=${azurerm_key_vault.this.vault_uri}secrets/${lower(replace(name, "_", "-"))}/)"
+  }
+  app_settings = merge({ PUBLIC_URL = "https://${local.functions_host}" }, var.settings, local.secret_references, local.shared.app_settings, {
     AzureWebJobsStorage__accountName          = azurerm_storage_account.host.name
     AzureWebJobsStorage__clientId             = local.functions_client_id
     EventHubs__fullyQualifiedNamespace        = "${azurerm_eventhub_namespace.usage.name}.servicebus.windows.net"

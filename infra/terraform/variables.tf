@@ -308,6 +308,28 @@ variable "functions" {
   }
 }
 
+variable "settings" {
+  description = "Further settings of the function app by name, none of them secret, such as MAIL_FROM, COMMUNICATION_ENDPOINT, OTEL_EXPORTER_OTLP_ENDPOINT, or PUBLIC_URL for a domain of your own. docs/configuration.md lists them; those that the templates make go before them."
+  type        = map(string)
+  default     = {}
+  nullable    = false
+  validation {
+    condition     = alltrue([for name in keys(var.settings) : can(regex("^[A-Za-z][A-Za-z0-9_]*$", name)) && !can(regex("^ALERT_|^SMTP_URL$|SECRET|_HEADERS$", name))])
+    error_message = "settings: expected names of settings that hold no secret; ALERT_..., SMTP_URL, HELICONE_WEBHOOK_SECRET and OTEL_..._HEADERS belong to secret_settings."
+  }
+}
+
+variable "secret_settings" {
+  description = "Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS, SMTP_URL or OTEL_EXPORTER_OTLP_HEADERS. The secret has the setting's name in lower case with dashes, alert-slack-finops; put it there before or after the deployment, it is never in the state."
+  type        = set(string)
+  default     = []
+  nullable    = false
+  validation {
+    condition     = alltrue([for name in var.secret_settings : can(regex("^[A-Z][A-Z0-9_]*$", name))])
+    error_message = "secret_settings: expected names in capitals, such as ALERT_SLACK_FINOPS."
+  }
+}
+
 variable "reservation_keys_version" {
   description = "Raise it to replace the key that signs reservations at once, as after a leak: calls in flight then lose theirs. A planned rotation is described in docs/operations.md."
   type        = number

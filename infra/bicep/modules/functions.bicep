@@ -11,6 +11,8 @@ param ledgerRetentionDays int
 param entraClientId string
 param audience string
 param publicHealth bool
+param settings object
+param secretSettings string[]
 
 var shared = loadYamlContent('../../names.yaml')
 
@@ -27,7 +29,13 @@ var blobs = ledger.properties.primaryEndpoints.blob
 // By this name the platform signs people in as the identity, not with a secret.
 var signInSetting = 'OVERRIDE_USE_MI_FIC_ASSERTION_CLIENTID'
 
-var appSettings = union(shared.app_settings, {
+// A setting of the template's own goes before one that is added under its name.
+var secretReferences = toObject(
+  secretSettings,
+  name => name,
+  name => '@Microsoft.KeyVault(SecretUri=${vault.properties.vaultUri}secrets/${toLower(replace(name, '_', '-'))}/)'
+)
+var appSettings = union({ PUBLIC_URL: 'https://${names.functions}.azurewebsites.net' }, settings, secretReferences, shared.app_settings, {
   AzureWebJobsStorage__accountName: names.hostStorage
   AzureWebJobsStorage__clientId: identity.properties.clientId
   EventHubs__fullyQualifiedNamespace: '${names.usageNamespace}.servicebus.windows.net'

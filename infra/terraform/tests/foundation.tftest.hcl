@@ -500,3 +500,36 @@ run "refuses_other_places_unknown_callers_and_impossible_sizes" {
     var.throughput_units, var.redis, var.functions, var.reservation_keys_version,
   ]
 }
+
+run "settings_of_ones_own" {
+  command = plan
+
+  variables {
+    settings        = { MAIL_FROM = "tollkeeper@contoso.com", PUBLIC_URL = "https://tollkeeper.contoso.com", USAGE_HUB = "other" }
+    secret_settings = ["ALERT_SLACK_FINOPS"]
+  }
+
+  assert {
+    condition     = local.app_settings.MAIL_FROM == "tollkeeper@contoso.com" && local.app_settings.PUBLIC_URL == "https://tollkeeper.contoso.com"
+    error_message = "Settings can be added, and the public address can be one's own."
+  }
+  assert {
+    condition     = endswith(local.app_settings.ALERT_SLACK_FINOPS, "/secrets/alert-slack-finops/)") && startswith(local.app_settings.ALERT_SLACK_FINOPS, "@Microsoft.KeyVault(SecretUri=https://")
+    error_message = "A secret setting is read from the vault."
+  }
+  assert {
+    condition     = local.app_settings.USAGE_HUB == azurerm_eventhub.usage.name
+    error_message = "What the templates make is not replaced."
+  }
+}
+
+run "no_secret_among_settings" {
+  command = plan
+
+  variables {
+    settings        = { ALERT_SLACK_FINOPS = "https://hooks.slack.com/services/T/B/x" }
+    secret_settings = ["alert-slack"]
+  }
+
+  expect_failures = [var.settings, var.secret_settings]
+}
