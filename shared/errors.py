@@ -71,6 +71,12 @@ class NotFound(TollkeeperError):
     code, http_status, kind = "not_found", 404, "invalid_request_error"
 
 
+class Conflict(TollkeeperError):
+    """What the request was based on has changed meanwhile. Reading it again and deciding anew helps."""
+
+    code, http_status, kind = "conflict", 409, "invalid_request_error"
+
+
 class BudgetExhausted(TollkeeperError):
     """The budget is spent. Retrying before the reset cannot help."""
 

@@ -37,7 +37,11 @@ from scripts.azure.package import PackageError
 from scripts.azure.preflight import preflight
 from scripts.azure.smoke import read_chosen, read_config, site_id, smoke
 from scripts.azure.terraform import ROOT, Plan, Terraform, TerraformError
-from shared.config.source import DirectorySource, publish_config
+from shared.config.operator import name_of_token
+from shared.config.place import ContainerPlace
+from shared.config.publish import publish as publish_files
+from shared.config.publish import told
+from shared.config.source import DirectorySource
 from shared.errors import TollkeeperError
 
 PLANS = ROOT / ".local" / "plan"
@@ -176,10 +180,16 @@ class AsyncCredential:
 
 
 async def _publish(url: str, files: Mapping[str, bytes], credential: TokenCredential) -> str:
+    """The version that is current now. Says which edits of the dashboard ended."""
     from azure.storage.blob.aio import ContainerClient
 
-    async with ContainerClient.from_container_url(url, credential=AsyncCredential(credential)) as container:
-        return await publish_config(files, container)
+    own = AsyncCredential(credential)
+    async with ContainerClient.from_container_url(url, credential=own) as container:
+        who = await name_of_token(own)
+        done = await publish_files(files, ContainerPlace(container, url), who=who, why="make deploy")
+    for edit in done.difference.discarded:
+        say(f"discarded, because git wins: {told(edit)}")
+    return done.version
 
 
 def say(text: str) -> None:

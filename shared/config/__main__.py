@@ -14,7 +14,11 @@ from pathlib import Path
 
 from shared.config.loader import load_config
 from shared.config.named_values import generated_named_values, named_values_digest
-from shared.config.source import DirectorySource, open_container, publish_config
+from shared.config.operator import operator_name
+from shared.config.place import open_place
+from shared.config.publish import publish as publish_files
+from shared.config.publish import told
+from shared.config.source import DirectorySource
 from shared.errors import ConfigInvalid, TollkeeperError
 from shared.settings import Settings
 
@@ -22,19 +26,27 @@ from shared.settings import Settings
 def check(directory: str) -> str:
     """One sentence on a good configuration. Raises ConfigInvalid."""
     config = load_config(DirectorySource(directory).read(), directory)
+    superseded = [f"\nsuperseded: {told(e)}: {e.superseded}" for e in config.edits.values() if e.superseded]
     counts = f"{len(config.tenants)} tenants, {len(config.teams)} teams, {len(config.budgets)} budgets"
-    return f"{directory} is valid: {counts}, {len(config.models)} models (version {config.version[:12]})"
+    return f"{directory} is valid: {counts}, {len(config.models)} models (version {config.version[:12]})" + "".join(
+        superseded
+    )
 
 
 async def publish(directory: str) -> str:
-    """Publish a directory; one sentence on what is current now. Raises ConfigInvalid, or the storage's own error."""
+    """Publish a directory; says what is current now. Raises ConfigInvalid, or the storage's own error."""
     check(directory)
     settings = Settings.for_operator()
     if not settings.config_location.startswith(("https://", "http://")):
         raise ConfigInvalid("CONFIG_URL: is required to publish, such as https://name.blob.core.windows.net/config")
-    async with open_container(settings.config_location, settings) as container:
-        version = await publish_config(DirectorySource(directory).read(), container)
-    return f"{settings.config_location} is at version {version[:12]}; workers follow within 30 seconds"
+    files = DirectorySource(directory).read()
+    async with open_place(settings) as place:
+        who = await operator_name(settings)
+        done = await publish_files(files, place, who=who, why=f"published from {directory}", root=directory)
+    lines = [f"{settings.config_location} is at version {done.version[:12]}; workers follow within 30 seconds"]
+    lines += [f"discarded, because git wins: {told(edit)}" for edit in done.difference.discarded]
+    lines += [f"kept, as billing.yaml says: {told(edit)}" for edit in done.difference.kept]
+    return "\n".join(lines)
 
 
 def named_values(directory: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import count, pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -55,9 +56,9 @@ def read_budget(section: Section, draft: Draft, team: str | None = None, team_te
     limit = section.amount_nano("limit", required=True)
     currency = section.text("currency") or "USD"
     draft.check_currency(section, currency)
-    warn, degrade, stop = _thresholds(section)
-    if limit is not None and limit * max(stop, PPM) > MAX_NANO_USD * PPM:
-        section.problem("limit", f"limit x stop is beyond the largest amount a counter holds ({MAX_NANO_USD} nano)")
+    warn, degrade, stop = read_thresholds(section, THRESHOLDS, "the default")
+    if limit is not None:
+        check_limit(section, limit, stop)
     timezone = _timezone(section)
     budget = Budget(
         id=_budget_id(section, draft, f"{tenant or '*'}/{scope_id(kind, key)}/{period}/{timezone}"),
@@ -79,32 +80,40 @@ def read_budget(section: Section, draft: Draft, team: str | None = None, team_te
     )
     _check_together(section, budget, draft)
     draft.budgets.append(budget)
+    draft.entry_digests[budget.id] = section.digest(tenant, kind, key)
 
 
-def _thresholds(section: Section) -> list[int]:
-    """warn, degrade and stop in ppm, in order. Defaults take part in the order: `stop: 0.5` alone would otherwise stop
-    a budget long before anyone is warned."""
+def check_limit(section: Section, limit_nano: int, stop_ppm: int) -> None:
+    """A counter must be able to count to where the budget stops."""
+    if limit_nano * max(stop_ppm, PPM) > MAX_NANO_USD * PPM:
+        section.problem("limit", f"limit x stop is beyond the largest amount a counter holds ({MAX_NANO_USD} nano)")
+
+
+def read_thresholds(section: Section, absent: Mapping[str, int], named: str) -> list[int]:
+    """warn, degrade and stop in ppm, in order; one that is not given is as `absent` says, which messages call `named`.
+
+    Those take part in the order: `stop: 0.5` alone would otherwise stop a budget long before anyone is warned.
+    """
     found = []
-    for name, default in THRESHOLDS.items():
+    for name, default in absent.items():
         fraction = section.decimal(name)
         ppm = default if fraction is None else fraction.scaleb(6)
         if ppm != int(ppm) or not 0 < ppm <= MAX_THRESHOLD_PPM:
             section.problem(
                 name, f"expected a fraction of the limit such as 0.8, above 0 to 10, six decimals; got {fraction}"
             )
-            return list(THRESHOLDS.values())
+            return list(absent.values())
         found.append(int(ppm))
-    for (low, low_ppm), (high, high_ppm) in pairwise(zip(THRESHOLDS, found, strict=True)):
+    for (low, low_ppm), (high, high_ppm) in pairwise(zip(absent, found, strict=True)):
         if low_ppm > high_ppm:
-            message = (
-                f"{low} ({_fraction(section, low, low_ppm)}) is above {high} ({_fraction(section, high, high_ppm)})"
-            )
-            section.problem(low if section.has(low) else high, f"{message}; the order is warn <= degrade <= stop")
+            below, above = _fraction(section, low, low_ppm, named), _fraction(section, high, high_ppm, named)
+            message = f"{low} ({below}) is above {high} ({above}); the order is warn <= degrade <= stop"
+            section.problem(low if section.has(low) else high, message)
     return found
 
 
-def _fraction(section: Section, name: str, ppm: int) -> str:
-    return f"{ppm / PPM:g}" + ("" if section.has(name) else ", the default")
+def _fraction(section: Section, name: str, ppm: int, named: str) -> str:
+    return f"{ppm / PPM:g}" + ("" if section.has(name) else f", {named}")
 
 
 def _timezone(section: Section) -> str:

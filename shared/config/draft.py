@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shared.config.billing import Billing
 from shared.config.fields import Section
-from shared.config.model import AlertRoute, Budget, ExchangeRate, Model, PriceOverride, Team, Tenant
+from shared.config.model import AlertRoute, Budget, BudgetEdit, ExchangeRate, Model, PriceOverride, Team, Tenant
 from shared.config.problems import Problems, did_you_mean
 from shared.config.yaml_lines import Value
 from shared.errors import InvalidRequest
@@ -26,6 +26,8 @@ class Draft:
     teams: dict[str, Team] = field(default_factory=dict)
     budgets: list[Budget] = field(default_factory=list)
     budget_ids: set[str] = field(default_factory=set)
+    entry_digests: dict[str, str] = field(default_factory=dict)  # budget id -> digest of its entry
+    edits: dict[str, BudgetEdit] = field(default_factory=dict)
     prices: list[PriceOverride] = field(default_factory=list)
     alerts: list[AlertRoute] = field(default_factory=list)
     billing: Billing = field(default_factory=Billing)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from shared.config.problems import Place, Problems, did_you_mean
 from shared.config.yaml_lines import Value
@@ -45,6 +48,12 @@ class Section:
     def has(self, name: str) -> bool:
         """Whether the field is given and not empty."""
         return name in self._fields and self._fields[name].content is not None
+
+    def digest(self, *beside: str | None) -> str:
+        """SHA-256 over the fields as written and what is given beside them; order, layout and comments do not count."""
+        content = {name: _plain(field) for name, field in self._fields.items()}
+        text = json.dumps([content, *beside], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def text(self, name: str, *, required: bool = False) -> str | None:
         """The text as written."""
@@ -173,3 +182,12 @@ class Section:
             return value.content
         self._problems.add(value.place, f"expected text, got {value.kind()}")
         return None
+
+
+def _plain(value: Value) -> Any:
+    """A value without its place."""
+    if isinstance(value.content, dict):
+        return {name: _plain(field) for name, field in value.content.items()}
+    if isinstance(value.content, list):
+        return [_plain(item) for item in value.content]
+    return value.content

@@ -9,6 +9,7 @@ from shared.config.alerts_yaml import read_alerts
 from shared.config.billing_yaml import read_billing
 from shared.config.budgets_yaml import read_budgets
 from shared.config.draft import Draft
+from shared.config.edits_yaml import EDITS, read_edits
 from shared.config.model import Config
 from shared.config.models_yaml import read_models, read_prices
 from shared.config.problems import Place, Problems, did_you_mean
@@ -16,7 +17,8 @@ from shared.config.teams_yaml import read_team
 from shared.config.tenants_yaml import read_rates, read_tenants
 from shared.config.yaml_lines import Value, parse_yaml
 
-FILES = ("tenants.yaml", "rates.yaml", "models.yaml", "budgets.yaml", "prices.yaml", "alerts.yaml", "billing.yaml")
+_COMMITTED = ("tenants.yaml", "rates.yaml", "models.yaml", "budgets.yaml", "prices.yaml", "alerts.yaml", "billing.yaml")
+FILES = (*_COMMITTED, EDITS)
 TEAMS = "teams/"
 
 
@@ -39,6 +41,7 @@ def load_config(files: Mapping[str, bytes], root: str = "config") -> Config:
     _read_teams(documents, draft)
     read_billing(documents.get("billing.yaml"), draft)
     read_budgets(documents.get("budgets.yaml"), draft)
+    read_edits(documents.get(EDITS), draft, keep=draft.billing.dashboard_edits == "keep")
     read_prices(documents.get("prices.yaml"), draft)
     read_alerts(documents.get("alerts.yaml"), draft)
     problems.raise_if_any(root)
@@ -52,6 +55,8 @@ def load_config(files: Mapping[str, bytes], root: str = "config") -> Config:
         rates=tuple(draft.rates),
         alerts=tuple(draft.alerts),
         billing=draft.billing,
+        edits=draft.edits,
+        entry_digests=draft.entry_digests,
     )
 
 

@@ -14,6 +14,8 @@ PeriodKind = Literal["hour", "day", "week", "month", "quarter", "year", "total"]
 OnStop = Literal["refuse", "downgrade", "allow"]
 FailMode = Literal["open", "closed", "cached"]
 Enforcement = Literal["on", "observe", "off"]
+Channel = Literal["slack", "teams", "email", "webhook"]
+CHANNELS: tuple[Channel, ...] = ("slack", "teams", "email", "webhook")
 
 PPM = 1_000_000
 
@@ -47,6 +49,22 @@ class Budget(msgspec.Struct, frozen=True):
     on_stop: OnStop = "refuse"
     rollover: bool = False
     rollover_cap_nano: int | None = None  # None: the carry is capped at the limit itself
+
+
+class BudgetEdit(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of one budget that was made beside git, and whether it holds. None: that figure is as in git."""
+
+    budget: str
+    who: str
+    why: str
+    at_utc: datetime
+    base: str  # digest of the git entry that was in front of whoever made it
+    limit_nano: int | None = None
+    warn_ppm: int | None = None
+    degrade_ppm: int | None = None
+    stop_ppm: int | None = None
+    git: Budget | None = None  # what git says; None: git has no such budget any more
+    superseded: str | None = None  # why the edit does not hold; None: it is in force
 
 
 class Tenant(msgspec.Struct, frozen=True):
@@ -121,12 +139,14 @@ class ExchangeRate(msgspec.Struct, frozen=True):
 
 
 class AlertRoute(msgspec.Struct, frozen=True):
-    """Where a kind of notification goes."""
+    """Where kinds of notifications go."""
 
-    kinds: tuple[str, ...]
-    channel: str
-    target: str
-    scope: str | None = None
+    kinds: tuple[str, ...]  # "*": every kind
+    channel: Channel
+    target: str  # name of the app setting that holds the address
+    secret: str | None = None  # name of the app setting that holds the signing secret of a webhook
+    tenants: frozenset[str] = frozenset()  # empty: every tenant, and what concerns no tenant
+    scopes: tuple[str, ...] = ()  # type:key or type:*; empty: every notice
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -141,4 +161,6 @@ class Config(msgspec.Struct, frozen=True):
     rates: tuple[ExchangeRate, ...] = ()
     alerts: tuple[AlertRoute, ...] = ()
     billing: Billing = Billing()
+    edits: Mapping[str, BudgetEdit] = msgspec.field(default_factory=dict)  # by budget id
+    entry_digests: Mapping[str, str] = msgspec.field(default_factory=dict)  # budget id -> digest of its git entry
     loaded_at_utc: datetime | None = None

@@ -35,6 +35,11 @@ class Problems:
         """Record that the value at `place` is wrong; `message` says what would be right."""
         self._found.append((place, message))
 
+    @property
+    def found(self) -> list[tuple[Place, str]]:
+        """All problems so far."""
+        return list(self._found)
+
     def raise_if_any(self, root: str) -> None:
         """Raise ConfigInvalid with one `root/file:line: field: message` per problem, in reading order."""
         if not self._found:

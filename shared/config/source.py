@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from shared.config.loader import config_version, load_config
+from shared.config.loader import config_version
 from shared.credential import open_credential
 from shared.errors import ConfigInvalid, StateUnavailable
 
@@ -74,6 +74,8 @@ class Pointer(msgspec.Struct, frozen=True):
 
     version: str
     files: tuple[str, ...]
+    sequence: int = 0  # number of the step that made it
+    change: str = ""  # name of the blob that tells of that step
 
 
 class BlobSource:
@@ -103,40 +105,20 @@ class BlobSource:
         if self._container is None:
             self._container = self._open()
         container = self._container
-        pointer = msgspec.json.decode(await _download(container, POINTER), type=Pointer)
+        pointer = msgspec.json.decode(await download(container, POINTER), type=Pointer)
         if self._last is not None and self._last[0] == pointer.version:
             return self._last[1]
         slots = asyncio.Semaphore(_PARALLEL_BLOBS)
 
         async def body(name: str) -> bytes:
             async with slots:
-                return await _download(container, f"{VERSIONS}/{pointer.version}/{name}")
+                return await download(container, f"{VERSIONS}/{pointer.version}/{name}")
 
         files = dict(zip(pointer.files, await asyncio.gather(*map(body, pointer.files)), strict=True))
         if config_version(files) != pointer.version:
             raise ConfigInvalid(f"{self.root}: the files of version {pointer.version[:12]} are not those published")
         self._last = (pointer.version, files)
         return files
-
-
-async def publish_config(files: Mapping[str, bytes], container: ContainerClient) -> str:
-    """Validate the files, store them as a version of their own, then point `current` at it. Returns the version.
-
-    The pointer moves last and in one write: a reader sees the old version or the new one, never a mixture, and a
-    publisher that dies half-way changes nothing. Raises ConfigInvalid for a configuration that would be refused.
-    """
-    load_config(files)
-    version = config_version(files)
-    slots = asyncio.Semaphore(_PARALLEL_BLOBS)
-
-    async def upload(name: str, body: bytes) -> None:
-        async with slots:
-            await container.upload_blob(f"{VERSIONS}/{version}/{name}", body, overwrite=True)
-
-    await asyncio.gather(*(upload(name, body) for name, body in files.items()))
-    pointer = Pointer(version=version, files=tuple(sorted(files)))
-    await container.upload_blob(POINTER, msgspec.json.encode(pointer), overwrite=True)
-    return version
 
 
 def open_source(settings: Settings) -> ConfigSource:
@@ -162,7 +144,8 @@ def _credential(settings: Settings) -> Any:
     return open_credential(settings)
 
 
-async def _download(container: ContainerClient, name: str) -> bytes:
+async def download(container: ContainerClient, name: str) -> bytes:
+    """The whole of a blob."""
     stream = await container.download_blob(name)
     return await stream.readall()
 

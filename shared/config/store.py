@@ -114,6 +114,9 @@ class ConfigStore:
         self._config = msgspec.structs.replace(config, loaded_at_utc=datetime.now(UTC))
         self._read_at = self._clock()
         self._problem = self._refused = None
+        for edit in config.edits.values():
+            if edit.superseded is not None:
+                log.warning("the edit of budget %s by %s does not hold: %s", edit.budget, edit.who, edit.superseded)
 
     def _reject(self, what: str, problems: str) -> None:
         self._problem = problems

@@ -9,7 +9,9 @@ import pytest
 
 from local.azurite import Azurite
 from shared.config.__main__ import publish
-from shared.config.source import open_container, open_source, publish_config
+from shared.config.place import ContainerPlace
+from shared.config.publish import publish as publish_config
+from shared.config.source import open_container, open_source
 from shared.config.store import ConfigStore
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
@@ -45,9 +47,10 @@ async def test_a_published_version_is_picked_up(azurite: Azurite) -> None:
         await container.create_container()
         with pytest.raises(ConfigInvalid, match="no published configuration"):
             await store.load()
-        first = await publish_config(GOOD, container)
+        place = ContainerPlace(container, address)
+        first = (await publish_config(GOOD, place, who="ada", why="first")).version
         assert (await store.load()).version == first
-        second = await publish_config(NEWER, container)
+        second = (await publish_config(NEWER, place, who="ada", why="second")).version
         assert await store.refresh(force=True)
         assert store.current.version == second
         assert "contoso" in store.current.tenants

@@ -21,7 +21,8 @@ PARTS = ("shared", "functions", "gateway", "local", "bench", "scripts", "tests")
 STORES = {
     "shared.budgets.connect": "opens the connection to Redis, single server or cluster",
     "shared.budgets.entra": "signs in to Redis with tokens of Entra ID",
-    "shared.config.source": "reads and publishes configuration in Blob Storage",
+    "shared.config.place": "writes configuration and its history in Blob Storage",
+    "shared.config.source": "reads configuration in Blob Storage",
     "shared.ledger.deadletters": "events that could not be billed, in Table and Blob Storage",
     "shared.ledger.hours": "hour index in Table Storage",
     "shared.ledger.insert": "100-row transactions in Table Storage",
@@ -38,6 +39,10 @@ OTHER_SDK_USERS = {
     "shared.budgets.trips": "tells a cluster's client from a single server's",
     "shared.config.yaml_lines": "composes YAML nodes; touches no disk and no network",
     "shared.credential": "a managed identity, for every service that takes one",
+    "shared.reports.files_html": "fills the template of the printable statement; Jinja2 escapes every name",
+    "shared.reports.files_parquet": "writes Parquet into a file it is handed",
+    "shared.reports.files_xlsx": "writes a workbook into a file it is handed",
+    "shared.notify.post": "posts notices to addresses that are secrets",
     "shared.telemetry": "starts the Azure Monitor exporter when it is configured",
 }
 SDK_MODULES = {**STORES, **OTHER_SDK_USERS}

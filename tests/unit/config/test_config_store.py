@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from shared.config.source import BlobSource, DirectorySource, publish_config
+from shared.config.place import ContainerPlace
+from shared.config.publish import publish
+from shared.config.source import BlobSource, DirectorySource
 from shared.config.store import ConfigStore
 from shared.errors import ConfigInvalid, StateUnavailable
 
@@ -150,7 +154,7 @@ class FakeContainer:
         self.writes: list[str] = []
         self.fail_on: str | None = None
 
-    async def upload_blob(self, name: str, body: bytes, *, overwrite: bool) -> None:
+    async def upload_blob(self, name: str, body: bytes, *, overwrite: bool, **_condition: Any) -> None:
         if name == self.fail_on:
             raise ConnectionError(name)
         self.writes.append(name)
@@ -171,9 +175,16 @@ class FakeDownload:
 
     def __init__(self, body: bytes) -> None:
         self._body = body
+        self.properties = SimpleNamespace(etag="e")
 
     async def readall(self) -> bytes:
         return self._body
+
+
+async def publish_config(files: dict[str, bytes], container: FakeContainer) -> str:
+    """The version that is current afterwards."""
+    place = ContainerPlace(container, "https://x/config")  # type: ignore[arg-type]
+    return (await publish(files, place, who="ada", why="because")).version
 
 
 def source_of(container: FakeContainer) -> BlobSource:
@@ -184,9 +195,9 @@ async def test_publishing_moves_the_pointer_last_and_keeps_old_versions() -> Non
     """A reader sees one version or the other; the one before stays for going back."""
     container = FakeContainer()
     source = source_of(container)
-    first = await publish_config(GOOD, container)  # type: ignore[arg-type]
+    first = await publish_config(GOOD, container)
     assert await source.fetch() == GOOD
-    second = await publish_config(NEWER, container)  # type: ignore[arg-type]
+    second = await publish_config(NEWER, container)
     assert await source.fetch() == NEWER
     assert container.writes[-1] == "current"
     assert {f"versions/{first}/tenants.yaml", f"versions/{second}/tenants.yaml"} <= set(container.blobs)
@@ -195,10 +206,10 @@ async def test_publishing_moves_the_pointer_last_and_keeps_old_versions() -> Non
 async def test_a_publisher_that_dies_half_way_changes_nothing() -> None:
     """Without its pointer a version does not exist."""
     container = FakeContainer()
-    await publish_config(GOOD, container)  # type: ignore[arg-type]
+    await publish_config(GOOD, container)
     container.fail_on = "current"
     with pytest.raises(ConnectionError):
-        await publish_config(NEWER, container)  # type: ignore[arg-type]
+        await publish_config(NEWER, container)
     assert await source_of(container).fetch() == GOOD
 
 
@@ -206,7 +217,7 @@ async def test_a_bad_configuration_is_not_published() -> None:
     """The publisher learns of the mistake, not the workers."""
     container = FakeContainer()
     with pytest.raises(ConfigInvalid):
-        await publish_config(BAD, container)  # type: ignore[arg-type]
+        await publish_config(BAD, container)
     assert container.writes == []
 
 
@@ -215,7 +226,7 @@ async def test_missing_and_altered_blobs_are_refused() -> None:
     container = FakeContainer()
     with pytest.raises(ConfigInvalid, match="no published configuration"):
         await source_of(container).fetch()
-    version = await publish_config(GOOD, container)  # type: ignore[arg-type]
+    version = await publish_config(GOOD, container)
     container.blobs[f"versions/{version}/tenants.yaml"] = NEWER["tenants.yaml"]
     with pytest.raises(ConfigInvalid, match="not those published"):
         await source_of(container).fetch()

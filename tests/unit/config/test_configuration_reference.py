@@ -9,6 +9,7 @@ import pytest
 
 from shared.config.alerts_yaml import ALERT_FIELDS
 from shared.config.budgets_yaml import BUDGET_FIELDS
+from shared.config.edits_yaml import EDIT_FIELDS
 from shared.config.models_yaml import BILLED_AS, MODEL_FIELDS, PRICE_FIELDS
 from shared.config.teams_yaml import IDENTITY_KINDS, TEAM_FIELDS
 from shared.config.tenants_yaml import TENANT_FIELDS
@@ -23,6 +24,7 @@ SECTIONS = {
     "models.yaml": MODEL_FIELDS + BILLED_AS,
     "prices.yaml": PRICE_FIELDS + PRICED_KINDS,
     "alerts.yaml": ALERT_FIELDS,
+    "edits.yaml": EDIT_FIELDS,
 }
 
 

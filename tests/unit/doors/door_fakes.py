@@ -19,6 +19,9 @@ from shared.health import Health
 from shared.ledger.rollup import RollupCell
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
+from shared.reports.budget_outlook import BudgetOutlook
+from shared.reports.history import SpendHistory
+from shared.reports.outlook import Anomalies, Forecasts
 from shared.reports.service import Reports
 from shared.routing.router import Router
 from shared.settings import Settings
@@ -120,18 +123,19 @@ class FakeFiles:
         self.files[name] = (body, media_type)
 
 
-def fake_reports(ledger: FakeLedger, spend: FakeSpend, files: FakeFiles, frozen: Sequence[str] = ()) -> Reports:
+def fake_reports(ledger: FakeLedger, files: FakeFiles, frozen: Sequence[str] = ()) -> Reports:
     """The real reports over fake stores; `frozen` lists closed months."""
 
     async def is_frozen(tenant: str, period: str) -> bool:
         return period in frozen
 
-    return Reports(lambda: CONFIG, ledger, spend, files, is_frozen)
+    return Reports(lambda: CONFIG, ledger, files, is_frozen)
 
 
 def fake_services(**overrides: Any) -> SimpleNamespace:
     """Services that answer happily; give an attribute to replace one."""
     ledger, spend, files = FakeLedger(), FakeSpend(), FakeFiles()
+    history = SpendHistory(ledger)
     services = SimpleNamespace(
         ledger=ledger,
         files=files,
@@ -141,8 +145,12 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         reset=SimpleNamespace(reset=Recorder({"accepted": 1})),
         publisher=SimpleNamespace(publish=Recorder()),
         helicone=SimpleNamespace(take=Recorder()),
+        config_edits=SimpleNamespace(change=Recorder(CONFIG), revert=Recorder(CONFIG), history=Recorder([])),
         spend=spend,
-        reports=fake_reports(ledger, spend, files),
+        reports=fake_reports(ledger, files),
+        budget_outlook=BudgetOutlook(spend, history),
+        forecasts=Forecasts(history),
+        anomalies=SimpleNamespace(find=Anomalies(lambda: CONFIG, history, SimpleNamespace()).find, notify=Recorder(0)),
         summaries=SimpleNamespace(summarize=Recorder([])),
         dead_letters=SimpleNamespace(list=Recorder([])),
         replay=SimpleNamespace(run=Recorder(SimpleNamespace(replayed=1, unknown=[]))),
@@ -154,6 +162,9 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         llm_logs=SimpleNamespace(run=Recorder()),
         standing_log=SimpleNamespace(run=Recorder()),
         stream_sweep=SimpleNamespace(run=Recorder()),
+        delivery=SimpleNamespace(run=Recorder()),
+        dead_letter_notices=SimpleNamespace(run=Recorder()),
+        digest=SimpleNamespace(run=Recorder()),
         router=Router(CONFIG, Pricer(PriceBook([]), CONFIG)),
     )
     for name, value in overrides.items():
