@@ -40,6 +40,7 @@ class CheckAnswer(msgspec.Struct, kw_only=True):
     cache_seconds: int = 0
     observed: dict[str, str] | None = None  # in observe mode: what enforcement would have done
     error: TollkeeperError | None = None
+    estimate_nano_usd: int | None = None  # of the model that serves, or that was refused; never told to the caller
 
     @property
     def status(self) -> int:

@@ -15,6 +15,7 @@ class TenantKeys:
         self.index = f"{self.prefix}index"
         self.asserted = f"{self.prefix}asserted"
         self.marks = f"{self.prefix}marks"
+        self.decisions = f"{self.prefix}decisions"
 
     def cell(self, cell_id: str) -> str:
         """The hash of one counter."""

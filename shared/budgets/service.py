@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from shared.budgets.answer import CheckAnswer, budget_view, most_restrictive, refusal
 from shared.budgets.breaker import CircuitBreaker
 from shared.budgets.cells import Cell
+from shared.budgets.decisions import DecisionLog
 from shared.budgets.last_seen import LastSeen
 from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.redis_errors import is_outage, is_refusal
@@ -45,6 +46,7 @@ class BudgetService:
         timeout_seconds: float,
         stalled_ingest_ms: int,
         breaker: CircuitBreaker | None = None,
+        decisions: DecisionLog | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._store = store
@@ -55,6 +57,7 @@ class BudgetService:
         self._breaker = breaker or CircuitBreaker()
         self._clock_offset_ms = 0  # Redis time minus ours
         self._last_seen = LastSeen()
+        self._decisions = decisions
 
     async def check(self, request: CheckRequest) -> CheckAnswer:
         """Decide one call.
@@ -65,8 +68,13 @@ class BudgetService:
         snapshot = self._snapshot()
         tenant, scopes = resolve_caller(request, snapshot.config)
         request = canonical(request, snapshot.deployments)
-        require_allowed_model(snapshot.config, tenant, scopes, request.model)
-        answer = await self._decide(snapshot, request, tenant, scopes)
+        try:
+            require_allowed_model(snapshot.config, tenant, scopes, request.model)
+            answer = await self._decide(snapshot, request, tenant, scopes)
+        except (Forbidden, StateUnavailable) as error:
+            if self._decisions is not None:
+                self._decisions.note_denied(tenant, scopes, request.model, error.code)
+            raise
         if answer.model != request.model:
             served = snapshot.deployments.serving(answer.model)
             answer.provider, answer.deployment = served.provider, served.deployment
@@ -76,6 +84,8 @@ class BudgetService:
             if answer.reservation is not None:  # nobody is left to give it back, and it would tie up budget for minutes
                 await self.release(answer.reservation)
             raise
+        if self._decisions is not None:
+            self._decisions.note(answer, request, tenant)
         return answer
 
     async def _decide(
@@ -208,6 +218,7 @@ class BudgetService:
             budget=None if number is None or cell is None else budget_view(cell, after[number]),
             admitted_at_utc=admitted,
             reservation=self._token(request, dated, reply) if held else None,
+            estimate_nano_usd=reply.estimate_nano_usd,
         )
         if refused and number is not None and cell is not None:
             error = refusal(reply.outcome, before[number], cell, tenant.exhausted_status, admitted)

@@ -26,8 +26,10 @@ _DIMENSIONS: dict[str, Dimension] = {
     "requested_model": lambda cell: cell.requested_model,
     "provider": lambda cell: cell.provider,
     "deployment": lambda cell: cell.deployment,
+    "region": lambda cell: cell.region,
     "operation": lambda cell: cell.operation,
     "decision": lambda cell: cell.decision,
+    "pricing_status": lambda cell: cell.pricing_status,
     "booked_period": lambda cell: cell.booked_period,
     "hour": lambda cell: cell.quarter_utc.strftime("%Y-%m-%dT%H:00:00Z"),
     "day": lambda cell: cell.quarter_utc.strftime("%Y-%m-%d"),
@@ -43,12 +45,16 @@ class Sums(msgspec.Struct):
     cost_nano_usd: int = 0
     coverage: Coverage = Coverage()
     unpriced: int = 0
+    saved_nano_usd: int = 0
+    refused: int = 0
 
     def add(self, cell: RollupCell, coverage: Coverage) -> None:
         """Add a cell's sums."""
         self.requests += cell.requests
         self.cost_nano_usd += cell.cost_nano_usd
         self.unpriced += cell.unpriced
+        self.saved_nano_usd += cell.saved_nano_usd
+        self.refused += cell.refused
         self.coverage = self.coverage.plus(coverage)
         for kind, tokens in cell.tokens.items():
             self.tokens[kind] = self.tokens.get(kind, 0) + tokens
@@ -65,6 +71,8 @@ class Sums(msgspec.Struct):
             "cost": None if unknown else decimal_from_nano(self.cost_nano_usd),
             **self.coverage.body(),
             "unpriced": self.unpriced,
+            "saved": decimal_from_nano(self.saved_nano_usd),
+            "refused": self.refused,
         }
 
 
@@ -88,9 +96,10 @@ class Summaries:
         """One row per group of [start, end), sorted by the groups; `tenant` None: of all tenants.
 
         A row holds each dimension's value (empty when the calls carry none), `requests`, `tokens` by kind, `cost`,
-        `measured_cost`, `estimated_cost`, `missing_cost`, the same three as `_share`, and `unpriced` (rows whose cost
-        is not known and therefore not in it). `filters` keeps the values it names. What is missing is judged at
-        `as_of_utc` (default: now). Raises InvalidRequest.
+        `measured_cost`, `estimated_cost`, `missing_cost`, the same three as `_share`, `unpriced` (rows whose cost
+        is not known and therefore not in it), `saved` (by downgrades and refusals, as far as it is known) and
+        `refused` (calls, which are not among the requests). `filters` keeps the values it names. What is missing is
+        judged at `as_of_utc` (default: now). Raises InvalidRequest.
         """
         as_of_utc = as_of_utc or datetime.now(UTC)
         groups = dimensions(group_by)

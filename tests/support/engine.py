@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shared.budgets.connect import open_redis
+from shared.budgets.decisions import DecisionLog
 from shared.budgets.request import CheckRequest
 from shared.budgets.reservation import ReservationSigner
 from shared.budgets.service import BudgetService
@@ -63,6 +64,7 @@ class Engine:
         bucket_ms: int = 1_000,
         default_output_tokens: int = 100,
         timeout_seconds: float = 5,
+        decisions: DecisionLog | None = None,
     ) -> None:
         self.client = client
         self.default_output_tokens = default_output_tokens
@@ -76,6 +78,7 @@ class Engine:
             default_output_tokens=default_output_tokens,
             timeout_seconds=timeout_seconds,
             stalled_ingest_ms=3_600_000,
+            decisions=decisions,
         )
 
     def configure(self, configuration: Config) -> None:
