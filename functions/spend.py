@@ -36,7 +36,7 @@ async def get_spend_of_scope(call: Call) -> Answer:
     scope_type = _require_scope_type(call.request.route_params.get("scope_type", ""))
     scope_key = validate_scope_key(call.request.route_params.get("scope_key", ""), "scope_key")
     reach.require(scope_type, scope_key)
-    budgets = await call.services.reports.outlook(reach.tenant, scope_type, scope_key, datetime.now(UTC))
+    budgets = await call.services.budget_outlook.of_scope(reach.tenant, scope_type, scope_key, datetime.now(UTC))
     if not budgets:
         raise NotFound(f"no budget of tenant {reach.tenant!r} covers {scope_type}:{scope_key}", param="scope_key")
     return Answer({"tenant": reach.tenant, "budgets": budgets})

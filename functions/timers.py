@@ -70,3 +70,39 @@ async def retention(timer: func.TimerRequest) -> None:
     from shared.bootstrap import app
 
     await (await app()).retention.run()
+
+
+@bp.function_name("find_anomalies")
+@bp.timer_trigger(arg_name="timer", schedule="0 25 3 * * *")
+async def find_anomalies(timer: func.TimerRequest) -> None:
+    """Add a notice of every tenant, team and model of a team that cost far more than usual the day before."""
+    from shared.bootstrap import app
+
+    await (await app()).anomalies.notify()
+
+
+@bp.function_name("deliver_notices")
+@bp.timer_trigger(arg_name="timer", schedule="*/30 * * * * *", use_monitor=False)
+async def deliver_notices(timer: func.TimerRequest) -> None:
+    """Send the notices that wait in the outbox to the routes of alerts.yaml."""
+    from shared.bootstrap import app
+
+    await (await app()).delivery.run()
+
+
+@bp.function_name("notice_dead_letters")
+@bp.timer_trigger(arg_name="timer", schedule="20 */5 * * * *", use_monitor=False)
+async def notice_dead_letters(timer: func.TimerRequest) -> None:
+    """Add a notice of each code of dead letters, once a day."""
+    from shared.bootstrap import app
+
+    await (await app()).dead_letter_notices.run()
+
+
+@bp.function_name("weekly_digest")
+@bp.timer_trigger(arg_name="timer", schedule="0 0 7 * * 1")
+async def weekly_digest(timer: func.TimerRequest) -> None:
+    """Add the digest of the last week of every tenant, on Monday morning."""
+    from shared.bootstrap import app
+
+    await (await app()).digest.run()

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from shared.config.reconciliation import AnomalyFloors, Reconciliation
+
 Idle = Literal["separate", "proportional", "owner"]
 SharedBy = Literal["tokens", "cost", "even"]
 
@@ -91,6 +93,8 @@ class Billing(msgspec.Struct, frozen=True):
     pools: tuple[Pool, ...] = ()
     shared: tuple[SharedCost, ...] = ()
     dashboard_edits: Literal["git_wins", "keep"] = "git_wins"
+    reconciliation: Reconciliation = Reconciliation()
+    anomalies: AnomalyFloors = AnomalyFloors()
 
 
 def percent_at(entries: tuple[Percent, ...], tenant: str, instant_utc: datetime) -> Percent | None:

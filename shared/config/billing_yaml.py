@@ -14,11 +14,22 @@ from shared.config.draft import Draft
 from shared.config.fields import Section
 from shared.config.model import PPM
 from shared.config.problems import did_you_mean
+from shared.config.reconciliation_yaml import read_anomalies, read_reconciliation
 from shared.config.yaml_lines import Value
 from shared.money import nano_from_decimal
 from shared.usage.tokens import PRICED_KINDS
 
-BILLING_FIELDS = ("issuer", "close_day", "markup", "tax", "pools", "shared", "dashboard_edits")
+BILLING_FIELDS = (
+    "issuer",
+    "close_day",
+    "markup",
+    "tax",
+    "pools",
+    "shared",
+    "dashboard_edits",
+    "reconciliation",
+    "anomalies",
+)
 _PERCENT_FIELDS = ("percent", "effective_from", "label", "tenant")
 _POOL_FIELDS = (
     *("id", "tenant", "label", "kind", "deployments", "terms", "weights", "model_weights"),
@@ -54,6 +65,8 @@ def read_billing(document: Value | None, draft: Draft) -> None:
             _unique([_shared(entry, draft) for entry in section.sections("shared", _SHARED_FIELDS)], section, "shared")
         ),
         dashboard_edits=section.choice("dashboard_edits", ("git_wins", "keep"), "git_wins"),  # type: ignore[arg-type]
+        reconciliation=read_reconciliation(section, draft),
+        anomalies=read_anomalies(section),
     )
 
 

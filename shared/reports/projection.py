@@ -1,7 +1,7 @@
 """How fast a budget is being spent, and where that leads by the end of its period.
 
 A straight line from the last hours, in integers. It knows no weekends and no month ends; the band around it says how
-much the hours differed.
+much the hours differed. Periods of a week and longer are better served by forecast.py once two weeks are known.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Projection(msgspec.Struct, frozen=True):
     value_nano_usd: int
     low_nano_usd: int
     high_nano_usd: int
+    method: str = "linear"
 
     def body(self) -> dict[str, str]:
         """As the contract shows it."""
@@ -38,7 +39,7 @@ class Projection(msgspec.Struct, frozen=True):
             "value": decimal_from_nano(self.value_nano_usd),
             "low": decimal_from_nano(self.low_nano_usd),
             "high": decimal_from_nano(self.high_nano_usd),
-            "method": "linear",
+            "method": self.method,
         }
 
 

@@ -1,27 +1,17 @@
-"""Reports: statements on demand and on schedule, and where a budget is heading."""
+"""Reports: statements on demand and on schedule."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
-from shared.budgets.cells import parse_cell
-from shared.budgets.matching import with_implicit_scopes
 from shared.config.model import Config
 from shared.ledger.coverage import DEFAULT_WAIT, Coverage, coverage_of
 from shared.ledger.rollup import RollupCell
-from shared.money import decimal_from_nano, nano_from_decimal
 from shared.months import month_before, month_of, month_span
 from shared.reports.chargeback import LineKey, Statement, Usage, make_lines, status_of
-from shared.reports.projection import (
-    Hourly,
-    project,
-    rate_nano_usd_per_hour,
-    rate_window,
-    spend_by_hour,
-)
 from shared.reports.render import FORMATS, render
 
 log = logging.getLogger("tollkeeper.reports")
@@ -33,12 +23,6 @@ class Ledger(Protocol):
     """What reports need of the ledger: its sums per quarter hour, open hours included."""
 
     def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]: ...
-
-
-class Spend(Protocol):
-    """What reports need of the counters."""
-
-    async def one(self, tenant: str, scope_type: str, scope_key: str) -> list[dict[str, Any]]: ...
 
 
 class StatementFiles(Protocol):
@@ -54,7 +38,6 @@ class Reports:
         self,
         config: Callable[[], Config],
         ledger: Ledger,
-        spend: Spend,
         files: StatementFiles,
         is_frozen: Callable[[str, str], Awaitable[bool]],
         stream_wait: timedelta = DEFAULT_WAIT,
@@ -63,7 +46,6 @@ class Reports:
         estimate may still be replaced by a measurement."""
         self._config = config
         self._ledger = ledger
-        self._spend = spend
         self._files = files
         self._is_frozen = is_frozen
         self._stream_wait = stream_wait
@@ -105,19 +87,6 @@ class Reports:
         log.info("statements_written", extra={"files": len(written)})
         return written
 
-    async def outlook(self, tenant: str, scope_type: str, scope_key: str, now_utc: datetime) -> list[dict[str, Any]]:
-        """One scope's counters, each with `rate` (USD per hour) and `projection` (None: the budget never resets)."""
-        counters = await self._spend.one(tenant, scope_type, scope_key)
-        if not counters:
-            return []
-        start_utc, _ = rate_window(None, now_utc)
-        spends = [
-            (cell.quarter_utc, cell.charge_nano_usd)
-            async for cell in self._ledger.cells(tenant, start_utc, now_utc)
-            if cell.cell is None and with_implicit_scopes(tenant, cell.scopes, cell.model).get(scope_type) == scope_key
-        ]
-        return [_with_outlook(counter, spends, now_utc) for counter in counters]
-
     async def _first_instant(self, tenant: str, period: str) -> datetime:
         """Where to look for rows that a month's statement carries: frozen months before it hand it their late rows."""
         first = period
@@ -137,17 +106,3 @@ def _usage(cell: RollupCell, coverage: Coverage) -> Usage:
         coverage=coverage,
         unpriced_requests=cell.unpriced,
     )
-
-
-def _with_outlook(counter: dict[str, Any], spends: Hourly, now_utc: datetime) -> dict[str, Any]:
-    """The counter with its rate and projection, over the part of the window that lies in its own period."""
-    period = parse_cell(counter["cell"]).period
-    starts_at_utc = datetime.fromtimestamp(period.start_s, UTC)
-    window = rate_window(starts_at_utc, now_utc)
-    hourly = spend_by_hour(spends, window)
-    rate = rate_nano_usd_per_hour(sum(hourly), window)
-    ends_at_utc = period.resets_at_utc
-    projection = None
-    if ends_at_utc is not None:
-        projection = project(nano_from_decimal(counter["spent"]), rate, hourly, now_utc, ends_at_utc).body()
-    return {**counter, "rate": decimal_from_nano(rate), "projection": projection}

@@ -274,7 +274,7 @@ class Books:
         async def is_frozen(tenant: str, month: str) -> bool:
             return False
 
-        self._reports = Reports(lambda: config(TEAM), self._reader, None, None, is_frozen)  # type: ignore[arg-type]
+        self._reports = Reports(lambda: config(TEAM), self._reader, None, is_frozen)  # type: ignore[arg-type]
 
     async def parts(self, at: datetime, now: datetime) -> dict[str, tuple[str, ...]]:
         """The three costs per team; asserts that summary, JSON and CSV agree on them, and that shares sum to one."""

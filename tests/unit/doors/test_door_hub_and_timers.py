@@ -84,6 +84,10 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
         ("retention", "retention.run"),
         ("log_budgets", "standing_log.run"),
         ("sweep_streams", "stream_sweep.run"),
+        ("deliver_notices", "delivery.run"),
+        ("notice_dead_letters", "dead_letter_notices.run"),
+        ("weekly_digest", "digest.run"),
+        ("find_anomalies", "anomalies.notify"),
     ],
 )
 async def test_timer_runs_its_job_and_raises_its_failure(
@@ -117,7 +121,11 @@ def test_schedules_are_six_field_cron(doors: Doors) -> None:
         "rollup": "0 */5 * * * *",
         "log_budgets": "45 */15 * * * *",
         "sweep_streams": "30 */5 * * * *",
+        "deliver_notices": "*/30 * * * * *",
+        "notice_dead_letters": "20 */5 * * * *",
+        "weekly_digest": "0 0 7 * * 1",
         "statements": "0 10 2 * * *",
         "retention": "0 40 3 * * *",
+        "find_anomalies": "0 25 3 * * *",
     }
     assert timers["repair"].run_on_startup

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from door_fakes import FakeFiles, FakeLedger, FakeSpend, fake_reports
+from door_fakes import FakeFiles, FakeLedger, fake_reports
 
 from shared.errors import InvalidRequest
 from shared.ledger.deadletters import DeadLetter
@@ -61,8 +61,8 @@ async def test_nightly_files_are_deterministic() -> None:
     """Running the job again writes the same names with the same bytes: nothing is added, nothing drifts."""
     ledger = FakeLedger([booked("2026-11", NOW - timedelta(days=5), 7), booked("2026-12", NOW - timedelta(days=1), 11)])
     first, second = FakeFiles(), FakeFiles()
-    names = await fake_reports(ledger, FakeSpend(), first).publish_statements(NOW)
-    await fake_reports(ledger, FakeSpend(), second).publish_statements(NOW)
+    names = await fake_reports(ledger, first).publish_statements(NOW)
+    await fake_reports(ledger, second).publish_statements(NOW)
     assert first.files == second.files
     assert set(names) == set(first.files)
     assert {name for name in names if name.startswith("contoso/")} == {
@@ -76,7 +76,7 @@ async def test_late_rows_of_a_closed_month_are_carried_by_the_open_one() -> None
     """November is closed; a late November row booked into December is on December's statement and on no other."""
     late = booked("2026-12", datetime(2026, 11, 30, 23, 45, tzinfo=UTC), 100)
     ledger = FakeLedger([late, booked("2026-11", datetime(2026, 11, 2, tzinfo=UTC), 7), booked("2026-12", NOW, 11)])
-    reports = fake_reports(ledger, FakeSpend(), FakeFiles(), frozen=["2026-11"])
+    reports = fake_reports(ledger, FakeFiles(), frozen=["2026-11"])
     november = await reports.statement("contoso", "2026-11", None, NOW)
     december = await reports.statement("contoso", "2026-12", None, NOW)
     assert (november.status, november.totals.cost_nano_usd) == ("final", 7)
@@ -86,7 +86,7 @@ async def test_late_rows_of_a_closed_month_are_carried_by_the_open_one() -> None
 async def test_statement_sums_are_exact_over_many_lines() -> None:
     """A thousand amounts that no float could add sum to the nano-dollar."""
     ledger = FakeLedger([booked("2026-12", NOW - timedelta(minutes=i), 10**15 + i) for i in range(1000)])
-    statement = await fake_reports(ledger, FakeSpend(), FakeFiles()).statement("contoso", "2026-12", None, NOW)
+    statement = await fake_reports(ledger, FakeFiles()).statement("contoso", "2026-12", None, NOW)
     assert statement.totals.cost_nano_usd == 1000 * 10**15 + sum(range(1000))
     assert json.loads(render_json(statement))["totals"]["cost"] == "1000000000.0004995"
 
@@ -96,7 +96,7 @@ async def test_an_estimate_in_a_statement_ages(age_minutes: int, part: str) -> N
     """While its log record may come a stream's cost is estimated, from the end of the wait on it is missing."""
     estimate = booked("2026-12", NOW - timedelta(minutes=age_minutes), 3)
     estimate.measured = False
-    reports = fake_reports(FakeLedger([booked("2026-12", NOW, 9), estimate]), FakeSpend(), FakeFiles())
+    reports = fake_reports(FakeLedger([booked("2026-12", NOW, 9), estimate]), FakeFiles())
     statement = await reports.statement("contoso", "2026-12", None, NOW)
     (team,) = statement.team_totals
     for usage in (statement.totals, team.usage, statement.lines[0].usage):
