@@ -26,12 +26,13 @@ CHARGEBACK_READ: Role = "Chargeback.Read"
 CHARGEBACK_ADMIN: Role = "Chargeback.Admin"
 ALL_ROLES: frozenset[Role] = frozenset({BUDGET_CHECK, USAGE_WRITE, CHARGEBACK_READ, CHARGEBACK_ADMIN})
 
-_ENTRA = "aad"  # what the platform calls Entra ID
+ENTRA = "aad"  # what the platform calls Entra ID
 _SCHEMAS = "http://schemas."
 _OBJECT_ID = ("oid", f"{_SCHEMAS}microsoft.com/identity/claims/objectidentifier")
 _ROLE = ("roles", "role", f"{_SCHEMAS}microsoft.com/ws/2008/06/identity/claims/role")
 _GROUP = ("groups", f"{_SCHEMAS}xmlsoap.org/claims/Group")
 _APP_ID = ("azp", "appid")  # tokens of version 2 and 1
+_NAME = ("name", "preferred_username")
 _DELEGATED = ("scp", f"{_SCHEMAS}microsoft.com/identity/claims/scope")
 
 
@@ -42,6 +43,7 @@ class Principal(msgspec.Struct, frozen=True):
     oid: str | None = None  # Entra object id of the user or the service principal
     groups: frozenset[str] = frozenset()  # object ids; Entra leaves them out of tokens of people in very many groups
     app_id: str | None = None  # of an app that calls as itself
+    name: str | None = None  # shown to the person themselves, kept nowhere
 
     def has_any(self, roles: Iterable[str]) -> bool:
         """Whether one of the roles was assigned."""
@@ -68,7 +70,7 @@ class _Claim(msgspec.Struct):
 
 class _Header(msgspec.Struct):
     claims: list[_Claim]
-    auth_typ: str = _ENTRA
+    auth_typ: str = ENTRA
 
 
 _HEADER_DECODER = msgspec.json.Decoder(_Header)
@@ -103,7 +105,7 @@ def _decode_principal(header: str) -> Principal:
         found = _HEADER_DECODER.decode(base64.b64decode(header, validate=True))
     except (binascii.Error, ValueError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NotAuthenticated(f"{PRINCIPAL_HEADER} is not the platform's base64 JSON of claims") from None
-    if found.auth_typ != _ENTRA:
+    if found.auth_typ != ENTRA:
         # Another provider's claims may be chosen by the user, so a role among them proves nothing.
         raise NotAuthenticated(f"callers sign in with Microsoft Entra ID, not {found.auth_typ[:40]!r}")
     # In a person's token the app id says only through which app they signed in: all its users share it, and it makes
@@ -114,6 +116,7 @@ def _decode_principal(header: str) -> Principal:
         oid=_value(found, _OBJECT_ID),
         groups=_values(found, _GROUP),
         app_id=_value(found, _APP_ID) if is_app else None,
+        name=_value(found, _NAME),
     )
 
 

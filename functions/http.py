@@ -10,6 +10,7 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import azure.functions as func
 import msgspec
@@ -17,10 +18,11 @@ import msgspec
 from functions.auth import PRINCIPAL_HEADER, Principal, Role, authenticate, require_role
 from functions.reach import Reach, reach
 from shared.decoding import field_and_problem
-from shared.errors import ConfigInvalid, InvalidRequest, PayloadTooLarge, TollkeeperError
+from shared.errors import ConfigInvalid, Forbidden, InvalidRequest, PayloadTooLarge, TollkeeperError
 
 if TYPE_CHECKING:
     from shared.bootstrap import Services
+    from shared.settings import Settings
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -29,6 +31,7 @@ DEFAULT_TENANT = "default"
 
 _log = logging.getLogger("tollkeeper.http")
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_READING = ("GET", "HEAD", "OPTIONS")
 _PLAIN_TOKEN = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _DEPENDENCIES = ("azure.", "redis.", "aiohttp.")
 _RETRY_SECONDS = 2
@@ -125,13 +128,44 @@ def door(*roles: Role, anonymous: bool = False) -> Callable[[Handler], Callable[
     return wrap
 
 
+def page(handler: Callable[[func.HttpRequest], Answer]) -> Callable[..., Any]:
+    """Turn a handler into an Azure function that anybody may call and that needs nothing to be up: it asks no service,
+    so a browser gets its page also while the app is not ready, and the page can tell."""
+
+    async def run(req: func.HttpRequest) -> func.HttpResponse:
+        return _response(handler(req), uuid.uuid4().hex)
+
+    run.__name__, run.__qualname__, run.__doc__ = handler.__name__, handler.__qualname__, handler.__doc__
+    return run
+
+
 async def _admit(request: func.HttpRequest, roles: tuple[Role, ...], *, anonymous: bool) -> Call:
     services = await _services()
+    refuse_cross_site(request, services.settings)
     if anonymous:
         return Call(request, Principal(), services)
     principal = authenticate(request.headers.get(PRINCIPAL_HEADER), services.settings)
     require_role(principal, roles)
     return Call(request, principal, services)
+
+
+def refuse_cross_site(request: func.HttpRequest, settings: Settings) -> None:
+    """Forbidden `cross_site_request` for a change that a browser was made to ask for by another site.
+
+    People are signed in by a cookie, which a browser sends along whoever made it ask. Browsers say who did: by
+    Sec-Fetch-Site, older ones by Origin. Other callers send neither, and carry a token that no site can borrow.
+    """
+    if request.method in _READING:
+        return
+    site = request.headers.get("sec-fetch-site")
+    if site is None:
+        origin = request.headers.get("origin")
+        ours = {urlsplit(settings.public_url or "").netloc, request.headers.get("host", "")} - {""}
+        foreign = origin is not None and urlsplit(origin).netloc not in ours
+    else:
+        foreign = site not in ("same-origin", "none")
+    if foreign:
+        raise Forbidden("another site made the browser send this; nothing was changed", code="cross_site_request")
 
 
 async def _services() -> Services:

@@ -54,6 +54,17 @@ def reach(principal: Principal, config: Config, tenant: str) -> Reach:
     return Reach(tenant, tenant_wide=False, teams=frozenset(team.id for team in own), scopes=_scopes(principal, own))
 
 
+def reaches(principal: Principal, config: Config) -> list[Reach]:
+    """The principal's reach in every tenant where they have one, by tenant."""
+    found = []
+    for tenant in sorted(config.tenants):
+        try:
+            found.append(reach(principal, config, tenant))
+        except Forbidden:
+            continue  # reader of no team there
+    return found
+
+
 def _is_member(principal: Principal, team: Team) -> bool:
     return principal.oid in team.users or principal.app_id in team.apps or not principal.groups.isdisjoint(team.groups)
 

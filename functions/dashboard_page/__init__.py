@@ -1,0 +1,1 @@
+"""The dashboard: its sources, and the one page that is made of them."""

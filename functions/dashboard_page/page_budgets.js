@@ -1,0 +1,219 @@
+import { ask, encoded } from "./api.js";
+import { budgetTable, scopeLink } from "./page_overview.js";
+import { h, label, replace, uniqueId } from "./dom.js";
+import { count, money, percent, time } from "./format.js";
+import { emptyState, errorState, loadingState, panel, say, tile, tiles } from "./parts.js";
+import { table } from "./tables.js";
+
+const THRESHOLDS = ["warn", "degrade", "stop"];
+const MEANS = { warn: "a notice is sent", degrade: "cheaper models serve", stop: "calls are refused" };
+
+export const budgets = {
+  title: () => "Budgets",
+  lead: (context) => (context.me.admin ? "Limits in force. Choose one to change it; every change says who, when and why." : "Limits in force for what you may see."),
+  draw(context) {
+    return [
+      panel("Limits", { what: "limits", load: () => context.get("/budgets"), draw: (found) => limits(context, found), signal: context.signal }),
+      panel("Where each counter stands", { what: "counters", load: () => context.get("/spend"), draw: (found) => budgetTable(context, found.budgets), signal: context.signal }),
+    ];
+  },
+};
+
+function limits(context, found) {
+  if (found.budgets.length === 0) return emptyState("No budgets", "The configuration holds none that concerns you.");
+  const columns = [
+    { title: "Budget", of: (row) => row.id, show: (row) => h("a", { href: context.link(["budgets", row.id]) }, label(row.id)) },
+    { title: "On", of: (row) => row.scope, show: (row) => scopeLink(context, row.scope) },
+    { title: "Per", of: (row) => row.period },
+    { title: "Limit", of: (row) => row.limit, kind: "money" },
+    { title: "Currency", of: (row) => row.currency },
+    ...THRESHOLDS.map((name) => ({ title: name[0].toUpperCase() + name.slice(1), of: (row) => row[name], kind: "number", show: (row) => percent(Number(row[name]), 0) })),
+    { title: "From", of: (row) => row.origin, show: (row) => (row.origin === "edit" ? "changed here" : "files") },
+  ];
+  return table("Budgets in force", columns, found.budgets);
+}
+
+export const budgetDetail = {
+  title: (_, id) => `Budget ${id}`,
+  crumb: (context) => h("a", { href: context.link(["budgets"]) }, "All budgets"),
+  draw(context, id) {
+    const found = context.get("/budgets").then(({ budgets: all, dashboard_edits }) => ({ budget: all.find((each) => each.id === id), keeps: dashboard_edits === "keep" }));
+    found.catch(() => {});
+    const history = panel("History", { what: "history", load: () => context.get(`/budgets/${encoded(id)}/history`), draw: ({ changes }) => historyTable(changes), signal: context.signal });
+    const state = panel("In force", { what: "the budget", load: () => found, draw: ({ budget }) => (budget ? facts(context, budget) : unknown()), signal: context.signal });
+    const changed = () => {
+      history.again();
+      state.again();
+    };
+    if (!context.me.admin) return [state, history];
+    const form = panel("Change it", { what: "the form", load: () => found, draw: ({ budget, keeps }) => (budget ? changeForm(context, budget, keeps, context.again, changed) : unknown()), signal: context.signal });
+    return [state, form, history];
+  },
+};
+
+function unknown() {
+  return emptyState("No such budget", "It is not in the configuration in force, or it is not yours to see.");
+}
+
+function facts(context, budget) {
+  const rows = [
+    ["Applies to", scopeLink(context, budget.scope)],
+    ["Tenant", budget.tenant ? label(budget.tenant) : "every tenant"],
+    ["Period", `${budget.period}, by the calendar of ${budget.timezone}`],
+    ["Limit", [money(budget.limit), ` ${budget.currency}`]],
+    ["Thresholds", THRESHOLDS.map((name) => `${name} at ${percent(Number(budget[name]), 0)}: ${MEANS[name]}`).join("; ")],
+    ["Downgrades", budget.downgrade.length ? budget.downgrade.map((rule) => h("p", {}, label([rule.from].flat().join(", ")), " \u2192 ", label(rule.to))) : "none"],
+    ["From", budget.edit?.in_force ? ["changed here by ", label(budget.edit.who), ", ", time(budget.edit.at), ": ", label(budget.edit.why)] : "the configuration's files"],
+  ];
+  return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+}
+
+function field(name, title, value, hint) {
+  const id = uniqueId(name);
+  const input = h("input", { type: "text", id, name, value, autocomplete: "off", inputmode: name === "why" ? null : "decimal", "aria-describedby": `${id}-hint`, required: true });
+  const problem = h("p", { class: "field-error", id: `${id}-problem` });
+  const element = h("div", { class: "field" }, h("label", { for: id }, title), input, h("p", { class: "hint", id: `${id}-hint` }, hint), problem);
+  return { name, input, problem, element };
+}
+
+function changeForm(context, budget, keeps, reload, changed) {
+  const fields = [
+    field("limit", `Limit, ${budget.currency}`, budget.limit, "per period"),
+    ...THRESHOLDS.map((name) => field(name, `${name[0].toUpperCase()}${name.slice(1)}, %`, String(Math.round(Number(budget[name]) * 10000) / 100), MEANS[name])),
+    field("why", "Why", "", "kept with your name in the history"),
+  ];
+  const [limit, warn, degrade, stop, why] = fields;
+  const message = h("div");
+  const preview = h("div", { "aria-live": "polite" });
+  const save = h("button", { type: "submit", class: "button primary", disabled: true }, "Save");
+  const look = h("button", { type: "button", class: "button", on: { click: simulate } }, "Preview");
+  let seen = null;
+
+  function values() {
+    let good = true;
+    for (const each of fields) {
+      const wrong = problemOf(each);
+      good &&= !wrong;
+      replace(each.problem, wrong);
+      if (wrong) {
+        each.input.setAttribute("aria-invalid", "true");
+        each.input.setAttribute("aria-describedby", `${each.input.id}-hint ${each.problem.id}`);
+      } else each.input.removeAttribute("aria-invalid");
+    }
+    if (!good) {
+      fields.find((each) => each.problem.textContent).input.focus();
+      return null;
+    }
+    const part = (each) => fraction(each.input.value.trim());
+    return { limit: limit.input.value.trim(), warn: part(warn), degrade: part(degrade), stop: part(stop) };
+  }
+
+  // A preview shows what one is about to save, and no older one.
+  function stale() {
+    if (seen === null) return;
+    seen = null;
+    save.disabled = true;
+    replace(preview);
+  }
+
+  async function simulate() {
+    if (!why.input.value.trim()) why.input.value ||= "";
+    const wanted = valuesForPreview();
+    if (wanted === null) return;
+    replace(preview, loadingState("what would have happened"));
+    look.disabled = true;
+    try {
+      const answer = await ask("/budgets/simulate", { method: "POST", body: { tenant: context.tenant.id, budget: budget.id, ...wanted }, signal: context.signal });
+      seen = JSON.stringify(wanted);
+      save.disabled = false;
+      replace(preview, simulated(answer));
+    } catch (error) {
+      if (error.name !== "AbortError") replace(preview, errorState(error, simulate));
+    } finally {
+      look.disabled = false;
+    }
+  }
+
+  function valuesForPreview() {
+    const kept = why.input.value;
+    if (!kept.trim()) why.input.value = "-";
+    const found = values();
+    why.input.value = kept;
+    return found;
+  }
+
+  async function submit(event) {
+    event.preventDefault();
+    const wanted = values();
+    if (wanted === null) return;
+    if (JSON.stringify(wanted) !== seen) return simulate();
+    save.disabled = true;
+    try {
+      await ask(`/budgets/${encoded(budget.id)}`, { method: "PUT", query: { tenant: context.tenant.id }, body: { ...wanted, why: why.input.value.trim(), version: budget.version } });
+      say(message, "Saved. It is in force everywhere within 30 seconds.", "good");
+      setTimeout(reload, 1500);
+    } catch (error) {
+      save.disabled = false;
+      say(message, error.status === 409 ? "Somebody changed this budget meanwhile. Refresh the page to see their change, then decide again." : error.message, "problem");
+    }
+  }
+
+  const note = keeps ? "The change stays when the configuration is published again." : "Publishing the configuration's files again discards changes made here, and says so.";
+  const form = h(
+    "form",
+    { on: { submit, input: (event) => event.target !== why.input && stale() }, novalidate: true },
+    h("p", { class: "muted small" }, note),
+    h("div", { class: "fields" }, fields.slice(0, 4).map((each) => each.element)),
+    why.element,
+    preview,
+    message,
+    h("div", { class: "actions" }, look, save, h("span", { class: "muted small" }, "Saving needs a preview of the same values.")),
+  );
+  return form;
+}
+
+function problemOf({ name, input }) {
+  const text = input.value.trim();
+  if (name === "why") return text ? null : "Say why, for whoever reads the history.";
+  if (!/^\d{1,12}(\.\d{1,9})?$/.test(text)) return "A number such as 250 or 80.5, with a point.";
+  if (name === "limit") return null;
+  return Number(text) > 0 && Number(text) <= 1000 ? null : "A percentage of the limit, above 0.";
+}
+
+// 82.5 % as the fraction 0.825, without a floating-point number in between.
+export function fraction(percentText) {
+  const [whole, digits = ""] = percentText.split(".");
+  const padded = whole.padStart(3, "0");
+  const text = `${padded.slice(0, -2)}.${padded.slice(-2)}${digits}`.replace(/0+$/, "").replace(/\.$/, "");
+  return text.replace(/^0+(?=\d)/, "");
+}
+
+function simulated(answer) {
+  const calls = (value) => count(value ?? 0);
+  const changed = answer.proposed ?? answer;
+  return h(
+    "div",
+    {},
+    h("h3", {}, "With these values, the past period would have gone like this"),
+    tiles(
+      tile("Calls replayed", calls(answer.calls)),
+      tile("Refused", calls(changed.refused)),
+      tile("Downgraded", calls(changed.downgraded)),
+    ),
+  );
+}
+
+function historyTable(changes) {
+  if (changes.length === 0) return emptyState("Never changed here", "Only the configuration's files have set this budget.");
+  const shown = (values) => (values ? `${values.limit}; ${THRESHOLDS.map((name) => percent(Number(values[name]), 0)).join(" / ")}` : "as in the files");
+  const columns = [
+    { title: "When", of: (row) => row.at, show: (row) => time(row.at, true) },
+    { title: "Who", of: (row) => row.who, show: (row) => label(row.who) },
+    { title: "Why", of: (row) => row.why ?? "", show: (row) => label(row.why) },
+    { title: "What", of: (row) => row.kind, show: (row) => ({ edit: "changed", revert: "back to the files", publish: "files published" })[row.kind] ?? row.kind },
+    { title: "Before", of: (row) => JSON.stringify(row.before), show: (row) => shown(row.before) },
+    { title: "After", of: (row) => JSON.stringify(row.after), show: (row) => shown(row.after) },
+  ];
+  return table("Changes of this budget, newest first", columns, changes);
+}
+
