@@ -25,6 +25,7 @@ class PoolShare(NamedTuple):
     used_nano: int
     idle_nano: int
     used: int
+    idle: int  # unused capacity that it pays for, in the same unit
     allocation: Allocation
 
 
@@ -74,15 +75,13 @@ def split_pool(pool: Pool, amount_nano: int, used_by_team: Mapping[str, int], ca
     used = {team: count for team, count in sorted(used_by_team.items()) if count > 0}
     whole_used = sum(used.values())
     used_nano, idle_nano = _used_and_idle(amount_nano, whole_used, capacity)
-    used_parts = dict(zip(used, split_largest_remainder(used_nano, list(used.values())), strict=True)) if used else {}
-    idle_parts: dict[str, int] = {}
-    if idle_nano:
-        if pool.idle == "proportional" and used:
-            idle_parts = dict(zip(used, split_largest_remainder(idle_nano, list(used.values())), strict=True))
-        elif pool.idle == "owner" and pool.owner is not None:
-            idle_parts = {pool.owner: idle_nano}
-        else:
-            idle_parts = {PLATFORM: idle_nano}
+    used_parts = _parts(used_nano, used)
+    if pool.idle == "proportional" and used:
+        idle_weights = used
+    else:
+        idle_weights = {pool.owner if pool.idle == "owner" and pool.owner else PLATFORM: 1}
+    idle_parts = _parts(idle_nano, idle_weights)
+    idle_counts = _parts(max(0, (capacity or 0) - whole_used), idle_weights)
     teams = sorted({*used_parts, *idle_parts})
     amounts = [used_parts.get(team, 0) + idle_parts.get(team, 0) for team in teams]
     ratios = _ratios(amounts)
@@ -92,6 +91,7 @@ def split_pool(pool: Pool, amount_nano: int, used_by_team: Mapping[str, int], ca
             used_nano=used_parts.get(team, 0),
             idle_nano=idle_parts.get(team, 0),
             used=used.get(team, 0),
+            idle=idle_counts.get(team, 0),
             allocation=Allocation(
                 method=f"pool-weighted-tokens-idle-{pool.idle}",
                 origin=pool.id,
@@ -156,6 +156,13 @@ def _basis(cost: SharedCost, ratio_ppb: int, teams: int) -> str:
     if cost.by == "even":
         return f"evenly over {teams} team" + ("s" if teams != 1 else "")
     return f"{percent_text(ratio_ppb, PPB)} by {cost.by}"
+
+
+def _parts(whole: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """The whole by weights; nothing at all where there is nothing to split."""
+    if not whole or not weights:
+        return {}
+    return dict(zip(weights, split_largest_remainder(whole, list(weights.values())), strict=True))
 
 
 def _used_and_idle(amount_nano: int, used: int, capacity: int | None) -> tuple[int, int]:

@@ -13,10 +13,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from shared.config.billing import Percent
+from shared.config.billing import WEIGHT_UNITS, Percent, Pool
 from shared.config.model import PPM
 from shared.money import NANO_PER_USD, PICO_PER_NANO, decimal_from_nano, scale_half_up, scale_parts
 from shared.reports.allocation import (
+    PoolShare,
     percent_text,
     pool_capacity,
     pool_cost_nano_usd,
@@ -51,6 +52,7 @@ class Bill(msgspec.Struct):
     statement: Statement
     spool: Spool | None
     tails: Mapping[str, list[Charge]]  # by team: what is no use of a day
+    pools: Mapping[str, Pool]
     pool_shares: Mapping[tuple[str, str], tuple[int, int]]  # (pool, team) -> nano of its used part, its weighted use
 
     def charges(self, teams: Iterable[str] | None = None) -> Iterator[Charge]:
@@ -71,7 +73,7 @@ class Bill(msgspec.Struct):
             nano, whole = self.pool_shares.get((charge.commitment_id, team), (0, 0))
             if charge.commitment_status == "Used" and not charge.correction and whole > 0:
                 weight, given = done[charge.commitment_id]
-                weight += charge.commitment_quantity
+                weight += charge.tokens * self.pools[charge.commitment_id].weight(charge.model, charge.token_kind)
                 reached = nano * PICO_PER_NANO * weight // whole
                 done[charge.commitment_id] = weight, reached
                 yield msgspec.structs.replace(charge, effective_pico=reached - given)
@@ -148,7 +150,9 @@ class _Maker:
             budgets=budgets,
             previous_nano=None if basis.previous is None else basis.previous.totals_nano,
         )
-        return Bill(statement, self._spool, dict(self._tails), self._pool_shares)
+        return Bill(
+            statement, self._spool, dict(self._tails), {pool.id: pool for pool in basis.pools}, self._pool_shares
+        )
 
     def _usage(self) -> tuple[tuple[UsageLine, ...], tuple[CorrectionLine, ...]]:
         """The ledger's amounts in the statement's currency: the tenant's sum once, over the teams, over their lines."""
@@ -232,30 +236,36 @@ class _Maker:
             for share in split_pool(pool, amount, use, capacity):
                 self._pool_shares[pool.id, share.team] = share.used_nano, share.used
                 if share.used_nano:
-                    basis = f"{percent_text(share.used, whole)} of {whole // 1000:,} weighted tokens"
+                    basis = f"{percent_text(share.used, whole)} of {whole // WEIGHT_UNITS:,} weighted tokens"
                     self._allocate(share.team, "pool", pool.id, pool.label, basis, share.used_nano)
                 if share.idle_nano:
-                    basis = "idle capacity" + (f" of {capacity // 1000:,} weighted tokens" if capacity else "")
+                    basis = "idle capacity" + (f" of {capacity // WEIGHT_UNITS:,} weighted tokens" if capacity else "")
                     self._allocate(share.team, "idle", pool.id, f"{pool.label}, idle", basis, share.idle_nano)
-                self._charge_pool(share.team, pool.id, pool.label, share.used_nano, share.idle_nano, share.allocation)
+                self._charge_pool(pool, share)
 
-    def _charge_pool(
-        self, team: str, pool: str, label: str, used_nano: int, idle_nano: int, allocation: Allocation
-    ) -> None:
+    def _charge_pool(self, pool: Pool, share: PoolShare) -> None:
         """The purchase, and as what is amortised of it but used by no call, its idle part."""
-        amount = (used_nano + idle_nano) * PICO_PER_NANO
+        amount = (share.used_nano + share.idle_nano) * PICO_PER_NANO
         if not amount:
             return
-        purchase = self._charge(team, "Purchase", label, amount, allocation)
-        self._tails[team].append(msgspec.structs.replace(purchase, effective_pico=0, commitment_id=pool))
-        if idle_nano:
-            unused = self._charge(team, "Usage", f"{label}, idle capacity", 0, allocation)
-            self._tails[team].append(
+        purchase = self._charge(share.team, "Purchase", pool.label, amount, share.allocation)
+        self._tails[share.team].append(
+            msgspec.structs.replace(
+                purchase,
+                effective_pico=0,
+                commitment_id=pool.id,
+                commitment_quantity=(share.used + share.idle) // WEIGHT_UNITS,
+            )
+        )
+        if share.idle_nano:
+            unused = self._charge(share.team, "Usage", f"{pool.label}, idle capacity", 0, share.allocation)
+            self._tails[share.team].append(
                 msgspec.structs.replace(
                     unused,
-                    effective_pico=idle_nano * PICO_PER_NANO,
-                    commitment_id=pool,
+                    effective_pico=share.idle_nano * PICO_PER_NANO,
+                    commitment_id=pool.id,
                     commitment_status="Unused",
+                    commitment_quantity=share.idle // WEIGHT_UNITS,
                 )
             )
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.config.billing import Pool
+from shared.config.billing import WEIGHT_UNITS, Pool
 from shared.ledger.coverage import Coverage, coverage_of
 from shared.ledger.rollup import CellLine, RollupCell
 from shared.ledger.row import PricingStatus
@@ -328,7 +328,7 @@ class Tally:
             effective_pico=billed_pico,
             commitment_id=key.pool,
             commitment_status="" if pool is None else "Used",
-            commitment_quantity=0 if pool is None else tokens * pool.weight(key.model, key.kind),
+            commitment_quantity=0 if pool is None else tokens * pool.weight(key.model, key.kind) // WEIGHT_UNITS,
         )
 
     def _converted(self, amount_usd: int) -> int:
