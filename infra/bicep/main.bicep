@@ -79,6 +79,9 @@ param zoneRedundant bool = true
 @maxValue(36500)
 param ledgerRetentionDays int = 0
 
+@description('The nightly export of the ledger: for how many days nobody can change or delete a part of it. Bicep cannot lock that; az storage container immutability-policy lock does.')
+param ledgerExport { @minValue(1) @maxValue(146000) days: int } = { days: 365 }
+
 @description('Throughput units of the hubs\' namespaces: those paid for, and the limit they grow to by themselves.')
 param throughputUnits { least: int, most: int } = { least: 1, most: 4 }
 
@@ -302,6 +305,7 @@ module data 'modules/data.bicep' = {
     throughputUnits: throughputUnits
     redis: redis
     functionsPrincipalId: sharedParts.outputs.functionsPrincipalId
+    ledgerExportDays: ledgerExport.days
     reservationKey: reservationKey
   }
 }

@@ -18,7 +18,9 @@ locals {
     functions-ledger       = { scope = azurerm_storage_account.ledger.id, role = "Storage Table Data Contributor", principal = local.functions_principal }
     functions-statements   = { scope = azurerm_storage_container.this["statements"].id, role = "Storage Blob Data Contributor", principal = local.functions_principal }
     functions-dead-letters = { scope = azurerm_storage_container.this["tollkeeper-dead-letters"].id, role = "Storage Blob Data Contributor", principal = local.functions_principal }
-    functions-config       = { scope = azurerm_storage_container.this["config"].id, role = "Storage Blob Data Reader", principal = local.functions_principal }
+    functions-config       = { scope = azurerm_storage_container.this["config"].id, role = "Storage Blob Data Contributor", principal = local.functions_principal } # budgets are edited in the dashboard
+    functions-exports      = { scope = azurerm_storage_container.this["ledger-export"].id, role = "Storage Blob Data Contributor", principal = local.functions_principal }
+    functions-invoice      = { scope = azurerm_storage_container.this["cost-exports"].id, role = "Storage Blob Data Reader", principal = local.functions_principal }
 
     # The hubs: ingest reads; true-ups, POST /usage and replays write
     functions-usage-receive    = { scope = azurerm_eventhub_namespace.usage.id, role = "Azure Event Hubs Data Receiver", principal = local.functions_principal }

@@ -80,6 +80,13 @@ resource "azurerm_storage_container" "this" {
   storage_account_id = { host = azurerm_storage_account.host.id, ledger = azurerm_storage_account.ledger.id }[each.value]
 }
 
+# The nightly export of the ledger: parts are added and read, and for this long neither changed nor deleted, whoever asks.
+resource "azurerm_storage_container_immutability_policy" "ledger_export" {
+  storage_container_resource_manager_id = azurerm_storage_container.this["ledger-export"].id
+  immutability_period_in_days           = var.ledger_export.days
+  locked                                = var.ledger_export.locked
+}
+
 # azurerm_storage_table reads the table's access list, which Azure shows to account keys only. See docs/adr/014-azapi.md.
 resource "azapi_resource" "table" {
   for_each  = toset(local.shared.tables)

@@ -226,6 +226,17 @@ variable "ledger_retention_days" {
   }
 }
 
+variable "ledger_export" {
+  description = "The nightly export of the ledger: for how many days nobody can change or delete a part of it, and whether nobody can shorten that any more. A lock cannot be taken back, and keeps the storage account from being deleted until the last day has passed."
+  type        = object({ days = optional(number, 365), locked = optional(bool, false) })
+  default     = {}
+  nullable    = false
+  validation {
+    condition     = var.ledger_export.days >= 1 && var.ledger_export.days <= 146000 && floor(var.ledger_export.days) == var.ledger_export.days
+    error_message = "ledger_export: expected days from 1 to 146000."
+  }
+}
+
 variable "capture_retention_days" {
   description = "Days that the raw usage events of Event Hubs Capture are kept."
   type        = number

@@ -152,6 +152,14 @@ MAPPINGS = {
         ),
     ),
     "azurerm_storage_container": Mapping(f"{_STORAGE}/blobServices/containers", "{storage_account_id}/default/{name}"),
+    "azurerm_storage_container_immutability_policy": Mapping(
+        f"{_STORAGE}/blobServices/containers/immutabilityPolicies",
+        "{storage_container_resource_manager_id}/default",
+        {
+            "properties.immutabilityPeriodSinceCreationInDays": "immutability_period_in_days",
+            "properties.allowProtectedAppendWrites": lambda v: bool(v.get("protected_append_writes_enabled")),
+        },
+    ),
     "azurerm_storage_management_policy": Mapping(
         f"{_STORAGE}/managementPolicies",
         "{storage_account_id}/default",

@@ -32,7 +32,9 @@ resource onLedger 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 var containerGrants = [
-  { container: 'config', role: 'Storage Blob Data Reader' }
+  { container: 'config', role: 'Storage Blob Data Contributor' } // budgets are edited in the dashboard
+  { container: 'ledger-export', role: 'Storage Blob Data Contributor' }
+  { container: 'cost-exports', role: 'Storage Blob Data Reader' }
   { container: 'statements', role: 'Storage Blob Data Contributor' }
   { container: 'tollkeeper-dead-letters', role: 'Storage Blob Data Contributor' }
 ]

@@ -9,6 +9,7 @@ param zoneRedundant bool
 param throughputUnits { least: int, most: int }
 param redis { sku: string, highAvailability: bool }
 param functionsPrincipalId string
+param ledgerExportDays int
 @secure()
 param reservationKey string
 
@@ -154,6 +155,18 @@ resource usage 'Microsoft.EventHub/namespaces@2024-01-01' = {
     dependsOn: [captureWrites] // capture is refused while its identity may not write
 
     resource groups 'consumergroups' = [for group in shared.hubs.usage.consumer_groups: { name: group }]
+  }
+}
+
+// The nightly export of the ledger: parts are added and read, and for this long neither changed nor deleted, whoever asks.
+resource exported 'Microsoft.Storage/storageAccounts/blobServices/containers@2025-01-01' existing = {
+  parent: ledger::blobs
+  name: 'ledger-export'
+
+  resource immutability 'immutabilityPolicies' = {
+    name: 'default'
+    properties: { immutabilityPeriodSinceCreationInDays: ledgerExportDays, allowProtectedAppendWrites: false }
+    dependsOn: [ledger::blobs::containers]
   }
 }
 

@@ -247,7 +247,9 @@ run "names_stores_hubs_and_roles" {
   assert {
     condition = { for key, assignment in azurerm_role_assignment.this : key => assignment.role_definition_name } == {
       capture-write              = "Storage Blob Data Contributor"
-      functions-config           = "Storage Blob Data Reader"
+      functions-config           = "Storage Blob Data Contributor"
+      functions-exports          = "Storage Blob Data Contributor"
+      functions-invoice          = "Storage Blob Data Reader"
       functions-dead-letters     = "Storage Blob Data Contributor"
       functions-host-blobs       = "Storage Blob Data Owner"
       functions-host-tables      = "Storage Table Data Contributor"

@@ -77,7 +77,7 @@ run "everything_is_watched" {
     error_message = "The last net tells before and when it is reached."
   }
   assert {
-    condition     = azapi_resource.cost_export[0].identity[0].type == "SystemAssigned" && !anytrue([for key in keys(azurerm_role_assignment.this) : strcontains(key, "export")])
+    condition     = azapi_resource.cost_export[0].identity[0].type == "SystemAssigned" && !anytrue([for grant in values(local.grants) : grant.principal == try(azapi_resource.cost_export[0].identity[0].principal_id, null)])
     error_message = "The export writes as itself, by a role that Cost Management assigns."
   }
   assert {

@@ -54,7 +54,8 @@ def access(found: Deployment, code: CodeNames) -> list[str]:
         (host, functions, "Storage Table Data Contributor"),  # where the host writes down its own failures
         (ledger, functions, "Storage Table Data Contributor"),
         *((containers.get(name, name), functions, writes) for name in code.containers),
-        (containers.get("config", "config"), functions, "Storage Blob Data Reader"),
+        (containers.get("config", "config"), functions, writes),  # budgets are edited in the dashboard
+        (containers.get("cost-exports", "cost-exports"), functions, "Storage Blob Data Reader"),  # the invoice
         *((hub, functions, "Azure Event Hubs Data Receiver") for hub in (usage, llm_logs)),
         *((hub, functions, "Azure Event Hubs Data Sender") for hub in (usage, llm_logs)),
         (vault, functions, "Key Vault Secrets User"),
