@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 
 from shared.config.billing import Billing
 from shared.config.fields import Section
-from shared.config.model import AlertRoute, Budget, BudgetEdit, ExchangeRate, Model, PriceOverride, Team, Tenant
+from shared.config.model import (
+    AlertRoute,
+    Budget,
+    BudgetEdit,
+    Discount,
+    ExchangeRate,
+    Model,
+    PriceOverride,
+    Team,
+    Tenant,
+)
 from shared.config.problems import Problems, did_you_mean
 from shared.config.yaml_lines import Value
 from shared.errors import InvalidRequest
@@ -29,6 +39,7 @@ class Draft:
     entry_digests: dict[str, str] = field(default_factory=dict)  # budget id -> digest of its entry
     edits: dict[str, BudgetEdit] = field(default_factory=dict)
     prices: list[PriceOverride] = field(default_factory=list)
+    discounts: list[Discount] = field(default_factory=list)
     alerts: list[AlertRoute] = field(default_factory=list)
     billing: Billing = field(default_factory=Billing)
     identities: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, id) -> the team that claims it

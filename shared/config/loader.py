@@ -52,6 +52,7 @@ def load_config(files: Mapping[str, bytes], root: str = "config") -> Config:
         budgets=tuple(draft.budgets),
         models=draft.models,
         prices=tuple(draft.prices),
+        discounts=tuple(draft.discounts),
         rates=tuple(draft.rates),
         alerts=tuple(draft.alerts),
         billing=draft.billing,

@@ -129,6 +129,18 @@ class PriceOverride(msgspec.Struct, frozen=True):
     tenant: str | None = None
 
 
+class Discount(msgspec.Struct, frozen=True, kw_only=True):
+    """A dated share off list prices; the most specific entry wins, then the newest not after the call."""
+
+    effective_from: datetime
+    off_ppm: int  # parts per million of the list price; 0 ends an earlier discount
+    model: str | None = None  # an id or a glob
+    provider: str | None = None
+    deployment: str | None = None
+    region: str | None = None
+    tenant: str | None = None
+
+
 class ExchangeRate(msgspec.Struct, frozen=True):
     """What one unit of a currency is worth in USD from an instant on. A budget uses the rate at its period's start."""
 
@@ -158,6 +170,7 @@ class Config(msgspec.Struct, frozen=True):
     budgets: tuple[Budget, ...]
     models: Mapping[str, Model]  # by model id
     prices: tuple[PriceOverride, ...] = ()
+    discounts: tuple[Discount, ...] = ()
     rates: tuple[ExchangeRate, ...] = ()
     alerts: tuple[AlertRoute, ...] = ()
     billing: Billing = Billing()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.config.discounts_yaml import read_discounts
 from shared.config.draft import Draft
 from shared.config.fields import Section
 from shared.config.model import Model, PriceOverride
@@ -49,9 +50,13 @@ def read_models(document: Value | None, draft: Draft) -> None:
 
 
 def read_prices(document: Value | None, draft: Draft) -> None:
-    """Add the price overrides to the draft."""
+    """Add the price overrides and the discounts to the draft."""
+    if document is None:
+        return
+    top = Section(document, ("prices", "discounts"), draft.problems)
+    read_discounts(top, draft)
     seen = set()
-    for section in draft.entries(document, "prices", PRICE_FIELDS):
+    for section in top.sections("prices", PRICE_FIELDS):
         model, since = section.text("model", required=True), section.instant("effective_from")
         unit_pico = _unit_prices(section, draft)
         if model is None or since is None:

@@ -1,7 +1,7 @@
 """From the names on a call to the price line that bills it. The order is policy; docs/pricing.md states it for people.
 
-1. The model the response names: an override, else the book.
-2. The model that config maps the deployment to: an override, else the book.
+1. The model the response names: an override, else the book less a discount.
+2. The model that config maps the deployment to: an override, else the book less a discount.
 3. Nothing: the call is unpriced. There is no matching by part of a name.
 """
 
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from shared.config.model import Config, Model, PriceOverride
 from shared.pricing.book import PriceBook, Timeline, UnitPrices, beside_list, canonical_provider, preferring
 from shared.pricing.deployments import compact_region, price_lines
+from shared.pricing.discounts import discounted, discounts_of_call
 
 
 class PriceResolver:
@@ -22,6 +23,7 @@ class PriceResolver:
         self._book = book
         self._models = config.models
         self._overrides = config.prices
+        self._discounts = config.discounts
         self._by_deployment: dict[str, list[Model]] = {}
         for model in config.models.values():
             for name in model.deployments:
@@ -44,13 +46,14 @@ class PriceResolver:
             for entry in self._overrides
             if _names_call(entry, tenant, provider, deployment, region) and (standard or entry.deployment)
         ]
+        discounts = discounts_of_call(self._discounts, tenant, provider, deployment, region)
         timelines: list[Timeline] = []
         book: list[Timeline] = []
         for names in self._candidates(provider, model, deployed):
             listed = [self._book.timeline(provider, name, *line) for name in names for line in lines]
             book += listed
             timelines.append(_override_timeline(overrides, names, deployed.id if deployed else None))
-            timelines += listed
+            timelines += [discounted(prices, discounts, names) for prices in listed] if discounts else listed
         contracted = preferring(timeline for timeline in timelines if timeline.starts)
         return beside_list(contracted, preferring(timeline for timeline in book if timeline.starts))
 
