@@ -31,6 +31,8 @@ _SECRET_FIELDS = (
     "gateway_keys",
     "upstream_key",
     "helicone_secret",
+    "alert_targets",  # a webhook's address is its password
+    "smtp_url",
 )
 
 
@@ -39,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     environment: Literal["development", "production"] = "production"
     auth_enabled: bool = False  # the platform (Easy Auth) validates callers before the app sees them
+
+    public_url: str | None = None  # where people open the app, when that is not the address it answers on
 
     config_location: str = "config"  # a directory, or the https address of a blob container
     config_poll_seconds: int = 15
@@ -82,6 +86,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upstream_key: str | None = None
     local_model_url: str | None = None
 
+    alert_targets: Mapping[str, str] = msgspec.field(default_factory=dict)  # ALERT_...: addresses and signing secrets
+    mail_from: str | None = None
+    smtp_url: str | None = None  # smtps:// or smtp:// (STARTTLS), with user and password
+    communication_endpoint: str | None = None  # Azure Communication Services; goes before SMTP
     helicone_secret: str | None = None  # HMAC key of the Helicone webhook; None trusts the caller's role alone
 
     @classmethod
@@ -192,6 +200,13 @@ class _Reader:
         self.problems.append(f"{name}: expected an address starting with {' or '.join(s + '://' for s in schemes)}")
         return None
 
+    def all_of(self, prefix: str) -> dict[str, str]:
+        """Every variable of the prefix that has a value. An unresolved Key Vault reference is none, and no problem
+        either: nobody's bill may wait for an address of notices.
+        """
+        named = {name: self._env.get(name, "").strip() for name in sorted(self._env) if name.startswith(prefix)}
+        return {name: value for name, value in named.items() if value and not value.startswith("@Microsoft.KeyVault(")}
+
     def pattern(self, name: str, default: str, pattern: str, meaning: str) -> str:
         value = self.text(name) or default
         if re.fullmatch(pattern, value):
@@ -205,6 +220,7 @@ def _build(read: _Reader) -> Settings:
     settings = Settings(
         environment="development" if development else "production",
         auth_enabled=read.flag("WEBSITE_AUTH_ENABLED"),
+        public_url=read.url("PUBLIC_URL", ("https", "http")),
         config_location=_config_location(read),
         config_poll_seconds=read.integer("CONFIG_POLL_SECONDS", 15, 1, 25),
         redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")) or "redis://127.0.0.1:6379",
@@ -242,6 +258,10 @@ def _build(read: _Reader) -> Settings:
         upstream_key=read.text("AZURE_OPENAI_API_KEY"),
         local_model_url=read.url("MODEL_URL", ("https", "http")),
         helicone_secret=read.text("HELICONE_WEBHOOK_SECRET"),
+        alert_targets=read.all_of("ALERT_"),
+        mail_from=read.text("MAIL_FROM"),
+        smtp_url=read.url("SMTP_URL", ("smtps", "smtp")),
+        communication_endpoint=read.url("COMMUNICATION_ENDPOINT", ("https", "http")),
     )
     _check_together(read, settings)
     if read.problems:

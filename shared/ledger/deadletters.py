@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_INLINE_BYTES = 30_000  # larger bodies go to a blob; an entity's binary column ends at 64 KiB
 MAX_MESSAGE_CHARS = 2_000
+_HUB_KEEPS = timedelta(days=8)  # events, at most; a day more than its longest retention here
 _NEWEST_FIRST = 10**15  # past any epoch millisecond: ids count down, so that the newest letter sorts first
 _ID = re.compile(r"(hub|body)-[0-9a-f-]{1,80}")
 _TEXTS = ("code", "message", "tenant", "event_source", "event_id", "received_at", "replayed_at", "replayed_by")
@@ -112,6 +113,22 @@ class DeadLetters:
             tenant=entity.get("tenant"),
             position=_position(entity),
         )
+
+    async def received_since(self, since_utc: datetime) -> AsyncIterator[tuple[str, str, datetime]]:
+        """Code, tenant (empty where the event named none) and time of every letter received since then.
+
+        Hub letters are sorted by when the hub took their events: those older than any hub keeps are not looked at.
+        """
+        oldest_ms = int((since_utc - _HUB_KEEPS).timestamp() * 1000)
+        since = since_utc.isoformat(timespec="milliseconds")
+        places = (
+            f"PartitionKey eq 'hub' and RowKey lt 'hub-{_NEWEST_FIRST - oldest_ms:015d}'",
+            "PartitionKey eq 'body'",
+        )
+        for place in places:
+            condition = f"{place} and received_at ge {literal(since)}"
+            async for row in self._table.query_entities(condition, select=["code", "tenant", "received_at"]):
+                yield row["code"], row.get("tenant") or "", datetime.fromisoformat(row["received_at"])
 
     async def list(self, tenant: str | None = None, code: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The newest letters without their bodies; `tenant` and `code` narrow. Letters of no hub come last."""
