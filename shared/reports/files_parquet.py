@@ -18,7 +18,7 @@ _DIGITS = 38  # of decimal128
 def write_parquet(
     statement: Statement, charges: Iterator[Charge], out: BinaryIO, version: FocusVersion = DEFAULT_VERSION
 ) -> None:
-    """One row per charge; memory holds one row group, whatever their number. Names stay as they are: nothing runs them."""
+    """One row per charge; memory holds one row group. Names stay as they are: nothing runs them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,0 +1,140 @@
+"""The journal for finance as CSV: one row per team, app, deployment and token kind, and one per amount put on top.
+
+Every amount is exact to the nano-unit of the statement's currency, and `total` adds up to the amount due. UTF-8 with a
+byte order mark, which spreadsheets need to read names right; LF.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from io import TextIOWrapper
+from typing import BinaryIO
+
+from shared.instants import rfc3339
+from shared.money import decimal_from_nano
+from shared.reports.charge import Charge
+from shared.reports.names import cell_text
+from shared.reports.statement import AllocatedLine, CorrectionLine, Statement, UsageLine
+
+_HEAD = ("period", "statement_id", "status", "as_of")
+_PLACE = ("line_type", "cost_centre", "team", "app", "provider", "model", "deployment", "token_kind")
+_COUNTS = ("requests", "tokens")
+_AMOUNTS = (
+    *("list_cost", "contracted_cost", "effective_cost"),
+    *("allocated_pool", "allocated_idle", "allocated_shared", "adjustment", "tax", "total"),
+)
+_TAIL = ("currency", "fx_rate_usd_per_unit", "price_version", "pricing_status", "description")
+COLUMNS = (*_HEAD, *_PLACE, *_COUNTS, *_AMOUNTS, *_TAIL)
+_ALLOCATED = {
+    "pool": "allocated_pool",
+    "idle": "allocated_idle",
+    "shared": "allocated_shared",
+    "markup": "adjustment",
+    "tax": "tax",
+}
+Values = dict[str, str]
+Spell = Callable[[str], str]
+
+
+def write_journal(statement: Statement, charges: Iterator[Charge], out: BinaryIO) -> None:
+    """The rows of every team in order. A cost that is not known is empty: unknown, which is not zero."""
+    text = TextIOWrapper(out, encoding="utf-8-sig", newline="")
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(journal_rows(statement, cell_text))
+    text.flush()
+    text.detach()  # the file stays open: it is the caller's
+
+
+def journal_rows(statement: Statement, spell: Spell) -> Iterator[Values]:
+    """The rows, by column; columns that do not apply are left out. `spell` makes names fit for where they go."""
+    rate = "" if statement.rate is None else decimal_from_nano(statement.rate.usd_per_unit_nano)
+    head = {
+        "period": statement.period,
+        "statement_id": spell(statement.number),
+        "status": statement.status,
+        "as_of": rfc3339(statement.as_of_utc, "seconds"),
+        "currency": statement.currency,
+        "fx_rate_usd_per_unit": rate,
+    }
+    prices = _price_versions(statement)
+    unpriced = {(missing.team, missing.provider, missing.model) for missing in statement.unpriced}
+    for line in statement.lines:
+        for row in _usage_rows(line, prices, unpriced, spell):
+            yield head | row
+    for correction in statement.corrections:
+        yield head | _correction_row(correction, spell)
+    for allocated in statement.allocated:
+        yield head | _allocated_row(allocated, spell)
+
+
+def _usage_rows(
+    line: UsageLine,
+    prices: dict[tuple[str, str, str, str], list[str]],
+    unpriced: set[tuple[str, str, str]],
+    spell: Spell,
+) -> Iterator[Values]:
+    place = _place("usage", line, spell) | {"app": spell(line.app), "deployment": spell(line.deployment)}
+    requests = str(line.usage.requests)  # on the first row only, so that the column adds up
+    for kind in line.kinds:
+        versions = prices.get((line.team, line.provider, line.model, kind.kind), [])
+        open_end = (line.team, line.provider, line.model) in unpriced
+        row = place | {"token_kind": kind.kind, "requests": requests, "tokens": str(kind.tokens)}
+        if versions or not open_end:
+            row |= {
+                "list_cost": decimal_from_nano(kind.list_nano),
+                "contracted_cost": decimal_from_nano(kind.owed_nano + kind.covered_nano),
+                "effective_cost": decimal_from_nano(kind.owed_nano),
+                "total": decimal_from_nano(kind.owed_nano),
+                "price_version": spell(" ".join(versions)),
+                "pricing_status": "partly_priced" if open_end else "priced",
+            }
+        else:
+            row["pricing_status"] = "unpriced"
+        yield row
+        requests = "0"
+    if not line.kinds:
+        yield place | {"requests": requests, "tokens": "0", "pricing_status": "none"}
+
+
+def _correction_row(line: CorrectionLine, spell: Spell) -> Values:
+    amount = decimal_from_nano(line.owed_nano)
+    return _place("correction", line, spell) | {
+        "requests": str(line.usage.requests),
+        "tokens": str(sum(count for kind, count in line.usage.tokens.items() if kind != "reasoning")),
+        "adjustment": amount,
+        "total": amount,
+        "description": spell(f"{line.correction} of {line.month}" + (f": {line.remark}" if line.remark else "")),
+    }
+
+
+def _allocated_row(line: AllocatedLine, spell: Spell) -> Values:
+    amount = decimal_from_nano(line.amount_nano)
+    return {
+        "line_type": line.kind,
+        "cost_centre": spell(line.cost_centre),
+        "team": spell(line.team),
+        _ALLOCATED[line.kind]: amount,
+        "total": amount,
+        "description": spell(f"{line.label}: {line.basis}" if line.basis else line.label),
+    }
+
+
+def _place(line_type: str, line: UsageLine | CorrectionLine, spell: Spell) -> Values:
+    return {
+        "line_type": line_type,
+        "cost_centre": spell(line.cost_centre),
+        "team": spell(line.team),
+        "provider": spell(line.provider),
+        "model": spell(line.model),
+    }
+
+
+def _price_versions(statement: Statement) -> dict[tuple[str, str, str, str], list[str]]:
+    versions: dict[tuple[str, str, str, str], list[str]] = {}
+    for price in statement.prices:
+        found = versions.setdefault((price.team, price.provider, price.model, price.kind), [])
+        if price.price_id not in found:
+            found.append(price.price_id)
+    return versions
