@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shared.budgets.standing import StandingLog
     from shared.budgets.store import BudgetStore
     from shared.config.edits import ConfigEdits
+    from shared.config.publish import Publication
     from shared.config.store import ConfigStore
     from shared.health import HealthService
     from shared.ledger.deadletters import DeadLetters
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from shared.ledger.llm_logs import LlmLogs
     from shared.ledger.repair import RepairService
     from shared.ledger.replay import ReplayService
+    from shared.ledger.rerate import RerateService
     from shared.ledger.retention import RetentionJob
     from shared.ledger.rollup_job import RollupJob
     from shared.ledger.settlement import TenantSettler
@@ -73,11 +75,21 @@ class Services:
         settings = self.settings
         settings.require_platform_auth()
         export_to_azure_monitor(settings.telemetry_connection)
+        await self.open()
+
+    async def open(self) -> None:
+        """As `start`, for a command: no doors that must be guarded, no telemetry."""
         await self.config.load()
-        if settings.environment == "development" and settings.storage_connection:
+        if self.settings.environment == "development" and self.settings.storage_connection:
             from shared.ledger.tables import create_missing
 
-            await create_missing(self.tables, settings)
+            await create_missing(self.tables, self.settings)
+
+    async def operator(self) -> str:
+        """Who runs this command: who is signed in to Azure, else this machine's user."""
+        from shared.config.operator import operator_name
+
+        return await operator_name(self.settings)
 
     def snapshot(self) -> Snapshot:
         """The configuration in force with what is derived from it. A memory read; a newer version loads behind it."""
@@ -116,6 +128,13 @@ class Services:
         from shared.config.place import open_place
 
         return ConfigEdits(lambda: open_place(self.settings), lambda: self.config.refresh(force=True))
+
+    @cached_property
+    def publication(self) -> Publication:
+        from shared.config.place import open_place
+        from shared.config.publish import Publication
+
+        return Publication(lambda: open_place(self.settings))
 
     @cached_property
     def price_book(self) -> PriceBook:
@@ -332,6 +351,14 @@ class Services:
         from shared.ledger.rollup_job import RollupJob
 
         return RollupJob(self.tables, self.ledger.hours, self.ledger.reader)
+
+    @cached_property
+    def re_rate(self) -> RerateService:
+        from shared.ledger.rerate import RerateService
+        from shared.ledger.standing_rows import StandingRows
+
+        ledger, rows = self.ledger, StandingRows(self.tables.ledger)
+        return RerateService(self.snapshot, ledger.hours, ledger.reader, rows, self.publisher.publish)
 
     @cached_property
     def summaries(self) -> Summaries:

@@ -89,12 +89,22 @@ class HourIndex:
         hours = [hour async for hour in self.scan(dirty_only=True)]
         return [hour for hour in hours if (now_utc - hour.written_at_utc).total_seconds() >= self._settle_seconds]
 
-    async def publish(self, hour: Hour, generation: str, cells: int) -> bool:
-        """Make a rollup the hour's current one; False when the hour was marked since it was read."""
+    async def unpriced(self) -> list[Hour]:
+        """The hours whose newest rollup has calls without a price, whether or not rows came since."""
+        condition = f"PartitionKey eq '{_PARTITION}' and unpriced gt 0"
+        return [_hour(entity) async for entity in self._table.query_entities(condition)]
+
+    async def publish(self, hour: Hour, generation: str, cells: int, unpriced: int = 0) -> bool:
+        """Make a rollup the hour's current one; False when the hour was marked since it was read.
+
+        `unpriced`: how many of the hour's calls have no price.
+        """
         from azure.core import MatchConditions
         from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
 
         entity = _entity(hour.key) | {"dirty": False, "generation": generation, "cells": cells}
+        if unpriced:
+            entity["unpriced"] = unpriced
         try:
             await self._table.update_entity(
                 entity, mode="replace", etag=hour.etag, match_condition=MatchConditions.IfNotModified

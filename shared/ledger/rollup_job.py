@@ -83,7 +83,8 @@ class RollupJob:
                 for tenant, reach in roller.reaches.items()
             )
         )
-        if await self._hours.publish(hour, generation, len(cells)):
+        unpriced = sum(cell.unpriced for cell in roller.cells)
+        if await self._hours.publish(hour, generation, len(cells), unpriced):
             return True
         await self._delete_generation(hour.key, generation, [(cell["PartitionKey"], cell["RowKey"]) for cell in cells])
         return False
