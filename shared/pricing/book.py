@@ -103,12 +103,13 @@ def preferring(timelines: Iterable[Timeline]) -> Timeline:
     return Timeline(starts, [_first_price(ordered, start) for start in starts])
 
 
-def beside_list(contracted: Timeline, book: Timeline) -> Timeline:
-    """The contracted prices, each beside what the book says at that instant; the book's own stay as they are."""
-    if not book.starts:
+def beside_list(contracted: Timeline, book: Iterable[Timeline]) -> Timeline:
+    """The contracted prices, each beside what the first of `book` that knows it says at that instant."""
+    listed = preferring(timeline for timeline in book if timeline.starts)
+    if not contracted.starts or not listed.starts:
         return contracted
-    starts = sorted({*contracted.starts, *book.starts})
-    return Timeline(starts, [_beside(contracted.at(start), book.at(start)) for start in starts])
+    starts = sorted({*contracted.starts, *listed.starts})
+    return Timeline(starts, [_beside(contracted.at(start), listed.at(start)) for start in starts])
 
 
 def canonical_provider(provider: str) -> str:
@@ -124,9 +125,7 @@ def canonical_tier(processing_tier: str | None) -> str:
 
 
 def _beside(price: UnitPrices | None, listed: UnitPrices | None) -> UnitPrices | None:
-    if price is None or listed is None or price is listed or price.listed is not None:
-        return price
-    return replace(price, listed=listed)
+    return price if price is None or listed is None else replace(price, listed=listed)
 
 
 def _first_price(timelines: list[Timeline], at_utc: datetime) -> UnitPrices | None:

@@ -48,14 +48,12 @@ class PriceResolver:
         ]
         discounts = discounts_of_call(self._discounts, tenant, provider, deployment, region)
         timelines: list[Timeline] = []
-        book: list[Timeline] = []
         for names in self._candidates(provider, model, deployed):
-            listed = [self._book.timeline(provider, name, *line) for name in names for line in lines]
-            book += listed
-            timelines.append(_override_timeline(overrides, names, deployed.id if deployed else None))
-            timelines += [discounted(prices, discounts, names) for prices in listed] if discounts else listed
-        contracted = preferring(timeline for timeline in timelines if timeline.starts)
-        return beside_list(contracted, preferring(timeline for timeline in book if timeline.starts))
+            book = [self._book.timeline(provider, name, *line) for name in names for line in lines]
+            contracted = [discounted(prices, discounts, names) for prices in book] if discounts else book
+            override = _override_timeline(overrides, names, deployed.id if deployed else None)
+            timelines += beside_list(override, book), *contracted
+        return preferring(timeline for timeline in timelines if timeline.starts)
 
     def _candidates(self, provider: str, model: str, deployed: Model | None) -> list[tuple[str, ...]]:
         """The names to look for, as groups to try in turn: the response's model, then the deployment's.

@@ -123,6 +123,21 @@ def test_prices_and_rates_are_dated_and_exact() -> None:
     assert config.rates[0].usd_per_unit_nano == 1_084_300_000
 
 
+def test_discounts_are_exact_parts_of_the_list_price() -> None:
+    """12.5 % is 125,000 parts per million; what an entry does not name it holds for."""
+    config = load(
+        prices="""
+        discounts:
+          - {percent: 12.5, provider: azure-openai, effective_from: 2026-01-01}
+          - {percent: "0", model: gpt-4o*, tenant: contoso, effective_from: 2026-02-01}
+        """
+    )
+    first, second = config.discounts
+    assert (first.off_ppm, first.provider, first.model) == (125_000, "azure-openai", None)
+    assert (second.off_ppm, second.model, second.tenant) == (0, "gpt-4o*", "contoso")
+    assert config.prices == ()
+
+
 def test_guid_case_does_not_matter() -> None:
     """Entra ID writes GUIDs in lower case, people paste them either way."""
     config = load(team_a="{team: a, identities: {apps: [ABCDEF01-0000-4000-8000-00000000000A], products: [Pro]}}")
@@ -252,6 +267,28 @@ def test_a_wrong_budget_is_refused(entry: str, field: str, says: str) -> None:
             "prices.yaml:3: prices[1].effective_from",
             "keep one",
         ),
+        (
+            {"prices": "discounts:\n  - {percent: 101, effective_from: 2026-01-01}"},
+            "prices.yaml:2: discounts[0].percent",
+            "0 to 100",
+        ),
+        (
+            {"prices": "discounts: [{percent: 12.50001, effective_from: 2026-01-01}]"},
+            "prices.yaml:1: discounts[0].percent",
+            "at most four decimals",
+        ),
+        ({"prices": "discounts: [{percent: 5}]"}, "prices.yaml:1: discounts[0].effective_from", "is required"),
+        (
+            {"prices": "discounts: [{percent: 5, effective_from: 2026-01-01, tenant: contsoo}]"},
+            "prices.yaml:1: discounts[0].tenant",
+            "is not listed",
+        ),
+        (
+            {"prices": "discounts:\n" + "  - {percent: 5, model: gpt-*, effective_from: 2026-01-01}\n" * 2},
+            "prices.yaml:3: discounts[1].effective_from",
+            "keep one",
+        ),
+        ({"prices": "discount: []"}, "prices.yaml:1: discount", "did you mean 'discounts'"),
         ({"alerts": "routes: [{channel: webhook, target: HOOK}]"}, "alerts.yaml:1: routes[0].kinds", "is required"),
         ({"budget": "budgets: []"}, "budget.yaml", "did you mean 'budgets.yaml'"),
         ({"budgets": "budgets: &all [*all]"}, "budgets.yaml:1: budgets[0]", "anchors"),

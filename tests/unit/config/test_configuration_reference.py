@@ -9,6 +9,7 @@ import pytest
 
 from shared.config.alerts_yaml import ALERT_FIELDS
 from shared.config.budgets_yaml import BUDGET_FIELDS
+from shared.config.discounts_yaml import DISCOUNT_FIELDS
 from shared.config.edits_yaml import EDIT_FIELDS
 from shared.config.models_yaml import BILLED_AS, MODEL_FIELDS, PRICE_FIELDS
 from shared.config.teams_yaml import IDENTITY_KINDS, TEAM_FIELDS
@@ -22,7 +23,7 @@ SECTIONS = {
     "teams/*.yaml": TEAM_FIELDS + IDENTITY_KINDS,
     "budgets.yaml": BUDGET_FIELDS,
     "models.yaml": MODEL_FIELDS + BILLED_AS,
-    "prices.yaml": PRICE_FIELDS + PRICED_KINDS,
+    "prices.yaml": PRICE_FIELDS + PRICED_KINDS + DISCOUNT_FIELDS,
     "alerts.yaml": ALERT_FIELDS,
     "edits.yaml": EDIT_FIELDS,
 }
