@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from functions.auth import CHARGEBACK_ADMIN, CHARGEBACK_READ
@@ -50,6 +51,11 @@ def parse_instant(text: str | None, param: str, default: datetime) -> datetime:
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
+def values_of(text: str) -> list[str]:
+    """What stands between the commas. A comma of a value itself has a backslash before it, and so has a backslash."""
+    return [re.sub(r"\\([\\,])", r"\1", value) for value in re.findall(r"(?:\\.|[^,\\]|\\$)+", text, re.DOTALL)]
+
+
 def _dimensions(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not 0 < len(names) <= MAX_GROUPS:
@@ -68,7 +74,7 @@ def _filters(call: Call, reach: Reach) -> dict[str, list[str]]:
             continue
         if not SCOPE_TYPE.fullmatch(name):
             raise InvalidRequest(f"{name[:40]}: is no parameter, dimension or scope type", param=name[:40])
-        filters[name] = value.split(",")
+        filters[name] = values_of(value)
     if not reach.tenant_wide:
         for team in filters.get("team", ()):
             reach.require("team", team)

@@ -1,8 +1,8 @@
 import { ask, encoded } from "./api.js";
 import { budgetTable, scopeLink } from "./page_overview.js";
 import { h, label, replace, uniqueId } from "./dom.js";
-import { count, money, percent, time } from "./format.js";
-import { emptyState, errorState, loadingState, panel, say, tile, tiles } from "./parts.js";
+import { count, money, monthText, percent, time } from "./format.js";
+import { emptyState, errorState, loadingState, panel, say } from "./parts.js";
 import { table } from "./tables.js";
 
 const THRESHOLDS = ["warn", "degrade", "stop"];
@@ -87,11 +87,12 @@ function changeForm(context, budget, keeps, reload, changed) {
   const preview = h("div", { "aria-live": "polite" });
   const save = h("button", { type: "submit", class: "button primary", disabled: true }, "Save");
   const look = h("button", { type: "button", class: "button", on: { click: simulate } }, "Preview");
+  const months = h("select", {}, recentMonths().map((period, at) => h("option", { value: period }, at === 0 ? `${monthText(period)}, so far` : monthText(period))));
   let seen = null;
 
-  function values() {
+  function values(asked = fields) {
     let good = true;
-    for (const each of fields) {
+    for (const each of asked) {
       const wrong = problemOf(each);
       good &&= !wrong;
       replace(each.problem, wrong);
@@ -117,29 +118,22 @@ function changeForm(context, budget, keeps, reload, changed) {
   }
 
   async function simulate() {
-    if (!why.input.value.trim()) why.input.value ||= "";
-    const wanted = valuesForPreview();
+    const wanted = values(fields.filter((each) => each !== why));
     if (wanted === null) return;
     replace(preview, loadingState("what would have happened"));
     look.disabled = true;
+    const period = months.value;
     try {
-      const answer = await ask("/budgets/simulate", { method: "POST", body: { tenant: context.tenant.id, budget: budget.id, ...wanted }, signal: context.signal });
+      const body = { tenant: context.tenant.id, period, budget: { id: budget.id, ...wanted } };
+      const answer = await ask("/budgets/simulate", { method: "POST", body, signal: context.signal });
       seen = JSON.stringify(wanted);
       save.disabled = false;
-      replace(preview, simulated(answer));
+      replace(preview, simulated(answer, period));
     } catch (error) {
       if (error.name !== "AbortError") replace(preview, errorState(error, simulate));
     } finally {
       look.disabled = false;
     }
-  }
-
-  function valuesForPreview() {
-    const kept = why.input.value;
-    if (!kept.trim()) why.input.value = "-";
-    const found = values();
-    why.input.value = kept;
-    return found;
   }
 
   async function submit(event) {
@@ -167,9 +161,13 @@ function changeForm(context, budget, keeps, reload, changed) {
     why.element,
     preview,
     message,
-    h("div", { class: "actions" }, look, save, h("span", { class: "muted small" }, "Saving needs a preview of the same values.")),
+    h("div", { class: "actions" }, h("label", { class: "field-inline" }, "Replay", months), look, save, h("span", { class: "muted small" }, "Saving needs a preview of the same values.")),
   );
   return form;
+}
+
+function recentMonths(now = new Date()) {
+  return [0, 1, 2].map((back) => new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - back, 1)).toISOString().slice(0, 7));
 }
 
 function problemOf({ name, input }) {
@@ -188,19 +186,39 @@ export function fraction(percentText) {
   return text.replace(/^0+(?=\d)/, "");
 }
 
-function simulated(answer) {
-  const calls = (value) => count(value ?? 0);
-  const changed = answer.proposed ?? answer;
+// The same calls under both budgets, side by side.
+function simulated(answer, period) {
+  const results = [["In force", answer.in_force], ["With the change", answer.changed]].filter(([, result]) => result);
+  const rows = results.map(([name, result]) => ({ name, ...result }));
+  const columns = [
+    { title: "Budget", of: (row) => row.name, fixed: true },
+    { title: "Calls", of: (row) => row.calls, kind: "number", show: (row) => count(row.calls), fixed: true },
+    { title: "Served for, USD", of: (row) => row.served_cost, kind: "money", fixed: true },
+    { title: "Downgraded", of: (row) => row.downgraded.calls, kind: "number", show: (row) => count(row.downgraded.calls), fixed: true },
+    { title: "Saved, USD", of: (row) => row.downgraded.saved, kind: "money", fixed: true },
+    { title: "Refused", of: (row) => row.refused.calls, kind: "number", show: (row) => count(row.refused.calls), fixed: true },
+    { title: "Refused, USD", of: (row) => row.refused.cost, kind: "money", fixed: true },
+    { title: "Thresholds crossed", of: (row) => row.crossed.length, kind: "number", show: (row) => count(row.crossed.length), fixed: true },
+  ];
+  const hit = answer.changed.scopes?.filter((scope) => scope.refused_calls || scope.downgraded_calls) ?? [];
   return h(
     "div",
-    {},
-    h("h3", {}, "With these values, the past period would have gone like this"),
-    tiles(
-      tile("Calls replayed", calls(answer.calls)),
-      tile("Refused", calls(changed.refused)),
-      tile("Downgraded", calls(changed.downgraded)),
-    ),
+    { class: "preview" },
+    h("h3", {}, `The calls of ${monthText(period)}, replayed`),
+    table(`The calls of ${monthText(period)} under the budget in force and the changed one`, columns, rows),
+    hit.length ? affected(hit) : h("p", { class: "muted small" }, "Nobody would have been downgraded or refused."),
+    h("p", { class: "muted small" }, [answer.resolution, ...(answer.notes ?? [])].filter(Boolean).join(" ")),
   );
+}
+
+function affected(scopes) {
+  const columns = [
+    { title: "Whose calls", of: (row) => row.scope, show: (row) => label(row.scope) },
+    { title: "Downgraded", of: (row) => row.downgraded_calls, kind: "number", show: (row) => count(row.downgraded_calls) },
+    { title: "Refused", of: (row) => row.refused_calls, kind: "number", show: (row) => count(row.refused_calls) },
+    { title: "Refused, USD", of: (row) => row.refused_cost, kind: "money" },
+  ];
+  return table("Whose calls the change would have met", columns, scopes, { sort: 2, descending: true, hideCaption: false });
 }
 
 function historyTable(changes) {

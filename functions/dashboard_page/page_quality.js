@@ -131,7 +131,7 @@ export const anomalies = {
       if (found.length === 0) return emptyState("Nothing unusual", "No day stands out against its weekday.");
       const columns = [
         { title: "Day", of: (row) => row.day, show: (row) => dayText(row.day) },
-        { title: "Of", of: (row) => row.scope, show: (row) => scopeLink(context, row.scope) },
+        { title: "Of", of: (row) => row.scope, show: (row) => whose(context, row.scope) },
         { title: "Spent, USD", of: (row) => row.spent, kind: "money" },
         { title: "Usual, USD", of: (row) => row.expected, kind: "money" },
         { title: "Above, USD", of: (row) => row.above, kind: "money" },
@@ -143,3 +143,9 @@ export const anomalies = {
   },
 };
 
+
+// `team:search`, `tenant:contoso`, or a team's model: `team:search model:gpt-4o`.
+function whose(context, scope) {
+  const [, team, model] = /^(team:.+) (model:.+)$/s.exec(scope) ?? [];
+  return team ? [scopeLink(context, team), ", ", scopeLink(context, model)] : scopeLink(context, scope);
+}

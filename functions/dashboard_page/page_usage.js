@@ -61,14 +61,14 @@ export function usageTable(context, dimension, rows, all = rows, names = new Map
   const total = Number(sumMoney(all.map((row) => row.cost ?? "0")));
   const columns = [
     { title: DIMENSIONS[dimension]?.one ?? dimension, of: (row) => row[dimension], show: (row) => withName(context, dimension, row[dimension], names) },
-    { title: "Calls", of: (row) => row.requests, kind: "number", show: (row) => count(row.requests) },
-    { title: "Tokens", of: (row) => tokenTotal(row.tokens), kind: "number", show: (row) => count(tokenTotal(row.tokens)) },
     { title: "Cost, USD", of: (row) => row.cost, kind: "money" },
     { title: "Share", of: (row) => Number(row.cost ?? 0), kind: "number", show: (row) => percent(total > 0 ? Number(row.cost ?? 0) / total : 0) },
+    { title: "Calls", of: (row) => row.requests, kind: "number", show: (row) => count(row.requests) },
+    { title: "Tokens", of: (row) => tokenTotal(row.tokens), kind: "number", show: (row) => count(tokenTotal(row.tokens)) },
     { title: "Measured", of: (row) => row.measured_share, kind: "number", show: (row) => percent(Number(row.measured_share)) },
     { title: "Unpriced", of: (row) => row.unpriced, kind: "number", show: (row) => count(row.unpriced) },
   ];
-  return table(`Usage by ${dimension}`, columns, rows, { sort: 3, descending: true });
+  return table(`Usage by ${dimension}`, columns, rows, { sort: 1, descending: true });
 }
 
 export const usageDetail = {
@@ -92,9 +92,9 @@ export const usageDetail = {
   },
 };
 
-// The API takes several values between commas; a key with a comma cannot be named alone.
+// The API takes several values between commas.
 function exact(key) {
-  return key;
+  return key.replaceAll("\\", "\\\\").replaceAll(",", "\\,");
 }
 
 function detailFigures(context, load) {

@@ -31,7 +31,7 @@ export function table(caption, columns, rows, { sort, descending = false, hideCa
     if (!column.of || column.fixed) return h("th", { scope: "col", class: numeric }, column.title);
     const order = by === at ? (down ? "descending" : "ascending") : null;
     const mark = h("span", { class: "sort-mark", "aria-hidden": "true" }, order === null ? "" : down ? "\u2193" : "\u2191");
-    const button = h("button", { type: "button", class: "sort", on: { click: () => sortBy(at) } }, column.title, mark);
+    const button = h("button", { type: "button", class: "sort", on: { click: () => sortBy(at) } }, numeric ? [mark, column.title] : [column.title, mark]);
     return h("th", { scope: "col", class: numeric, "aria-sort": order }, button);
   }
 
