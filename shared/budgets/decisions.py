@@ -31,7 +31,7 @@ log = logging.getLogger("tollkeeper.decisions")
 
 LIVE_SECONDS = 1.0
 REFUSALS_SECONDS = 10.0  # each worker's like refusals of this long are one row
-_PLAIN_PER_FLUSH = 5  # of each tenant: that calls get through is worth a sample only
+_PLAIN_PER_FLUSH = 5  # of each tenant, reason and state: that calls get through is worth a sample only
 _LIVE_PER_FLUSH = 200  # of each tenant: the newest of a flood
 _HUB_PATIENCE_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 60.0  # between tries while the hub is away
@@ -56,7 +56,7 @@ class DecisionLog:
         self._live_seconds = live_seconds
         self._refusals_seconds = refusals_seconds
         self._live: dict[str, deque[Decision | CheckAnswer]] = {}
-        self._plain: dict[str, int] = {}  # tenant -> plain allows since the last flush
+        self._plain: dict[tuple[str, str, str], int] = {}  # tenant, reason, state -> calls that just passed
         self._refusals = Refusals(uuid.uuid4().hex)
         self._sealed: list[tuple[str, bytes]] = []  # refusals under way: the same bytes until the hub has them
         self._refusals_due = 0.0  # of the monotonic clock
@@ -67,10 +67,11 @@ class DecisionLog:
     def note(self, answer: CheckAnswer, request: CheckRequest, tenant: Tenant) -> None:
         """Take note of an answer. On the path of every check."""
         if is_plain(answer):
-            seen = self._plain.get(tenant.id, 0)
+            kind = (tenant.id, answer.reason, answer.state)
+            seen = self._plain.get(kind, 0)
             if seen >= _PLAIN_PER_FLUSH:
                 return
-            self._plain[tenant.id] = seen + 1
+            self._plain[kind] = seen + 1
         if answer.decision == "refuse":
             if not len(self._refusals) and not self._sealed:
                 self._refusals_due = time.monotonic() + self._refusals_seconds

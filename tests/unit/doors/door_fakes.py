@@ -152,6 +152,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         forecasts=Forecasts(history),
         anomalies=SimpleNamespace(find=Anomalies(lambda: CONFIG, history, SimpleNamespace()).find, notify=Recorder(0)),
         summaries=SimpleNamespace(summarize=Recorder([])),
+        recent_decisions=SimpleNamespace(newest=Recorder([])),
         dead_letters=SimpleNamespace(list=Recorder([])),
         replay=SimpleNamespace(run=Recorder(SimpleNamespace(replayed=1, unknown=[]))),
         health=SimpleNamespace(check=Recorder(Health({"redis": "ok", "ledger": "ok", "hub": "ok"}, "v1"))),
