@@ -106,3 +106,12 @@ async def weekly_digest(timer: func.TimerRequest) -> None:
     from shared.bootstrap import app
 
     await (await app()).digest.run()
+
+
+@bp.function_name("re_rate_unpriced")
+@bp.timer_trigger(arg_name="timer", schedule="0 35 * * * *")
+async def re_rate_unpriced(timer: func.TimerRequest) -> None:
+    """Rate calls again that had no price when they were billed and have one now, every hour."""
+    from shared.bootstrap import app
+
+    await (await app()).re_rate.run()

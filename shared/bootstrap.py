@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shared.budgets.reservation import ReservationSigner
     from shared.budgets.reset import ResetService
     from shared.budgets.service import BudgetService
+    from shared.budgets.simulations import Simulations
     from shared.budgets.snapshot import Snapshot
     from shared.budgets.spend import SpendService
     from shared.budgets.standing import StandingLog
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from shared.ledger.llm_logs import LlmLogs
     from shared.ledger.repair import RepairService
     from shared.ledger.replay import ReplayService
+    from shared.ledger.names import Names
     from shared.ledger.rerate import RerateService
     from shared.ledger.retention import RetentionJob
     from shared.ledger.rollup_job import RollupJob
@@ -353,6 +355,12 @@ class Services:
         return RollupJob(self.tables, self.ledger.hours, self.ledger.reader)
 
     @cached_property
+    def names(self) -> Names:
+        from shared.ledger.names import Names
+
+        return Names(self.tables.names)
+
+    @cached_property
     def re_rate(self) -> RerateService:
         from shared.ledger.rerate import RerateService
         from shared.ledger.standing_rows import StandingRows
@@ -393,6 +401,12 @@ class Services:
         from shared.reports.budget_outlook import BudgetOutlook
 
         return BudgetOutlook(self.spend, self.spend_history)
+
+    @cached_property
+    def simulations(self) -> Simulations:
+        from shared.budgets.simulations import Simulations
+
+        return Simulations(self.snapshot, self.ledger.reader)
 
     @cached_property
     def forecasts(self) -> Forecasts:

@@ -7,6 +7,7 @@ where there is nothing to change; so asking twice, or two workers at once, is ha
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -109,7 +110,7 @@ class RerateService:
         who: str,
         why: str,
         *,
-        key: str,
+        key: str | None = None,
         model: str | None = None,
         dry_run: bool = False,
     ) -> RerateReport:
@@ -121,7 +122,7 @@ class RerateService:
         snapshot = self._snapshot()
         _check(snapshot, tenant, start_utc, end_utc, why)
         report = RerateReport(dry_run=dry_run)
-        run = _run(snapshot, who, why, key)
+        run = _run(snapshot, who, why, key or uuid.uuid4().hex)
         async for hour in self._hours.scan(hour_key(start_utc), hour_end_key(end_utc)):
             rows = self._rows.of_hour(hour.key, tenant, model=model)
             inside = (row async for row in rows if start_utc <= row.time_utc < end_utc)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from azure.data.tables.aio import TableClient, TableServiceClient
     from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
-TABLES = ("ledger", "hours", "rollups", "deadletters", "outbox", "periods", "state", "streams")
+TABLES = ("ledger", "hours", "rollups", "deadletters", "outbox", "periods", "state", "streams", "names")
 TRANSACTION_ROWS = 100  # Table Storage's limit; one more and Azurite answers with a malformed reply instead of a 400
 
 # A lost reply must surface while the caller's time budget lasts; the defaults would retry for minutes.
@@ -41,6 +41,7 @@ class Tables:
     periods: TableClient
     state: TableClient
     streams: TableClient
+    names: TableClient
     blob_service: BlobServiceClient
     bodies: ContainerClient  # bodies of dead letters
     credential: AsyncTokenCredential | None = None

@@ -16,6 +16,8 @@ from shared.budgets.spend import require_state
 from shared.config.model import Budget, Config, Model, PriceOverride, Team, Tenant
 from shared.errors import BudgetExhausted
 from shared.health import Health
+from shared.ledger.names import DisplayName
+from shared.ledger.rerate import RerateReport
 from shared.ledger.rollup import RollupCell
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
@@ -154,6 +156,8 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         summaries=SimpleNamespace(summarize=Recorder([])),
         recent_decisions=SimpleNamespace(newest=Recorder([])),
         dead_letters=SimpleNamespace(list=Recorder([])),
+        re_rate=SimpleNamespace(run=Recorder(), re_rate=Recorder(RerateReport(calls=3, changed=2))),
+        names=SimpleNamespace(all=Recorder({}), put=Recorder(DisplayName("Ada", "somebody", NOW)), erase=Recorder()),
         replay=SimpleNamespace(run=Recorder(SimpleNamespace(replayed=1, unknown=[]))),
         health=SimpleNamespace(check=Recorder(Health({"redis": "ok", "ledger": "ok", "hub": "ok"}, "v1"))),
         repair=SimpleNamespace(run=Recorder([]), reconcile_all=Recorder([])),

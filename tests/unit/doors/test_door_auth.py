@@ -40,6 +40,10 @@ ROLES_OF_DOORS = {
     "route": {"Budget.Check"},
     "dead_letters": {"Chargeback.Admin"},
     "dead_letters_replay": {"Chargeback.Admin"},
+    "re_rate": {"Chargeback.Admin"},
+    "names": {"Chargeback.Read", "Chargeback.Admin"},
+    "names_put": {"Chargeback.Admin"},
+    "names_delete": {"Chargeback.Admin"},
 }
 ALL = ("Budget.Check", "Usage.Write", "Chargeback.Read", "Chargeback.Admin")
 

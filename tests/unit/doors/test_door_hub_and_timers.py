@@ -88,6 +88,7 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
         ("notice_dead_letters", "dead_letter_notices.run"),
         ("weekly_digest", "digest.run"),
         ("find_anomalies", "anomalies.notify"),
+        ("re_rate_unpriced", "re_rate.run"),
     ],
 )
 async def test_timer_runs_its_job_and_raises_its_failure(
@@ -127,5 +128,6 @@ def test_schedules_are_six_field_cron(doors: Doors) -> None:
         "statements": "0 10 2 * * *",
         "retention": "0 40 3 * * *",
         "find_anomalies": "0 25 3 * * *",
+        "re_rate_unpriced": "0 35 * * * *",
     }
     assert timers["repair"].run_on_startup
