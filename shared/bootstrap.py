@@ -6,12 +6,13 @@ Everything is built at first use, so a worker that only answers budget checks ne
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shared.settings import Settings
-from shared.telemetry import export_to_azure_monitor
+from shared.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from shared.budgets.decisions import DecisionLog
@@ -55,6 +56,12 @@ if TYPE_CHECKING:
     from shared.reports.budget_outlook import BudgetOutlook
     from shared.reports.history import SpendHistory
     from shared.reports.outlook import Anomalies, Forecasts
+    from shared.reports.building import StatementBuilder
+    from shared.reports.close import CloseService
+    from shared.reports.files import BlobFiles
+    from shared.reports.freshness import LedgerFreshness
+    from shared.reports.published import PublishedStatements
+    from shared.reports.publishing import Publisher
     from shared.reports.service import Reports
     from shared.routing.router import Router
     from shared.usage.first_heard import FirstHeard
@@ -70,13 +77,16 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.telemetry = Telemetry()
         self._snapshot: Snapshot | None = None
 
     async def start(self) -> None:
         """Load the configuration; on a laptop also create the tables, which in Azure the templates create."""
         settings = self.settings
         settings.require_platform_auth()
-        export_to_azure_monitor(settings.telemetry_connection)
+        self.telemetry.start(
+            settings.telemetry_connection, settings.otlp_signals, with_people=settings.telemetry_people
+        )
         await self.open()
 
     async def open(self) -> None:
@@ -306,6 +316,7 @@ class Services:
             self.streams,
             default_output_tokens=self.settings.default_output_tokens,
             refresh_config=lambda: self.config.refresh(force=True),
+            on_billed=self.telemetry.billed,
         )
 
     @cached_property
@@ -381,14 +392,73 @@ class Services:
         return RetentionJob(self.tables, self.ledger.hours, self.settings.ledger_retention_days)
 
     @cached_property
-    def reports(self) -> Reports:
+    def statement_files(self) -> BlobFiles:
         from shared.reports.files import BlobFiles
+
+        return BlobFiles(self.tables.blob_service.get_container_client(_STATEMENTS_CONTAINER))
+
+    @cached_property
+    def statement_builder(self) -> StatementBuilder:
+        from shared.reports.building import StatementBuilder
+
+        wait = timedelta(minutes=self.settings.stream_wait_minutes)
+        return StatementBuilder(self.ledger.reader, self.ledger.periods.is_frozen, wait)
+
+    @cached_property
+    def publisher_of_statements(self) -> Publisher:
+        from shared.reports.formats import ASKED, FORMATS
+        from shared.reports.publishing import Publisher
+
+        return Publisher(self.statement_files, {name: FORMATS[name] for name in ASKED})
+
+    @cached_property
+    def published(self) -> PublishedStatements:
+        from shared.reports.published import PublishedStatements
+
+        return PublishedStatements(self.statement_files)
+
+    @cached_property
+    def freshness(self) -> LedgerFreshness:
+        from shared.reports.freshness import LedgerFreshness
+
+        return LedgerFreshness(self.ledger.hours, self._watermark_ms)
+
+    @cached_property
+    def reports(self) -> Reports:
         from shared.reports.service import Reports
 
-        files = BlobFiles(self.tables.blob_service.get_container_client(_STATEMENTS_CONTAINER))
-        ledger = self.ledger
-        wait = timedelta(minutes=self.settings.stream_wait_minutes)
-        return Reports(lambda: self.config.current, ledger.reader, files, ledger.periods.is_frozen, wait)
+        return Reports(
+            lambda: self.config.current,
+            self.statement_builder,
+            self.ledger.periods,
+            self.statement_files,
+            self.publisher_of_statements,
+            self.freshness,
+            self.forecasts.of_statement,
+        )
+
+    @cached_property
+    def close_months(self) -> CloseService:
+        from shared.reports.close import CloseService
+
+        return CloseService(
+            lambda: self.config.current,
+            self.reports,
+            self.statement_builder,
+            self.ledger.periods,
+            self.statement_files,
+            self.publisher_of_statements,
+            self.freshness,
+        )
+
+    async def _watermark_ms(self) -> int | None:
+        """Up to when every event on the usage hub has been processed."""
+        from shared.ledger.watermark import find_watermark_ms
+
+        progress = await self.state.progress()  # before the ends are read: what is enqueued in between is behind
+        now_ms = time.time_ns() // 1_000_000
+        ends = await self.publisher.partition_state()
+        return await find_watermark_ms(self.settings.usage_hub, ends, progress, now_ms, self.outbox)
 
     @cached_property
     def spend_history(self) -> SpendHistory:
@@ -451,6 +521,7 @@ class Services:
         for name in ("decisions", "decision_store", "config", "publisher", "log_publisher", "tables", "counters"):
             if name in opened:
                 await opened[name].close()
+        await asyncio.to_thread(self.telemetry.close)
 
 
 _services: Services | None = None

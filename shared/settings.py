@@ -78,6 +78,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_usage_body_bytes: int = 1024 * 1024
 
     telemetry_connection: str | None = None  # Application Insights; None: logs go to the platform only
+    otlp_signals: frozenset[str] = frozenset()  # of traces, metrics, logs: those with an OTLP/HTTP endpoint
+    telemetry_people: bool = False  # user and session keys in spans
 
     gateway_port: int = 8080
     gateway_name: str = "local"  # the end of its events' CloudEvents source
@@ -251,6 +253,8 @@ def _build(read: _Reader) -> Settings:
         max_check_body_bytes=read.integer("MAX_CHECK_BODY_BYTES", 64 * 1024, 1024, 16 * 1024 * 1024),
         max_usage_body_bytes=read.integer("MAX_USAGE_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
         telemetry_connection=read.text("APPLICATIONINSIGHTS_CONNECTION_STRING"),
+        otlp_signals=_otlp_signals(read),
+        telemetry_people=read.flag("TELEMETRY_PEOPLE"),
         gateway_port=read.integer("GATEWAY_PORT", 8080, 1, 65_535),
         gateway_name=read.pattern("GATEWAY_NAME", "local", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a short name"),
         gateway_keys=_gateway_keys(read),
@@ -267,6 +271,24 @@ def _build(read: _Reader) -> Settings:
     if read.problems:
         raise ConfigInvalid("\n".join(read.problems))
     return settings
+
+
+def _otlp_signals(read: _Reader) -> frozenset[str]:
+    """The signals that an endpoint is named for. The exporters read the variables themselves; a wrong value stops
+    nothing here, for nobody's bill may wait for telemetry.
+    """
+    everywhere = read.text("OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoints = {
+        "traces": read.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        "metrics": read.text("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+        "logs": read.text("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+    }
+    off = {
+        "traces": read.text("OTEL_TRACES_EXPORTER") == "none",
+        "metrics": read.text("OTEL_METRICS_EXPORTER") == "none",
+        "logs": read.text("OTEL_LOGS_EXPORTER") == "none",
+    }
+    return frozenset(signal for signal, endpoint in endpoints.items() if (endpoint or everywhere) and not off[signal])
 
 
 def _environment(read: _Reader) -> str:

@@ -99,6 +99,7 @@ class IngestService:
         *,
         default_output_tokens: int,
         refresh_config: Callable[[], Awaitable[object]] | None = None,
+        on_billed: Callable[[Sequence[LedgerRow]], None] = lambda rows: None,
     ) -> None:
         self._snapshot = snapshot
         self._ledger = ledger
@@ -108,6 +109,7 @@ class IngestService:
         self._outbox = outbox
         self._state = state
         self._accruals = streams
+        self._on_billed = on_billed  # telemetry: takes rows this run inserted, never waits, never raises
         self._default_output_tokens = default_output_tokens
         self._adjuster = Adjuster(ledger.pairs, snapshot, refresh_config)
         self._streams: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -161,6 +163,7 @@ class IngestService:
                     accrued.append(StreamCall.of(result.row, item.event))
             for record in billed(new, time.time_ns() // 1_000_000):  # at once: in a retry no row is new
                 log.info("usage_billed", extra=record)
+            self._on_billed([row for row, _ in new])
             for delivery, error in rejected:
                 log.warning("dead_letter", extra={"code": error.code, "stream": stream})
                 await self._dead_letters.put(error.code, error.message, delivery.body, delivery.position)

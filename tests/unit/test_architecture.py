@@ -44,6 +44,7 @@ OTHER_SDK_USERS = {
     "shared.reports.files_xlsx": "writes a workbook into a file it is handed",
     "shared.notify.post": "posts notices to addresses that are secrets",
     "shared.telemetry": "starts the Azure Monitor exporter when it is configured",
+    "shared.telemetry.otlp": "starts the OTLP exporters when they are configured",
 }
 SDK_MODULES = {**STORES, **OTHER_SDK_USERS}
 DOORS = {

@@ -1,12 +1,17 @@
-"""Telemetry: structured logs here, traces and logs in Application Insights when it is configured.
+"""Telemetry: structured logs here, traces and logs in Application Insights and at OTLP endpoints when configured.
 
-Nothing in the product depends on it: when the exporter cannot be set up, the process says so and goes on.
+Nothing in the product depends on it: when an exporter cannot be set up, the process says so and goes on.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shared.ledger.row import LedgerRow
+    from shared.telemetry.otlp import Otlp
 
 log = logging.getLogger("tollkeeper.telemetry")
 
@@ -55,3 +60,35 @@ def export_to_azure_monitor(connection_string: str | None) -> bool:
         return False
     logging.getLogger("tollkeeper").setLevel(logging.INFO)  # the workbook's records are of this level; WARNING is usual
     return True
+
+
+class Telemetry:
+    """What this process tells the outside of itself and of its calls. Every method is safe whatever was started."""
+
+    def __init__(self) -> None:
+        self._otlp: Otlp | None = None
+
+    def start(self, connection_string: str | None, otlp_signals: Collection[str], *, with_people: bool) -> None:
+        """Export to Application Insights and to OTLP endpoints, as far as they are configured and can be set up."""
+        export_to_azure_monitor(connection_string)
+        if not otlp_signals:
+            return
+        try:
+            from shared.telemetry.otlp import Otlp
+
+            otlp = Otlp()
+            otlp.start(otlp_signals, with_people=with_people)
+            self._otlp = otlp
+        except Exception:  # a mistyped variable, a missing package: billing goes on without
+            log.exception("telemetry_not_exported")
+
+    def billed(self, rows: Sequence[LedgerRow]) -> None:
+        """Tell of calls that were just billed. Never waits and never raises."""
+        if self._otlp is not None and self._otlp.calls is not None:
+            self._otlp.calls.add(rows)
+
+    def close(self, timeout_seconds: float = 3.0) -> None:
+        """Send what waits, for so long at most."""
+        if self._otlp is not None:
+            self._otlp.close(timeout_seconds)
+            self._otlp = None
