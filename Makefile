@@ -2,11 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package entra preflight plan deploy smoke verify named-values checkov help
+.PHONY: run test lint format bench bench-litellm check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator help
 
 PY := .venv/bin/python
 READY := .venv/.ready
 CHECKOV := .local/checkov-3.3.30
+FOCUS := .local/focus-validator-2.2.1
+FOCUS_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python $(HOME)/.pyenv/versions/3.13*/bin/python) python3.12)
 PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
 ENVIRONMENT = $(or $(ENV),$(error ENV is missing: one of infra/terraform/environments, such as `make $@ ENV=dev`))
@@ -65,13 +67,22 @@ named-values: $(READY) ## write what the gateway must know of CONFIG_DIR for the
 checkov: $(CHECKOV)/bin/checkov ## security rules for the templates (installs Checkov once, into a virtualenv of its own)
 	@$< --config-file .checkov.yaml
 
+focus-validator: $(FOCUS)/bin/focus-validator ## the FinOps Foundation's validator on our FOCUS 1.2 file (installs it once; Python 3.12)
+	@FOCUS_VALIDATOR=$(FOCUS) $(PY) -m pytest -q tests/unit/reports/test_focus_gates.py
+
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(CHECKOV)/bin/checkov: | $(READY)
 	@echo "Installing Checkov into $(CHECKOV) (once; a minute or two)"
 	@$(PY) -m venv --clear $(CHECKOV)
 	@$(CHECKOV)/bin/pip install -q --disable-pip-version-check checkov==$(subst .local/checkov-,,$(CHECKOV))
+
+# Its own virtualenv: 600 MB, a NumPy that ours is not, and a pyarrow from before it wanted the new NumPy.
+$(FOCUS)/bin/focus-validator: | $(READY)
+	@echo "Installing focus-validator into $(FOCUS) (once; some minutes)"
+	@$(FOCUS_PYTHON) -m venv --clear $(FOCUS)
+	@$(FOCUS)/bin/pip install -q --disable-pip-version-check focus-validator==$(subst .local/focus-validator-,,$(FOCUS)) 'pyarrow<24'
 
 # Set-up runs once, and again when a requirements file changes. It stops with a sentence, not a traceback.
 $(READY): requirements.txt requirements-dev.txt gateway/requirements.txt
@@ -87,5 +98,7 @@ $(READY): requirements.txt requirements-dev.txt gateway/requirements.txt
 	@$(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -r requirements-dev.txt 2>.venv/setup.log \
 	  | awk '/^Collecting/ && ++n % 20 == 0 {print "  " n " packages found"; fflush()} \
 	         /^Installing collected/ {print "  installing"; fflush()} /^Successfully/ {print "  done"}' \
+	  || { cat .venv/setup.log >&2; exit 1; }
+	@$(PY) -m pip install --disable-pip-version-check --no-input --progress-bar off -q --no-deps -e . 2>.venv/setup.log \
 	  || { cat .venv/setup.log >&2; exit 1; }
 	@touch $@

@@ -45,7 +45,7 @@ TIMES = frozenset({"BillingPeriodEnd", "BillingPeriodStart", "ChargePeriodEnd", 
 DECIMALS = {
     **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost", "PricingCurrencyEffectiveCost"), 12),
     **dict.fromkeys(("ContractedUnitPrice", "ListUnitPrice"), 6),
-    **dict.fromkeys(("PricingCurrencyContractedUnitPrice", "PricingCurrencyListUnitPrice"), 6),
+    **dict.fromkeys(("PricingCurrencyContractedUnitPrice", "PricingCurrencyListUnitPrice"), 9),  # or a rate
     **dict.fromkeys(("PricingQuantity", "ConsumedQuantity"), 12),
     **dict.fromkeys(("CommitmentDiscountQuantity", "x_Tokens"), 0),
     "x_LedgerCostUSD": 9,

@@ -22,7 +22,6 @@ Row = dict[str, Cell]
 
 TOKENS = "Tokens"
 MILLION_TOKENS = "1000000 Tokens"
-UNPRICED = "unpriced"
 DEFAULT_ISSUER = "Tollkeeper"
 _PICO, _NANO, _MILLION = 12, 9, 6
 _NOUGHT, _ONE = Decimal(0), Decimal(1)
@@ -144,13 +143,9 @@ class FocusRows:
             "x_Measured": "true" if charge.measured else "false",
             "x_PriceId": charge.price_id or None,
         }
+        row["SkuPriceDetails"] = _sku_details(charge.model, charge.token_kind, charge.tier)
         if price_pico is None:
-            # FOCUS knows no usage without a price, and a cost cannot be null: nought, and x_PricingStatus says that it
-            # is not known rather than free.
-            row |= {"ListUnitPrice": _NOUGHT, "ContractedUnitPrice": _NOUGHT, "SkuPriceId": f"{sku}/{UNPRICED}"}
-            row |= {"PricingCurrencyListUnitPrice": _NOUGHT, "PricingCurrencyContractedUnitPrice": _NOUGHT}
-            row["ListCost"] = row["ContractedCost"] = _NOUGHT
-            row["SkuPriceDetails"] = _sku_details(charge.model, charge.token_kind, charge.tier)
+            self._price_unknown(row, charge, sku)
             return
         unit_pico = charge.unit_pico if charge.unit_pico is not None else price_pico
         listed_pico = charge.list_pico if charge.list_pico is not None else unit_pico
@@ -163,8 +158,22 @@ class FocusRows:
             "PricingCurrencyListUnitPrice": scaled(listed_pico, _MILLION),
             "PricingCurrencyContractedUnitPrice": scaled(unit_pico, _MILLION),
             "SkuPriceId": _sku_price_id(sku, charge.price_id, charge.tier, listed_pico),
-            "SkuPriceDetails": _sku_details(charge.model, charge.token_kind, charge.tier),
         }
+
+    def _price_unknown(self, row: Row, charge: Charge, sku: str) -> None:
+        """Tokens without a price per token: not priced yet, or rated before prices were kept beside the amounts.
+
+        FOCUS knows no usage without a price, and a cost cannot be null: nought, and x_PricingStatus says that it is not
+        known rather than free. An amount is bought by the unit of currency, as what has no tokens.
+        """
+        if charge.pricing_status == "unpriced":
+            price, quantity, unit = _NOUGHT, scaled(charge.tokens, _MILLION), MILLION_TOKENS
+        else:
+            price, quantity, unit = _ONE, scaled(charge.contracted_cost_pico, _PICO), self._currency
+        row |= {"PricingQuantity": quantity, "PricingUnit": unit, "SkuPriceId": f"{sku}/{charge.pricing_status}"}
+        row["ListUnitPrice"] = row["ContractedUnitPrice"] = price
+        usd = price * scaled(self._usd_per_unit_nano, _NANO)
+        row["PricingCurrencyListUnitPrice"] = row["PricingCurrencyContractedUnitPrice"] = usd
 
     def _price_amount(self, row: Row, charge: Charge) -> None:
         """A pool's share and the like are bought by the unit of currency: so much of it at one each."""
