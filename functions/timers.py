@@ -63,6 +63,15 @@ async def statements(timer: func.TimerRequest) -> None:
     await (await app()).reports.publish_statements()
 
 
+@bp.function_name("close_months")
+@bp.timer_trigger(arg_name="timer", schedule="0 30 5 * * *")
+async def close_months(timer: func.TimerRequest) -> None:
+    """Close the month before from the configured day on, and go on with closes that were begun."""
+    from shared.bootstrap import app
+
+    await (await app()).close_months.run()
+
+
 @bp.function_name("retention")
 @bp.timer_trigger(arg_name="timer", schedule="0 40 3 * * *")
 async def retention(timer: func.TimerRequest) -> None:

@@ -62,7 +62,7 @@ class Bill(msgspec.Struct):
         """
         if self.spool is None:
             raise RuntimeError("this bill was made without charges")
-        for team in sorted(self.statement.team_ids if teams is None else set(teams)):
+        for team in self.statement.team_ids if teams is None else sorted(set(teams)):
             yield from self._amortised(team, self.spool.read(team))
             yield from self.tails.get(team, ())
 
@@ -79,6 +79,10 @@ class Bill(msgspec.Struct):
                 yield msgspec.structs.replace(charge, effective_pico=reached - given)
             else:
                 yield charge
+
+    def noting(self, notes: tuple[str, ...]) -> Bill:
+        """The same bill with notes on what is incomplete."""
+        return msgspec.structs.replace(self, statement=msgspec.structs.replace(self.statement, notes=notes))
 
     def close(self) -> None:
         """Delete the charges on disk."""

@@ -87,14 +87,11 @@ class BlobFiles:
         """The folders right below a prefix that ends with a slash, without it."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        found = []
         try:
-            async for item in self._container.walk_blobs(name_starts_with=prefix, delimiter="/"):
-                if item.name.endswith("/"):
-                    found.append(item.name[len(prefix) : -1])
+            items = [item async for item in self._container.walk_blobs(name_starts_with=prefix, delimiter="/")]
         except ResourceNotFoundError:
             return []
-        return sorted(found)
+        return sorted(item.name[len(prefix) : -1] for item in items if item.name.endswith("/"))
 
     async def sweep(self, prefix: str, keep: str, older_than: timedelta) -> int:
         """Delete what lies below a prefix but not below `keep`, and was written long enough before the newest of it;

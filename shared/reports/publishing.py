@@ -59,21 +59,27 @@ class Publisher:
     async def publish(self, bill: Bill) -> Manifest:
         """Publish a bill and return the manifest that is in force then.
 
-        A final statement stays: neither a draft nor another final one replaces it. When another worker published
-        meanwhile, what it published stays as well; the next run comes soon.
+        A final statement stays: neither a draft nor another final one replaces it. When another worker published a
+        draft meanwhile, a final statement replaces it; a draft leaves it, as the next run comes soon.
         """
         folder = month_folder(bill.statement)
-        before = await self._files.get(folder + MANIFEST)
-        if before is not None and (known := _decode(before[0])).status == "final":
-            return known
         async with rendered(bill, self._formats) as (manifest, written):
-            await self._upload(folder, manifest.digest, written)
             body = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-            version = None if before is None else before[1]
-            if not await self._files.replace(folder + MANIFEST, body, "application/json", version):
+            uploaded = False
+            while True:
+                before = await self._files.get(folder + MANIFEST)
+                if before is not None and (known := _decode(before[0])).status == "final":
+                    return known
+                if not uploaded:
+                    await self._upload(folder, manifest.digest, written)
+                    uploaded = True
+                version = None if before is None else before[1]
+                if await self._files.replace(folder + MANIFEST, body, "application/json", version):
+                    break
                 log.warning("statement_published_by_another", extra={"tenant": manifest.tenant})
-                after = await self._files.get(folder + MANIFEST)
-                return manifest if after is None else _decode(after[0])
+                if manifest.status != "final":
+                    after = await self._files.get(folder + MANIFEST)
+                    return manifest if after is None else _decode(after[0])
         await self._files.sweep(folder, f"{folder}{manifest.digest}/", SWEEP_AGE)
         return manifest
 

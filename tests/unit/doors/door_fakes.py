@@ -27,6 +27,7 @@ from shared.reports.outlook import Anomalies, Forecasts
 from shared.reports.service import Reports
 from shared.routing.router import Router
 from shared.settings import Settings
+from tests.support.reports import MemoryFiles, MemoryMonths, reports_over
 
 NOW = datetime.now(UTC)
 OBJECT_ID = "http://schemas.microsoft.com/identity/claims/objectidentifier"
@@ -115,28 +116,14 @@ class FakeSpend:
         return [row for row in self.rows if row["tenant"] == tenant and row["scope"] == f"{scope_type}:{scope_key}"]
 
 
-class FakeFiles:
-    """Files, held in a dict."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, tuple[bytes, str]] = {}
-
-    async def put(self, name: str, body: bytes, media_type: str) -> None:
-        self.files[name] = (body, media_type)
-
-
-def fake_reports(ledger: FakeLedger, files: FakeFiles, frozen: Sequence[str] = ()) -> Reports:
+def fake_reports(ledger: FakeLedger, files: MemoryFiles, frozen: Sequence[str] = ()) -> Reports:
     """The real reports over fake stores; `frozen` lists closed months."""
-
-    async def is_frozen(tenant: str, period: str) -> bool:
-        return period in frozen
-
-    return Reports(lambda: CONFIG, ledger, files, is_frozen)
+    return reports_over(lambda: CONFIG, ledger, files, MemoryMonths(frozen))
 
 
 def fake_services(**overrides: Any) -> SimpleNamespace:
     """Services that answer happily; give an attribute to replace one."""
-    ledger, spend, files = FakeLedger(), FakeSpend(), FakeFiles()
+    ledger, spend, files = FakeLedger(), FakeSpend(), MemoryFiles()
     history = SpendHistory(ledger)
     services = SimpleNamespace(
         ledger=ledger,
@@ -162,6 +149,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         health=SimpleNamespace(check=Recorder(Health({"redis": "ok", "ledger": "ok", "hub": "ok"}, "v1"))),
         repair=SimpleNamespace(run=Recorder([]), reconcile_all=Recorder([])),
         rollups=SimpleNamespace(run=Recorder()),
+        close_months=SimpleNamespace(run=Recorder([]), close=Recorder()),
         retention=SimpleNamespace(run=Recorder()),
         ingest=SimpleNamespace(run=Recorder()),
         llm_logs=SimpleNamespace(run=Recorder()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from azure.functions.timer import TimerRequest
 from door_fakes import Doors, Recorder
 
 from shared.ledger.row import Position
+from shared.reports.formats import ASKED, FORMATS
 
 ENQUEUED = "2026-11-21T10:00:00.1234567Z"
 CONTEXT = {
@@ -82,6 +84,7 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
         ("reconcile", "repair.reconcile_all"),
         ("rollup", "rollups.run"),
         ("retention", "retention.run"),
+        ("close_months", "close_months.run"),
         ("log_budgets", "standing_log.run"),
         ("sweep_streams", "stream_sweep.run"),
         ("deliver_notices", "delivery.run"),
@@ -105,10 +108,11 @@ async def test_timer_runs_its_job_and_raises_its_failure(
 
 
 async def test_nightly_timer_writes_statements(doors: Doors, services: SimpleNamespace) -> None:
-    """Both formats of both months for every tenant, under fixed names."""
+    """Every form of both months for every tenant, each month behind a manifest."""
     timer = TimerRequest(past_due=True, schedule_status={}, schedule={})
     await doors.functions["statements"].get_user_function()(timer)
-    assert len(services.files.files) == 3 * 2 * 2
+    names = [name.rsplit("/", 1)[1] for name in services.files.files]
+    assert Counter(names) == dict.fromkeys({"manifest.json", *(FORMATS[each].file_name for each in ASKED)}, 3 * 2)
 
 
 def test_schedules_are_six_field_cron(doors: Doors) -> None:
@@ -127,6 +131,7 @@ def test_schedules_are_six_field_cron(doors: Doors) -> None:
         "weekly_digest": "0 0 7 * * 1",
         "statements": "0 10 2 * * *",
         "retention": "0 40 3 * * *",
+        "close_months": "0 30 5 * * *",
         "find_anomalies": "0 25 3 * * *",
         "re_rate_unpriced": "0 35 * * * *",
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from door_fakes import FakeFiles, FakeLedger, fake_reports
+from door_fakes import FakeLedger, fake_reports
 
 from shared.errors import InvalidRequest
 from shared.ledger.deadletters import DeadLetter
@@ -15,9 +16,10 @@ from shared.ledger.replay import ReplayService
 from shared.ledger.rollup import RollupCell
 from shared.ledger.row import Position
 from shared.months import month_before, month_span
-from shared.reports.chargeback import status_of
-from shared.reports.render import render_json
+from shared.reports.building import status_of
+from shared.reports.files_json import document
 from shared.settings import Settings
+from tests.support.reports import MemoryFiles
 
 NOW = datetime(2026, 12, 3, 2, 10, tzinfo=UTC)
 
@@ -52,31 +54,43 @@ def test_what_is_no_month_is_refused(period: str) -> None:
 
 def test_only_closing_makes_a_statement_final() -> None:
     """A late event can change a month that is merely over, so it is not called final."""
-    assert status_of("2026-12", NOW, frozen=False) == "draft"
-    assert status_of("2026-11", NOW, frozen=False) == "provisional"
-    assert status_of("2026-11", NOW, frozen=True) == "final"
+    assert status_of("2026-12", NOW, closed=False) == "draft"
+    assert status_of("2026-11", NOW, closed=False) == "provisional"
+    assert status_of("2026-11", NOW, closed=True) == "final"
 
 
 async def test_nightly_files_are_deterministic() -> None:
     """Running the job again writes the same names with the same bytes: nothing is added, nothing drifts."""
     ledger = FakeLedger([booked("2026-11", NOW - timedelta(days=5), 7), booked("2026-12", NOW - timedelta(days=1), 11)])
-    first, second = FakeFiles(), FakeFiles()
+    first, second = MemoryFiles(), MemoryFiles()
     names = await fake_reports(ledger, first).publish_statements(NOW)
     await fake_reports(ledger, second).publish_statements(NOW)
     assert first.files == second.files
-    assert set(names) == set(first.files)
-    assert {name for name in names if name.startswith("contoso/")} == {
-        f"contoso/{period}/statement.{extension}" for period in ("2026-11", "2026-12") for extension in ("json", "csv")
-    }
-    november = json.loads(first.files["contoso/2026-11/statement.json"][0])
-    assert (november["status"], november["totals"]["cost"]) == ("provisional", "0.000000007")
+    assert [name for name in names if name.startswith("contoso/")] == [
+        "contoso/2026-11/manifest.json",
+        "contoso/2026-12/manifest.json",
+    ]
+    manifest = json.loads(first.files["contoso/2026-11/manifest.json"][0])
+    assert (manifest["status"], manifest["total"], manifest["ledger_cost"]) == (
+        "provisional",
+        "0.000000007",
+        "0.000000007",
+    )
+    assert [team["team"] for team in manifest["teams"]] == ["search"]
+    for file in manifest["files"]:
+        body, media_type = first.files[f"contoso/2026-11/{manifest['digest']}/{file['path']}"]
+        assert (hashlib.sha256(body).hexdigest(), len(body), media_type) == (
+            file["sha256"],
+            file["bytes"],
+            file["media_type"],
+        )
 
 
 async def test_late_rows_of_a_closed_month_are_carried_by_the_open_one() -> None:
     """November is closed; a late November row booked into December is on December's statement and on no other."""
     late = booked("2026-12", datetime(2026, 11, 30, 23, 45, tzinfo=UTC), 100)
     ledger = FakeLedger([late, booked("2026-11", datetime(2026, 11, 2, tzinfo=UTC), 7), booked("2026-12", NOW, 11)])
-    reports = fake_reports(ledger, FakeFiles(), frozen=["2026-11"])
+    reports = fake_reports(ledger, MemoryFiles(), frozen=["2026-11"])
     november = await reports.statement("contoso", "2026-11", None, NOW)
     december = await reports.statement("contoso", "2026-12", None, NOW)
     assert (november.status, november.totals.cost_nano_usd) == ("final", 7)
@@ -86,9 +100,9 @@ async def test_late_rows_of_a_closed_month_are_carried_by_the_open_one() -> None
 async def test_statement_sums_are_exact_over_many_lines() -> None:
     """A thousand amounts that no float could add sum to the nano-dollar."""
     ledger = FakeLedger([booked("2026-12", NOW - timedelta(minutes=i), 10**15 + i) for i in range(1000)])
-    statement = await fake_reports(ledger, FakeFiles()).statement("contoso", "2026-12", None, NOW)
+    statement = await fake_reports(ledger, MemoryFiles()).statement("contoso", "2026-12", None, NOW)
     assert statement.totals.cost_nano_usd == 1000 * 10**15 + sum(range(1000))
-    assert json.loads(render_json(statement))["totals"]["cost"] == "1000000000.0004995"
+    assert document(statement)["totals"]["cost"] == "1000000000.0004995"
 
 
 @pytest.mark.parametrize(("age_minutes", "part"), [(15 + 29, "estimated"), (15 + 30, "missing")])
@@ -96,10 +110,9 @@ async def test_an_estimate_in_a_statement_ages(age_minutes: int, part: str) -> N
     """While its log record may come a stream's cost is estimated, from the end of the wait on it is missing."""
     estimate = booked("2026-12", NOW - timedelta(minutes=age_minutes), 3)
     estimate.measured = False
-    reports = fake_reports(FakeLedger([booked("2026-12", NOW, 9), estimate]), FakeFiles())
+    reports = fake_reports(FakeLedger([booked("2026-12", NOW, 9), estimate]), MemoryFiles())
     statement = await reports.statement("contoso", "2026-12", None, NOW)
-    (team,) = statement.team_totals
-    for usage in (statement.totals, team.usage, statement.lines[0].usage):
+    for usage in (statement.totals, statement.of_teams(["search"]).totals, statement.lines[0].usage):
         body = usage.coverage.body()
         assert (body["measured_cost"], body[f"{part}_cost"]) == ("0.000000009", "0.000000003")
         assert (body["measured_share"], body[f"{part}_share"]) == ("0.7500", "0.2500")
