@@ -34,6 +34,7 @@ REFUSALS_SECONDS = 10.0  # each worker's like refusals of this long are one row
 _PLAIN_PER_FLUSH = 5  # of each tenant, reason and state: that calls get through is worth a sample only
 _LIVE_PER_FLUSH = 200  # of each tenant: the newest of a flood
 _HUB_PATIENCE_SECONDS = 30.0
+_LAST_PATIENCE_SECONDS = 5.0  # of a process that is stopping
 _LONGEST_PAUSE_SECONDS = 60.0  # between tries while the hub is away
 
 
@@ -92,7 +93,11 @@ class DecisionLog:
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await self._hand_on(everything=True)
+        try:
+            async with asyncio.timeout(_LAST_PATIENCE_SECONDS):
+                await self._hand_on(everything=True)
+        except TimeoutError:
+            log.warning("refusals_left", extra={"events": len(self._sealed)})
 
     def _keep(self, tenant: str, noted: Decision | CheckAnswer) -> None:
         live = self._live.get(tenant)

@@ -10,10 +10,13 @@ import msgspec
 from shared.budgets.answer import CheckAnswer
 from shared.budgets.request import CheckRequest
 from shared.ledger.keys import quarter_start
+from shared.money import MAX_NANO_USD, NANO_PER_USD
 from shared.scopes import ORGANISATIONAL
 
 SOURCE = "tollkeeper/refusals"
 MOST_GROUPS = 5_000  # of one worker; beyond it refusals are told apart by team and model no longer by person
+
+_MOST_NANO_USD = MAX_NANO_USD // NANO_PER_USD * NANO_PER_USD  # what an amount of an event may be
 
 
 class _Group(msgspec.Struct):
@@ -52,11 +55,12 @@ class Refusals:
         if group is None:
             organisational = {kind: key for kind, key in scopes.items() if kind in ORGANISATIONAL}
             group = self._group(answer, request, organisational, room=MOST_GROUPS)
-        if group is None:
+        estimate_nano_usd = answer.estimate_nano_usd or 0
+        if group is None or group.estimate_nano_usd + estimate_nano_usd > _MOST_NANO_USD:
             self.lost += 1
             return
         group.calls += 1
-        group.estimate_nano_usd += answer.estimate_nano_usd or 0
+        group.estimate_nano_usd += estimate_nano_usd
         group.first_utc = min(group.first_utc, answer.admitted_at_utc)
 
     def seal(self) -> list[tuple[str, bytes]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from shared.budgets.snapshot import Snapshot
 from shared.errors import BudgetReserved
+from shared.ledger.rating import require_tenant
 from shared.ledger.row import LedgerRow, Position
 from shared.usage.refusal_events import RefusalEvent
-from shared.usage.rejected import EventRejected
 
 
 def refusal_row(event: RefusalEvent, position: Position, snapshot: Snapshot) -> LedgerRow:
@@ -16,10 +16,7 @@ def refusal_row(event: RefusalEvent, position: Position, snapshot: Snapshot) -> 
     later, so it spared nothing; counting each of its tries would invent savings.
     """
     data = event.data
-    if data.tenant not in snapshot.config.tenants:
-        raise EventRejected(
-            f"data.tenant: {data.tenant!r} is not configured", code="tenant_unknown", param="data.tenant"
-        )
+    require_tenant(snapshot, data.tenant)
     return LedgerRow(
         tenant=data.tenant,
         source=event.source,

@@ -79,13 +79,13 @@ def encode_cell(cell: RollupCell, partition: str, ordinal: int) -> Entity:
     return entity
 
 
-def storable(cells: Iterable[RollupCell]) -> Iterator[RollupCell]:
+def storable(cells: Iterable[RollupCell], max_lines_chars: int = MAX_LINES_CHARS) -> Iterator[RollupCell]:
     """The cells as they fit into entities: one with very many prices becomes several, which sum to the same.
 
     The first one keeps what is not of its lines: the calls, the charge and what was saved, and tokens without a price.
     """
     for cell in cells:
-        groups = _line_groups(cell.lines)
+        groups = _line_groups(cell.lines, max_lines_chars)
         if len(groups) < 2:
             yield cell
             continue
@@ -99,8 +99,8 @@ def storable(cells: Iterable[RollupCell]) -> Iterator[RollupCell]:
         yield from further
 
 
-def _line_groups(lines: list[CellLine]) -> list[list[CellLine]]:
-    if len(json_column(lines)) <= MAX_LINES_CHARS:
+def _line_groups(lines: list[CellLine], max_chars: int) -> list[list[CellLine]]:
+    if len(json_column(lines)) <= max_chars:
         return [lines]
     groups: list[list[CellLine]] = []
     room = 0
@@ -108,7 +108,7 @@ def _line_groups(lines: list[CellLine]) -> list[list[CellLine]]:
         chars = len(json_column(line)) + 1
         if chars > room:
             groups.append([])
-            room = MAX_LINES_CHARS - 2  # the brackets around them
+            room = max_chars - 1  # the brackets around them, less the comma that the last one does without
         groups[-1].append(line)
         room -= chars
     return groups
