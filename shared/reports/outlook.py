@@ -15,6 +15,7 @@ from shared.reports.forecast import HISTORY_DAYS, History, days_to_come, forecas
 from shared.reports.history import DaySums, Scope, SpendHistory, Spent, local_days, quarters_of, totals
 from shared.reports.projection import Projection, project, rate_nano_usd_per_hour
 from shared.reports.statement import Forecast
+from shared.reports.statement import Forecast
 
 log = logging.getLogger("tollkeeper.reports")
 
@@ -66,10 +67,26 @@ class Forecasts:
             return None
         return Forecast(value_nano_usd=value, low_nano_usd=low, high_nano_usd=high, method=found["method"])
 
+    async def of_statement(self, tenant: str, now_utc: datetime) -> Forecast | None:
+        """The whole tenant's running month as its statement shows it; None while nothing was spent in it."""
+        start_utc, end_utc = month_span(month_of(now_utc))
+        first = (now_utc - timedelta(days=HISTORY_DAYS)).date()
+        known = await self._history.days(tenant, first, now_utc.date(), now_utc)
+        spent_nano_usd, projection, _, _ = _projected(known, ("tenant", tenant), start_utc, end_utc, now_utc)
+        if not spent_nano_usd:
+            return None
+        return Forecast(
+            value_nano_usd=projection.value_nano_usd,
+            low_nano_usd=projection.low_nano_usd,
+            high_nano_usd=projection.high_nano_usd,
+            method=projection.method,
+        )
 
-def _line(
+
+def _projected(
     known: Mapping[date, DaySums], scope: Scope, start_utc: datetime, end_utc: datetime, now_utc: datetime
-) -> dict[str, Any]:
+) -> tuple[int, Projection, Spent, int]:
+    """What the month cost so far, where it leads, the days behind that, and how many of them are the month's."""
     found = local_days(quarters_of(known, scope), "UTC", HISTORY_DAYS, now_utc)
     gone = (found.today - start_utc.date()).days
     spent_nano_usd = sum(found.history.days_nano_usd[HISTORY_DAYS - gone :]) + found.today_nano_usd
@@ -77,6 +94,14 @@ def _line(
     projection = forecast(found.history, spent_nano_usd, found.today, last_day, found.today_left_ppm)
     if projection is None:
         projection = straight_line(found.history, spent_nano_usd, found.today_nano_usd, now_utc, end_utc)
+    return spent_nano_usd, projection, found, gone
+
+
+def _line(
+    known: Mapping[date, DaySums], scope: Scope, start_utc: datetime, end_utc: datetime, now_utc: datetime
+) -> dict[str, Any]:
+    spent_nano_usd, projection, found, gone = _projected(known, scope, start_utc, end_utc, now_utc)
+    last_day = (end_utc - timedelta(days=1)).date()
     return {
         "spent": decimal_from_nano(spent_nano_usd),
         **projection.body(),

@@ -175,3 +175,12 @@ async def test_path_ends_at_the_forecast_and_starts_with_what_was() -> None:
     )
     assert days[-1] == {"day": "2026-11-30", **{name: line[name] for name in ("value", "low", "high")}}
     assert len(days) == 30
+
+
+async def test_statement_gets_the_forecast_of_the_whole_tenant() -> None:
+    """The same figures as the API's; nothing while the month has no spend."""
+    cells = [*office(100), used(NOW.replace(hour=9), 5)]
+    found = await Forecasts(SpendHistory(Ledger(cells))).of_statement("contoso", NOW)
+    assert found is not None
+    assert (found.value_nano_usd, found.method) == (210 * USD, METHOD)
+    assert await Forecasts(SpendHistory(Ledger([]))).of_statement("contoso", NOW) is None
