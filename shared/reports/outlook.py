@@ -8,13 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 
 from shared.config.model import Config
-from shared.money import decimal_from_nano, nano_from_decimal
+from shared.money import decimal_from_nano
 from shared.months import month_of, month_span
 from shared.reports.anomalies import WINDOW_DAYS, Anomaly, judge
 from shared.reports.forecast import HISTORY_DAYS, History, days_to_come, forecast
 from shared.reports.history import DaySums, Scope, SpendHistory, Spent, local_days, quarters_of, totals
 from shared.reports.projection import Projection, project, rate_nano_usd_per_hour
-from shared.reports.statement import Forecast
 from shared.reports.statement import Forecast
 
 log = logging.getLogger("tollkeeper.reports")
@@ -58,14 +57,6 @@ class Forecasts:
                 for team in dict.fromkeys(seen if teams is None else teams)
             ],
         }
-
-    async def of_statement(self, tenant: str, now_utc: datetime) -> Forecast | None:
-        """Where the running month of a whole tenant leads, as its statement shows it; None when nothing was spent."""
-        found = (await self.month(tenant, None, now_utc))["forecast"]
-        value, low, high = (nano_from_decimal(found[name]) for name in ("value", "low", "high"))
-        if not high:
-            return None
-        return Forecast(value_nano_usd=value, low_nano_usd=low, high_nano_usd=high, method=found["method"])
 
     async def of_statement(self, tenant: str, now_utc: datetime) -> Forecast | None:
         """The whole tenant's running month as its statement shows it; None while nothing was spent in it."""
