@@ -4,7 +4,8 @@ import { count, monthText, sizeText, time } from "./format.js";
 import { badge, emptyState, panel } from "./parts.js";
 import { table } from "./tables.js";
 
-const STATES = { final: "the month is closed", provisional: "the month is over, not yet closed", draft: "the month is still running" };
+const STATES = { final: ["closed", "active"], provisional: ["over, not yet closed", "warned"], draft: ["still running", ""] };
+const FORMS = { html: "Print", xlsx: "Excel", csv: "Journal", json: "JSON", focus: "FOCUS", "focus-1.2": "FOCUS 1.2", parquet: "Parquet" };
 
 export const statements = {
   title: () => "Statements",
@@ -19,18 +20,43 @@ export const statements = {
 };
 
 function month(context, period) {
-  const head = h("h3", {}, monthText(period.period), " ", badge(period.status), h("span", { class: "muted small" }, ` ${STATES[period.status] ?? ""}, as of `, time(period.as_of)));
+  const [meaning, state] = STATES[period.status] ?? ["", ""];
+  const whole = context.tenant.tenant_wide ? [{ team: null, total: period.total }] : [];
+  const rows = [...whole, ...period.teams];
   const columns = [
-    { title: "File", of: (file) => file.name, show: (file) => download(context, period.period, file) },
-    { title: "Of", of: (file) => file.team ?? "", show: (file) => (file.team ? label(file.team) : h("span", { class: "muted" }, "the whole tenant")) },
-    { title: "Rows", of: (file) => file.rows ?? 0, kind: "number", show: (file) => (file.rows === null || file.rows === undefined ? "\u2013" : count(file.rows)) },
-    { title: "Size", of: (file) => file.bytes, kind: "number", show: (file) => sizeText(file.bytes) },
-    { title: "SHA-256", of: (file) => file.sha256, show: (file) => h("code", { title: file.sha256 }, file.sha256.slice(0, 12)) },
+    { title: "Statement of", of: (row) => row.team ?? "", show: (row) => (row.team === null ? "The whole tenant" : label(row.team)) },
+    { title: `Due, ${period.currency}`, of: (row) => row.total, kind: "money" },
+    { title: "Files", show: (row) => files(context, period, row.team) },
   ];
-  return h("div", { class: "month" }, head, table(`Files of ${monthText(period.period)}`, columns, period.files));
+  return h(
+    "section",
+    { class: "month", "aria-label": monthText(period.period) },
+    h("h3", {}, monthText(period.period), " ", badge(period.status, state)),
+    h("p", { class: "muted small" }, `Number ${period.number}, ${meaning}, as of `, time(period.as_of)),
+    period.notes.map((note) => h("p", { class: "small" }, label(note))),
+    table(`Statements of ${monthText(period.period)}`, columns, rows),
+    h("details", {}, h("summary", {}, "Digests of the files"), digests(period)),
+  );
 }
 
-function download(context, period, file) {
-  const path = file.path ?? file.name;
-  return h("a", { href: address(`/statements/${encoded(period)}/${path.split("/").map(encoded).join("/")}`, { tenant: context.tenant.id }), download: true }, file.name);
+function files(context, period, team) {
+  const order = Object.keys(FORMS);
+  const own = period.files.filter((file) => (file.team ?? null) === team).sort((a, b) => order.indexOf(a.format) - order.indexOf(b.format));
+  const links = own.map((file) => {
+    const query = { tenant: context.tenant.id, ...(team === null ? {} : { team }) };
+    const said = `${FORMS[file.format] ?? file.format} of ${team ?? "the whole tenant"}, ${monthText(period.period)}, ${sizeText(file.bytes)}`;
+    return h("li", {}, h("a", { href: address(`/statements/${encoded(period.period)}/${encoded(file.name)}`, query), "aria-label": said, title: said }, FORMS[file.format] ?? file.format));
+  });
+  return h("ul", { class: "files" }, links);
+}
+
+function digests(period) {
+  const columns = [
+    { title: "File", of: (file) => file.name, show: (file) => label(file.name) },
+    { title: "Of", of: (file) => file.team ?? "", show: (file) => label(file.team, "the whole tenant") },
+    { title: "Rows", of: (file) => file.rows, kind: "number", show: (file) => count(file.rows) },
+    { title: "Size", of: (file) => file.bytes, kind: "number", show: (file) => sizeText(file.bytes) },
+    { title: "SHA-256", of: (file) => file.sha256, show: (file) => h("code", {}, file.sha256) },
+  ];
+  return table(`Digests of the files of ${monthText(period.period)}`, columns, period.files);
 }

@@ -20,7 +20,7 @@ function whenText(context) {
 
 async function displayNames(context) {
   const found = await context.get("/names/users").catch(() => null);
-  return new Map((found?.names ?? []).map((each) => [each.user ?? each.key, each.name]));
+  return new Map((found?.users ?? []).map((each) => [each.user, each.name]));
 }
 
 function withName(context, dimension, value, names) {

@@ -22,6 +22,8 @@ from azure.eventhub.aio import EventHubProducerClient
 from local.azurite import Azurite
 from local.eventhub.embedded import EmbeddedHub
 from local.process import Process, free_port
+from shared.bootstrap import Services
+from shared.settings import Settings
 from shared.usage.build import usage_event_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +112,7 @@ def start_app(directory: Path, azurite: Azurite, redis_url: str, hub: EmbeddedHu
     try:
         host.wait_until(lambda: _ready(url), timeout_seconds=90)
         _make_calls(url, hub.connection_string(hub_name))
+        asyncio.run(_publish_statements(env))
         yield url
     finally:
         host.stop()
@@ -137,6 +140,16 @@ def _make_calls(url: str, hub_connection: str) -> None:
         time.sleep(0.2)
     for team, scopes in (("search", {"user": "ada"}), ("ads", {"user": "bob"}), ("ads", {"session": HOSTILE})):
         check(url, team, scopes=scopes)
+
+
+async def _publish_statements(env: Mapping[str, str]) -> None:
+    """What the nightly timer does."""
+    services = Services(Settings.from_env(env))
+    try:
+        await services.start()
+        await services.reports.publish_statements()
+    finally:
+        await services.close()
 
 
 _DAYS, _CALLS = 24, 24 * 3 + 4
