@@ -15,16 +15,18 @@ from shared.instants import rfc3339
 from shared.money import decimal_from_nano
 from shared.reports.charge import Charge
 from shared.reports.names import cell_text
-from shared.reports.statement import AllocatedLine, CorrectionLine, Statement, UsageLine
+from shared.reports.statement import AllocatedLine, CorrectionLine, Statement, Usage, UsageLine
 
 _HEAD = ("period", "statement_id", "status", "as_of")
 _PLACE = ("line_type", "cost_centre", "team", "app", "provider", "model", "deployment", "token_kind")
-_COUNTS = ("requests", "tokens")
+_COUNTS = ("requests", "unpriced_requests", "tokens")
 _AMOUNTS = (
     *("list_cost", "contracted_cost", "effective_cost"),
     *("allocated_pool", "allocated_idle", "allocated_shared", "adjustment", "tax", "total"),
 )
-_TAIL = ("currency", "fx_rate_usd_per_unit", "price_version", "pricing_status", "description")
+# What the ledger holds, and how well it is known; always in USD.
+_LEDGER = ("ledger_cost_usd", "measured_cost_usd", "estimated_cost_usd", "missing_cost_usd")
+_TAIL = ("currency", "fx_rate_usd_per_unit", *_LEDGER, "price_version", "pricing_status", "description")
 COLUMNS = (*_HEAD, *_PLACE, *_COUNTS, *_AMOUNTS, *_TAIL)
 _ALLOCATED = {
     "pool": "allocated_pool",
@@ -76,32 +78,49 @@ def _usage_rows(
     spell: Spell,
 ) -> Iterator[Values]:
     place = _place("usage", line, spell) | {"app": spell(line.app), "deployment": spell(line.deployment)}
-    requests = str(line.usage.requests)  # on the first row only, so that the column adds up
+    whole = _whole(line.usage)  # on the first row only, so that the columns add up
     for kind in line.kinds:
         versions = prices.get((line.team, line.provider, line.model, kind.kind), [])
         open_end = (line.team, line.provider, line.model) in unpriced
-        row = place | {"token_kind": kind.kind, "requests": requests, "tokens": str(kind.tokens)}
+        row = place | whole | {"token_kind": kind.kind, "tokens": str(kind.tokens)}
         if versions or not open_end:
             row |= {
                 "list_cost": decimal_from_nano(kind.list_nano),
                 "contracted_cost": decimal_from_nano(kind.owed_nano + kind.covered_nano),
                 "effective_cost": decimal_from_nano(kind.owed_nano),
                 "total": decimal_from_nano(kind.owed_nano),
+                "ledger_cost_usd": decimal_from_nano(kind.ledger_nano_usd),
                 "price_version": spell(" ".join(versions)),
                 "pricing_status": "partly_priced" if open_end else "priced",
             }
         else:
             row["pricing_status"] = "unpriced"
         yield row
-        requests = "0"
+        whole = _NOTHING_MORE
     if not line.kinds:
-        yield place | {"requests": requests, "tokens": "0", "pricing_status": "none"}
+        yield place | whole | {"tokens": "0", "pricing_status": "unpriced" if line.usage.unpriced_requests else "none"}
+
+
+_NOTHING_MORE = {"requests": "0", "unpriced_requests": "0"}
+
+
+def _whole(usage: Usage) -> Values:
+    """What is known of a line as a whole, not of its kinds."""
+    measured, estimated, missing = map(decimal_from_nano, usage.coverage.costs_nano_usd)
+    return {
+        "requests": str(usage.requests),
+        "unpriced_requests": str(usage.unpriced_requests),
+        "measured_cost_usd": measured,
+        "estimated_cost_usd": estimated,
+        "missing_cost_usd": missing,
+    }
 
 
 def _correction_row(line: CorrectionLine, spell: Spell) -> Values:
     amount = decimal_from_nano(line.owed_nano)
     return _place("correction", line, spell) | {
-        "requests": str(line.usage.requests),
+        **_whole(line.usage),
+        "ledger_cost_usd": decimal_from_nano(line.usage.cost_nano_usd),
         "tokens": str(sum(count for kind, count in line.usage.tokens.items() if kind != "reasoning")),
         "adjustment": amount,
         "total": amount,

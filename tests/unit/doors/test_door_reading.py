@@ -245,13 +245,14 @@ async def test_statement_adds_up_in_every_format(doors: Doors, services: SimpleN
     services.ledger.all = LEDGER
     document = (await doors.call("chargeback_report", query=CONTOSO, as_=FINANCE)).json
     table = await doors.call("chargeback_report", query={**CONTOSO, "format": "csv"}, as_=FINANCE)
-    rows = list(csv.DictReader(io.StringIO(table.raw.decode())))
+    rows = list(csv.DictReader(io.StringIO(table.raw.decode("utf-8-sig"))))
     total = Decimal(TOTAL_NANO_USD) / 10**9
     assert Decimal(document["totals"]["cost"]) == total
     assert sum(Decimal(line["cost"]) for line in document["lines"]) == total
-    assert sum(Decimal(row["cost"]) for row in rows) == total
+    parts = ("measured_cost_usd", "estimated_cost_usd", "missing_cost_usd")
+    assert sum(Decimal(row[part]) for row in rows for part in parts if row[part]) == total
     assert sum(int(row["requests"]) for row in rows) == document["totals"]["requests"] == 5 * 2
-    assert sum(int(row["output_tokens"]) for row in rows) == document["totals"]["tokens"]["output"] == 5 * 50
+    assert document["totals"]["tokens"]["output"] == 5 * 50
     assert document["totals"]["unpriced_requests"] == 1
     assert document["status"] == "draft"
 
@@ -260,12 +261,10 @@ PARTS = ("measured", "estimated", "missing")
 
 
 async def test_statement_says_how_much_is_measured(doors: Doors, services: SimpleNamespace) -> None:
-    """Totals, teams, lines and CSV rows each tell the three parts; costs sum to the cost, shares to exactly 1."""
+    """Totals, teams and lines each tell the three parts; costs sum to the cost, shares to exactly 1."""
     services.ledger.all = LEDGER
     document = (await doors.call("chargeback_report", query=CONTOSO, as_=FINANCE)).json
-    table = await doors.call("chargeback_report", query={**CONTOSO, "format": "csv"}, as_=FINANCE)
-    rows = list(csv.DictReader(io.StringIO(table.raw.decode())))
-    for figures in (document["totals"], *document["team_totals"], *document["lines"], *rows):
+    for figures in (document["totals"], *document["team_totals"], *document["lines"]):
         assert sum(Decimal(figures[f"{part}_cost"]) for part in PARTS) == Decimal(figures["cost"] or 0)
         assert sum(Decimal(figures[f"{part}_share"]) for part in PARTS) == 1
     measured = {team["team"]: team["measured_cost"] for team in document["team_totals"]}
@@ -274,13 +273,52 @@ async def test_statement_says_how_much_is_measured(doors: Doors, services: Simpl
     assert sum(team["requests"] for team in document["team_totals"]) == document["totals"]["requests"]
 
 
-async def test_csv_columns_are_only_ever_added_at_the_end(doors: Doors, services: SimpleNamespace) -> None:
-    """Whoever reads the file by column number reads the same figures as before."""
-    table = await doors.call("chargeback_report", query={**CONTOSO, "format": "csv"}, as_=FINANCE)
-    assert table.raw.decode().splitlines()[0].split(",")[-9:] == [
-        *("cost", "currency", "estimated_cost", "unpriced_requests"),
-        *("measured_cost", "missing_cost", "measured_share", "estimated_share", "missing_share"),
-    ]
+FORMS = {
+    "json": ("application/json", None),
+    "csv": ("text/csv; charset=utf-8", "journal.csv"),
+    "focus": ("text/csv; charset=utf-8", "focus-1.4.csv"),
+    "parquet": ("application/vnd.apache.parquet", "focus-1.4.parquet"),
+    "html": ("text/html; charset=utf-8", None),
+    "xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "statement.xlsx"),
+}
+
+
+@pytest.mark.parametrize("wanted", FORMS)
+async def test_every_form_is_served_as_what_it_is(doors: Doors, services: SimpleNamespace, wanted: str) -> None:
+    """Its media type, and for what a browser cannot show the name to save it under."""
+    services.ledger.all = LEDGER
+    reply = await doors.call("chargeback_report", query={**CONTOSO, "format": wanted}, as_=FINANCE)
+    media_type, saved_as = FORMS[wanted]
+    name = f'attachment; filename="contoso-{MONTH}-{saved_as}"' if saved_as else None
+    assert (reply.status, reply.media_type) == (200, media_type)
+    assert reply.headers.get("Content-Disposition") == name
+    assert reply.raw
+
+
+async def test_focus_is_to_be_had_in_an_older_version(doors: Doors, services: SimpleNamespace) -> None:
+    """1.2 has the older names of the provider; another version, or one for JSON, is refused by its parameter."""
+    services.ledger.all = LEDGER
+    query = {**CONTOSO, "format": "focus", "focus_version": "1.2"}
+    reply = await doors.call("chargeback_report", query=query, as_=FINANCE)
+    header = reply.raw.decode().splitlines()[0].split(",")
+    assert "ProviderName" in header
+    assert "ServiceProviderName" not in header
+    for wrong in ({"focus_version": "1.3"}, {"format": "json"}):
+        reply = await doors.call("chargeback_report", query=query | wrong, as_=FINANCE)
+        assert (reply.status, reply.code, reply.param) == (400, "unsupported_format", "focus_version")
+
+
+async def test_statement_of_one_team(doors: Doors, services: SimpleNamespace) -> None:
+    """Finance asks for any team; a member for their own, and for another's gets 403."""
+    services.ledger.all = LEDGER
+    for who in (FINANCE, ADA):
+        document = (await doors.call("chargeback_report", query={**CONTOSO, "team": "search"}, as_=who)).json
+        assert (document["teams"], document["number"]) == (["search"], f"contoso-{MONTH}-search")
+        assert Decimal(document["totals"]["cost"]) == Decimal(1_000_000_001 + 5 + 7) / 10**9
+    reply = await doors.call("chargeback_report", query={**CONTOSO, "team": "ads"}, as_=ADA)
+    assert (reply.status, reply.code) == (403, "scope_not_allowed")
+    reply = await doors.call("chargeback_report", query={**CONTOSO, "team": "a" * 300}, as_=FINANCE)
+    assert (reply.status, reply.param) == (400, "team")
 
 
 async def test_statement_of_a_member_holds_their_teams_only(doors: Doors, services: SimpleNamespace) -> None:
@@ -297,23 +335,21 @@ async def test_csv_cannot_run_in_a_spreadsheet(doors: Doors, services: SimpleNam
     names = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "plain", 'quo"te,comma']
     services.ledger.all = [used("ads", 1, scopes={"team": "ads", "app": name}) for name in names]
     reply = await doors.call("chargeback_report", query={**CONTOSO, "format": "csv"}, as_=FINANCE)
-    rows = list(csv.DictReader(io.StringIO(reply.raw.decode())))
-    assert sorted(row["app"] for row in rows) == sorted(f"'{n}" if n[0] in "=+-@" else n for n in names)
+    rows = list(csv.DictReader(io.StringIO(reply.raw.decode("utf-8-sig"))))
+    assert {row["app"] for row in rows} == {f"'{n}" if n[0] in "=+-@" else n for n in names}
     assert {row["cost_centre"] for row in rows} == {"'=cmd()"}
     assert b"\r" not in reply.raw
-    assert reply.raw.startswith(b"period,status,tenant,team,cost_centre,app,provider,model,requests,input_tokens")
-    assert reply.media_type == "text/csv"
-    assert reply.headers["Content-Disposition"] == f'attachment; filename="statement-contoso-{MONTH}.csv"'
+    assert reply.raw.decode("utf-8-sig").startswith("period,statement_id,status,as_of,line_type,cost_centre,team,app,")
 
 
-@pytest.mark.parametrize("wanted", ["focus", "html", "pdf", "x" * 500])
+@pytest.mark.parametrize("wanted", ["focus-1.2", "pdf", "x" * 500])
 async def test_format_that_is_not_there_names_those_that_are(
     doors: Doors, services: SimpleNamespace, wanted: str
 ) -> None:
     """400 unsupported_format."""
     reply = await doors.call("chargeback_report", query={**CONTOSO, "format": wanted}, as_=FINANCE)
     assert (reply.status, reply.code, reply.param) == (400, "unsupported_format", "format")
-    assert "json or csv" in reply.json["error"]["message"]
+    assert "json, csv, focus, parquet, html or xlsx" in reply.json["error"]["message"]
 
 
 @pytest.mark.parametrize("period", ["2026", "2026-13", "2026-1", "1999-01", "../2026-01", "2026-11\n"])
