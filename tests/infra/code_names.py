@@ -140,7 +140,8 @@ def code_names(root: Path, functions: list[Any]) -> CodeNames:
 def _containers() -> set[str]:
     """Those that the code opens; the configuration's stands in CONFIG_URL."""
     development = Settings(storage_connection="AccountName=a;AccountKey=a2V5;EndpointSuffix=core.windows.net")
-    return {connect_tables(development).bodies.container_name, bootstrap._STATEMENTS_CONTAINER, "ledger-export"}
+    dead_letters = connect_tables(development).bodies.container_name
+    return {dead_letters, bootstrap._STATEMENTS_CONTAINER, bootstrap._EXPORT_CONTAINER}
 
 
 def _setting(expression: str) -> str:
