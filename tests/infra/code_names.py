@@ -34,6 +34,14 @@ LEFT_ALONE = {
     "MAIL_FROM": "for those who send mail; `settings` adds it",
     "COMMUNICATION_ENDPOINT": "for those who send mail through Azure; `settings` adds it",
     "SMTP_URL": "for those who send mail by a server of theirs; `secret_settings` adds it",
+    **dict.fromkeys(
+        (
+            *(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "LOGS_", "METRICS_")),
+            *(f"OTEL_{signal}_EXPORTER" for signal in ("TRACES", "LOGS", "METRICS")),
+            "TELEMETRY_PEOPLE",
+        ),
+        "for those with an OpenTelemetry receiver; `settings` and `secret_settings` add them",
+    ),
     "CONFIG_POLL_SECONDS": "tuning",
     "REDIS_TIMEOUT_SECONDS": "tuning",
     "STREAM_WAIT_MINUTES": "tuning",
