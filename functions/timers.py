@@ -124,3 +124,12 @@ async def re_rate_unpriced(timer: func.TimerRequest) -> None:
     from shared.bootstrap import app
 
     await (await app()).re_rate.run()
+
+
+@bp.function_name("export_ledger")
+@bp.timer_trigger(arg_name="timer", schedule="0 5 4 * * *")
+async def export_ledger(timer: func.TimerRequest) -> None:
+    """Write the ledger's settled days to immutable Blob Storage, every night."""
+    from shared.bootstrap import app
+
+    await (await app()).ledger_export.run()

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from shared.ledger.deadletters import DeadLetters
     from shared.ledger.ingest import IngestService
     from shared.ledger.llm_logs import LlmLogs
+    from shared.ledger.names import Names
     from shared.ledger.repair import RepairService
     from shared.ledger.replay import ReplayService
-    from shared.ledger.names import Names
     from shared.ledger.rerate import RerateService
     from shared.ledger.retention import RetentionJob
     from shared.ledger.rollup_job import RollupJob
@@ -53,13 +53,16 @@ if TYPE_CHECKING:
     from shared.notify.outbox import Outbox
     from shared.pricing.book import PriceBook
     from shared.pricing.pricer import Pricer
+    from shared.record.archive import Archive
+    from shared.record.export import LedgerExport
+    from shared.record.restore import Restore
     from shared.reports.budget_outlook import BudgetOutlook
-    from shared.reports.history import SpendHistory
-    from shared.reports.outlook import Anomalies, Forecasts
     from shared.reports.building import StatementBuilder
     from shared.reports.close import CloseService
     from shared.reports.files import BlobFiles
     from shared.reports.freshness import LedgerFreshness
+    from shared.reports.history import SpendHistory
+    from shared.reports.outlook import Anomalies, Forecasts
     from shared.reports.published import PublishedStatements
     from shared.reports.publishing import Publisher
     from shared.reports.service import Reports
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
     from shared.usage.helicone import HeliconeWebhook
     from shared.usage.hub import UsagePublisher
 
+_EXPORT_CONTAINER = "ledger-export"
 _MINUTE_MS = 60_000
 _STATEMENTS_CONTAINER = "statements"
 
@@ -364,6 +368,24 @@ class Services:
         from shared.ledger.rollup_job import RollupJob
 
         return RollupJob(self.tables, self.ledger.hours, self.ledger.reader)
+
+    @cached_property
+    def archive(self) -> Archive:
+        from shared.record.archive import Archive
+
+        return Archive(self.tables.blob_service.get_container_client(_EXPORT_CONTAINER))
+
+    @cached_property
+    def ledger_export(self) -> LedgerExport:
+        from shared.record.export import LedgerExport
+
+        return LedgerExport(self.tables.ledger, self.ledger.hours, self.tables.periods, self.archive)
+
+    @cached_property
+    def restore(self) -> Restore:
+        from shared.record.restore import Restore
+
+        return Restore(self.tables, self.ledger.hours, self.archive, self.state)
 
     @cached_property
     def names(self) -> Names:

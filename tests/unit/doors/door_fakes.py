@@ -144,6 +144,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         recent_decisions=SimpleNamespace(newest=Recorder([])),
         dead_letters=SimpleNamespace(list=Recorder([])),
         re_rate=SimpleNamespace(run=Recorder(), re_rate=Recorder(RerateReport(calls=3, changed=2))),
+        ledger_export=SimpleNamespace(run=Recorder()),
         names=SimpleNamespace(all=Recorder({}), put=Recorder(DisplayName("Ada", "somebody", NOW)), erase=Recorder()),
         replay=SimpleNamespace(run=Recorder(SimpleNamespace(replayed=1, unknown=[]))),
         health=SimpleNamespace(check=Recorder(Health({"redis": "ok", "ledger": "ok", "hub": "ok"}, "v1"))),

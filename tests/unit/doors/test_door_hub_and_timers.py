@@ -92,6 +92,7 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
         ("weekly_digest", "digest.run"),
         ("find_anomalies", "anomalies.notify"),
         ("re_rate_unpriced", "re_rate.run"),
+        ("export_ledger", "ledger_export.run"),
     ],
 )
 async def test_timer_runs_its_job_and_raises_its_failure(
@@ -134,5 +135,6 @@ def test_schedules_are_six_field_cron(doors: Doors) -> None:
         "close_months": "0 30 5 * * *",
         "find_anomalies": "0 25 3 * * *",
         "re_rate_unpriced": "0 35 * * * *",
+        "export_ledger": "0 5 4 * * *",
     }
     assert timers["repair"].run_on_startup
