@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +30,16 @@ _FOREIGN_SETTINGS = (
     "LEDGER_TABLES_ENDPOINT",
     "LEDGER_BLOBS_ENDPOINT",
     "WEBSITE_AUTH_ENABLED",
+)
+_FOR_COMMANDS = (
+    "TOLLKEEPER_ENV",
+    "CONFIG_DIR",
+    "REDIS_URL",
+    "EventHubs",
+    "LlmLogs",
+    "USAGE_HUB",
+    "LLM_LOGS_HUB",
+    "LEDGER_STORAGE",
 )
 _LOOPBACK_HOSTS = "127.0.0.1,localhost"
 Report = Callable[[str], None]
@@ -96,10 +107,21 @@ class Stack:
         executed = "  (the policies of apim-policies/, executed)" if self.options.gateway == APIM else ""
         self.report(f"gateway        {self.options.openai_url}{executed}")
         self._wait_for_counters()
+        self._write_env_file()
 
     def start_functions(self) -> None:
         """Start the function app; again, after it was stopped, as the same app: it knows the same keys and stores."""
         self._python("functions", "local.functions_host", env=self.settings)
+
+    @property
+    def env_file(self) -> Path:
+        """Where the command `tollkeeper` reads where the stores are."""
+        return self.options.logs / "tollkeeper.env"
+
+    def _write_env_file(self) -> None:
+        text = "".join(f"{name}={self.settings[name]}\n" for name in _FOR_COMMANDS)
+        self.env_file.touch(mode=0o600)
+        self.env_file.write_text(text)
 
     def dead(self) -> Process | None:
         """A process that ended although nobody asked it to."""
@@ -107,6 +129,7 @@ class Stack:
 
     def stop(self) -> None:
         """End everything: doors first, so that the gateway's last events still reach the hub, stores last."""
+        self.env_file.unlink(missing_ok=True)
         for name in ("gateway", "functions", "model", "entra", "event hub"):
             if name in self.processes:
                 self.processes[name].stop(timeout_seconds=25)

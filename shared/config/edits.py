@@ -147,12 +147,13 @@ def budget_definition(config: Config, budget: Budget, *, with_reason: bool = Tru
         "rollover_cap": None if cap is None else decimal_from_nano(cap),
         "origin": "edit" if in_force else "git",
         "version": budget_version(config, budget.id),
-        "edit": None if edit is None else _edit_view(edit, with_reason=with_reason),
+        "edit": None if edit is None else edit_view(edit, with_reason=with_reason),
         "git": msgspec.to_builtins(from_git),
     }
 
 
-def _edit_view(edit: BudgetEdit, *, with_reason: bool) -> dict[str, Any]:
+def edit_view(edit: BudgetEdit, *, with_reason: bool = True) -> dict[str, Any]:
+    """An edit as the API shows it."""
     thresholds = {"warn": edit.warn_ppm, "degrade": edit.degrade_ppm, "stop": edit.stop_ppm}
     return {
         "who": edit.who if with_reason else None,

@@ -18,7 +18,8 @@ _NAMES = ("upn", "unique_name", "preferred_username", "app_displayname", "oid", 
 
 async def operator_name(settings: Settings) -> str:
     """Who is signed in to Azure where that decides; else this machine's user."""
-    if settings.storage_connection or not settings.config_location.startswith("https://"):
+    in_azure = settings.tables_endpoint is not None or settings.config_location.startswith("https://")
+    if settings.storage_connection or not in_azure:
         return machine_user()
     credential = open_credential(settings)
     try:

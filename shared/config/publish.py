@@ -3,7 +3,8 @@ unless the configuration says `dashboard_edits: keep`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import msgspec
@@ -13,6 +14,7 @@ from shared.config.history import Change, Difference, budget_differences, change
 from shared.config.loader import config_version, load_config
 from shared.config.model import BudgetEdit, Config
 from shared.config.place import ConfigPlace, Held
+from shared.config.source import DirectorySource
 from shared.errors import ConfigInvalid, Conflict
 from shared.money import decimal_from_nano
 
@@ -26,6 +28,14 @@ class Planned(msgspec.Struct, frozen=True):
     before: Config | None  # None: nothing is published, or nothing this program can read
     after: Config
     difference: Difference
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A publication that nobody has done yet, and the version it was compared with."""
+
+    place: str
+    seen: str  # empty: nothing is published there
+    planned: Planned
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -91,6 +101,31 @@ async def publish(
             continue
         return Published(version, planned.difference)
     raise AssertionError("unreachable")  # the last attempt returns or raises
+
+
+def checked(directory: str) -> Config:
+    """What the files of a directory mean. Raises ConfigInvalid."""
+    return load_config(DirectorySource(directory).read(), directory)
+
+
+class Publication:
+    """Plans and does publications of a directory of git, for commands."""
+
+    def __init__(self, open_place: Callable[[], AbstractAsyncContextManager[ConfigPlace]]) -> None:
+        self._open = open_place
+
+    async def plan(self, directory: str) -> Plan:
+        """What publishing the directory would change. Raises ConfigInvalid for one that would be refused."""
+        files = DirectorySource(directory).read()
+        async with self._open() as place:
+            held = await place.held()
+            return Plan(place.root, held.version, plan_publication(held, files, directory))
+
+    async def apply(self, directory: str, *, who: str, why: str, seen: str | None = None) -> Published:
+        """Publish the directory, with `seen` only over that version. Raises as `publish`."""
+        files = DirectorySource(directory).read()
+        async with self._open() as place:
+            return await publish(files, place, who=who, why=why, seen=seen, root=directory)
 
 
 def told(edit: BudgetEdit) -> str:

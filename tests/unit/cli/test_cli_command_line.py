@@ -1,0 +1,148 @@
+"""The command line itself: help, mistakes, exit codes, completion, and what needs no store."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import output
+from cli.app import app
+from cli.run import guarded
+
+ROOT = Path(__file__).parents[3]
+CONFIG = str(ROOT / "config")
+TOLLKEEPER = Path(sys.executable).with_name("tollkeeper")
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    capfd.readouterr()
+    code = guarded(
+        lambda: app(list(arguments), standalone_mode=False, prog_name="tollkeeper"), as_json="--json" in arguments
+    )
+    return code, *capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["spend", "--tenantt", "x"], "--tenantt"),
+        (["spnd"], "spnd"),
+        (["re-rate", "--why", "x"], "--period"),
+        (["budgets", "plan"], "DIR"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_its_own_code(
+    capfd: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    """64, so that a pipeline cannot take a typing mistake for `there are changes` (2)."""
+    code, out, err = run(capfd, *arguments)
+    assert (code, out) == (64, "")
+    assert err.startswith("tollkeeper: ")
+    assert named in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        (["replay"], "ids"),
+        (["replay", "x", "--all"], "ids"),
+        (["report", "--period", "2026-13"], "period"),
+        (["report", "--format", "csv", "--json"], "format"),
+        (["close", "2026-10", "--json"], "yes"),
+        (["prices", "diff", "--config", CONFIG, "--at", "soon"], "at"),
+        (["spend", "team:a", "--state", "warned"], "state"),
+    ],
+)
+def test_what_is_refused_names_its_field(capfd: pytest.CaptureFixture[str], arguments: list[str], param: str) -> None:
+    """Before any store is asked; with --json as the API's error object."""
+    flags = [] if "--json" in arguments else ["--json"]
+    code, out, err = run(capfd, *arguments, *flags)
+    assert (code, out) == (1, "")
+    assert json.loads(err)["error"]["param"] == param
+
+
+def test_stores_that_are_not_named_are(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Without addresses the command says which variables it misses."""
+    env = tmp_path / "env"
+    env.write_text(f"CONFIG_DIR={CONFIG}\n")
+    code, _, err = run(capfd, "--env-file", str(env), "replay", "--all", "--dry-run")
+    assert code == 1
+    assert err.startswith("tollkeeper: LEDGER_STORAGE, or LEDGER_TABLES_ENDPOINT and LEDGER_BLOBS_ENDPOINT, must")
+    code, _, err = run(capfd, "--env-file", str(tmp_path / "none"), "spend")
+    assert (code, "--env-file" in err) == (1, True)
+
+
+def test_prices_diff_shows_discounts_and_another_book(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """List against contract as configured; with a book, what it would change, as exact decimals."""
+    (tmp_path / "config").mkdir()
+    files = {
+        "tenants.yaml": "tenants: [{id: default}]",
+        "models.yaml": "models: [{id: gpt-4o, provider: azure-openai}]",
+        "prices.yaml": "prices: [{model: gpt-4o, effective_from: 2026-01-01, "
+        "usd_per_million: {input: 2.40, cached_input: 1.25, output: 10}}]",
+    }
+    for name, text in files.items():
+        (tmp_path / "config" / name).write_text(text)
+    common = ("prices", "diff", "--config", str(tmp_path / "config"), "--at", "2026-11-01")
+    code, out, _ = run(capfd, *common, "--json")
+    found: dict[str, Any] = json.loads(out)
+    assert code == 0
+    assert [(d["model"], d["kind"], d["before"], d["after"]) for d in found["differences"]] == [
+        ("gpt-4o", "input", "2.5", "2.4")
+    ]
+    assert run(capfd, *common, "--detailed-exitcode")[0] == 2
+    assert "-4.0 %" in run(capfd, *common)[1]
+
+    catalog = json.loads((ROOT / "shared/pricing/catalog/azure-openai.json").read_text())
+    (tmp_path / "config" / "prices.yaml").write_text("prices: []")
+    (tmp_path / "book.json").write_text(json.dumps(catalog))
+    assert run(capfd, *common, "--book", str(ROOT / "shared/pricing/catalog"))[1] == "No differences.\n"
+    code, _, err = run(capfd, *common, "--book", str(tmp_path / "nowhere"))
+    assert (code, "--book" in err) == (1, True)
+
+
+def test_names_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """Escape sequences and markup in a name come out as harmless text."""
+    output.table("x", {"name": False}, [["\x1b[31mred\x07"], ["[bold]not bold[/]"]])
+    shown = capfd.readouterr().out
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "[bold]not bold[/]" in shown
+
+
+def test_progress_is_silent_where_nobody_watches(capfd: pytest.CaptureFixture[str]) -> None:
+    """A log of a pipeline holds no bars."""
+    with output.progress("Working") as advance:
+        advance(1, 2, "half")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_installed_command_runs_completes_and_obeys_no_color(tmp_path: Path) -> None:
+    """What `make` puts into .venv: exit codes reach the shell, completion comes as a script and completes commands."""
+    if not TOLLKEEPER.is_file():
+        pytest.skip("tollkeeper is not installed in this environment: `make` does that")
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "NO_COLOR": "1", "FORCE_COLOR": "1", "COLUMNS": "100"}
+
+    def shell(*arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [TOLLKEEPER, *arguments], capture_output=True, text=True, env=env | extra, cwd=tmp_path, check=False
+        )
+
+    valid = shell("budgets", "validate", CONFIG)
+    assert (valid.returncode, valid.stderr) == (0, "")
+    coloured = shell("prices", "diff", "--config", CONFIG).stdout
+    assert not re.search(r"\x1b\[(\d+;)*(3[0-8]|4[0-8]|9\d)[;m]", coloured)
+    assert shell("budgets", "validate", str(tmp_path / "none")).returncode == 1
+    assert shell("no-such-command").returncode == 64
+    script = shell("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
+    assert "complete -o default" in script
+    words = {"_TOLLKEEPER_COMPLETE": "complete_bash", "COMP_WORDS": "tollkeeper bud", "COMP_CWORD": "1"}
+    assert shell(**words).stdout.split() == ["budgets"]
