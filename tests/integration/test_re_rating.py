@@ -21,6 +21,9 @@ from shared.ledger.row import LedgerRow
 from shared.ledger.standing_rows import StandingRows
 from shared.ledger.summary import Summaries
 from shared.months import month_before, month_of
+from shared.reports.basis import Basis
+from shared.reports.building import StatementBuilder
+from shared.reports.statement import Statement
 from shared.usage.build import re_rate_event_bytes, true_up_event_bytes
 from tests.support.engine import LONG_AGO, MICRO_USD, budget, config, usd
 from tests.support.stack import Stack, changed, delivery, open_stack, usage_bytes
@@ -90,6 +93,13 @@ class Bench:
         await self.stack.repair.reconcile("acme")
         assert await self.counter(at) == charged
 
+    async def statement(self, period: str) -> Statement:
+        """A month's statement in USD, without pools, markup or tax."""
+        builder = StatementBuilder(self.stack.ledger.reader, self.stack.ledger.periods.is_frozen)
+        bill = await builder.build(Basis(tenant="acme", period=period), "draft", datetime.now(UTC), with_charges=False)
+        bill.close()
+        return bill.statement
+
     async def counter(self, at: datetime | None) -> int:
         instant = at or datetime.now(UTC)
         [cell] = self.stack.snapshot.index.cells_of_call("acme", {"team": "search"}, "mystery", instant.timestamp())
@@ -121,6 +131,8 @@ async def test_an_unknown_model_is_re_rated_when_its_price_lands(bench):
     rows = {row.kind: row for row in await bench.rows()}
     assert rows["re_rate"].unit_pico == {"input": 3_000_000, "output": 5_000_000}
     assert (rows["re_rate"].who, rows["reversal"].cost_nano_usd) == ("tollkeeper", None)
+    statement = await bench.statement(month_of(datetime.now(UTC)))
+    assert (statement.total_nano, statement.team_ids) == (REAL * MICRO_USD, ("search",))
     assert (await bench.run()).calls == 0
 
 
@@ -153,6 +165,10 @@ async def test_a_closed_month_gets_both_rows_in_the_open_one(bench):
     this_month = month_of(datetime.now(UTC))
     assert booked == {"usage": last_month, "reversal": this_month, "re_rate": this_month}
     await bench.assert_bill(REAL, at=at)
+    assert ((await bench.statement(last_month)).total_nano, (await bench.statement(this_month)).total_nano) == (
+        0,
+        REAL * MICRO_USD,
+    )
 
 
 async def test_a_corrected_price_is_asked_for_by_month_and_model(bench):

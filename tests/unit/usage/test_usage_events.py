@@ -11,12 +11,15 @@ import pytest
 
 from shared.errors import InvalidRequest
 from shared.usage.build import (
+    correction_event_bytes,
     grant_event_bytes,
     partition_key,
     partition_key_of,
+    re_rate_event_bytes,
     true_up_event_bytes,
     usage_event_bytes,
 )
+from shared.usage.correcting_events import CorrectionEvent, ReRateEvent
 from shared.usage.events import MAX_EVENT_BYTES, GrantEvent, TrueUpEvent, UsageEvent, decode_event, decode_http
 from shared.usage.rejected import EventRejected
 
@@ -325,10 +328,59 @@ def test_a_true_up_of_the_longest_id_can_be_decoded() -> None:
     assert decode_event(true_up(f"{longest}/1000"), NOW).id == f"{longest}/1000/true-up"
 
 
-def test_nobody_may_post_a_true_up() -> None:
-    """Whoever may report usage could else replace what any stream was billed."""
+def re_rate(call: str = "request-1") -> bytes:
+    """A re-rate of a call, as the product publishes it."""
+    fields = {"tenant": "contoso", "run": "00ff00ff00ff", "config_version": "v1", "who": "oid", "why": "list was wrong"}
+    return re_rate_event_bytes("apim/prod-weu", call, TIME, **fields)
+
+
+def correction(**changes: Any) -> bytes:
+    """A correction of the bill, as the product publishes it."""
+    fields = {
+        "tenant": "contoso",
+        "amount_nano_usd": -12_345_678_901,
+        "who": "tollkeeper",
+        "why": "variance",
+        **changes,
+    }
+    return correction_event_bytes("tollkeeper/reconciliation/contoso", "2026-11/a/1", TIME, **fields)
+
+
+def test_a_re_rate_names_its_call_by_its_own_id() -> None:
+    """The id follows from call and run, up to the longest id a call may have; another one is refused."""
+    found = decode_event(re_rate(), NOW)
+    assert isinstance(found, ReRateEvent)
+    assert (found.id, found.data.call, found.time_utc) == ("request-1/re-rate/00ff00ff00ff", "request-1", TIME)
+    longest = "i" * 512 + "/1000"
+    assert decode_event(re_rate(longest), NOW).id == f"{longest}/re-rate/00ff00ff00ff"
+    for harm in (
+        (b'"id":"request-1/', b'"id":"request-2/'),
+        (b'"run":"00', b'"run":"11'),
+        (b'"run":"00ff', b'"run":"xyz'),
+    ):
+        assert refusal(re_rate().replace(*harm)).code == "invalid_event"
+
+
+def test_a_correction_is_exact_and_signed() -> None:
+    """An amount to the nano-dollar, of a team or of nobody, with who and why."""
+    found = decode_event(correction(scopes={"team": "search"}, deployment="gpt-4o-weu"), NOW)
+    assert isinstance(found, CorrectionEvent)
+    assert (found.data.amount_nano_usd, found.data.scopes) == (-12_345_678_901, {"team": "search"})
+    assert decode_event(correction(), NOW).data.scopes == {}
+    for harm, param in (
+        ({"who": ""}, "data.who"),
+        ({"why": "a\nb"}, "data.why"),
+        ({"scopes": {"T": "x"}}, "data.scopes"),
+    ):
+        assert refusal(correction(**harm)).param == param
+    assert refusal(correction().replace(b"-12.345678901", b"1e99")).param == "data.amount"
+
+
+@pytest.mark.parametrize("body", [true_up(), re_rate(), correction()], ids=["true-up", "re-rate", "correction"])
+def test_nobody_may_post_what_corrects_the_bill(body: bytes) -> None:
+    """Whoever may report usage could else replace what any call was billed."""
     with pytest.raises(EventRejected) as caught:
-        decode_http(ONE, true_up(), NOW)
+        decode_http(ONE, body, NOW)
     assert (caught.value.code, caught.value.param) == ("type_unknown", "type")
 
 
