@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli import budgets, close, names, prices, record, replay, report, run, spend
+from cli import budgets, close, names, prices, reconcile, record, replay, report, run, spend
 
 app = typer.Typer(
     name="tollkeeper",
@@ -27,6 +27,9 @@ app.command("report")(report.report)
 app.command("spend")(spend.spend)
 app.command("replay")(replay.replay)
 app.command("close")(close.close)
+app.command("reconcile")(reconcile.reconcile)
+app.command("export")(record.export)
+app.command("restore")(record.restore)
 app.command("re-rate")(record.re_rate)
 
 

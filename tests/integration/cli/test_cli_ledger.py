@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from local.eventhub.embedded import EmbeddedHub
+from shared.bootstrap import Services
+from shared.ledger.hours import HourIndex
+from shared.ledger.rollup_job import RollupJob
 from shared.money import decimal_from_nano
 from shared.months import month_of
+from shared.settings import Settings
 from tests.support.command import CALL_NANO_USD, Command
 
 THIS_MONTH = month_of(datetime.now(UTC))
@@ -114,3 +120,36 @@ def test_an_unknown_tenant_is_named(tollkeeper: Command, unknown: tuple[str, ...
     ended = tollkeeper(*unknown)
     assert ended.code == 1
     assert "'nobody'" in ended.err
+
+
+async def _settle_and_archive(environment: dict[str, str]) -> int:
+    """What the nightly timer does two days later; the number of rows it exported."""
+    services = Services(Settings.for_operator(environment))
+    try:
+        await services.open()
+        hours = HourIndex(services.tables.hours, cover_seconds=10, grace_seconds=-10)  # which wait for nothing
+        await RollupJob(services.tables, hours, services.ledger.reader).run()
+        return (await services.ledger_export.run(now_utc=datetime.now(UTC) + timedelta(days=2))).rows
+    finally:
+        await services.close()
+
+
+def test_export_and_restore_carry_the_ledger_into_empty_tables(
+    tollkeeper: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """What is verified is what comes back; tables that hold rows are refused; another run finds nothing to add."""
+    assert asyncio.run(_settle_and_archive(environment)) >= 2
+    again = tollkeeper("export", "--json").json
+    assert (again["parts"], again["rows"]) == (0, 0)
+    checked = tollkeeper("restore", "--verify", "--json").json
+    assert checked["sums"]["cost"] == decimal_from_nano(CALL_NANO_USD)
+    refused = tollkeeper("restore")
+    assert (refused.code, "the ledger holds rows" in refused.err) == (1, True)
+
+    elsewhere = tmp_path / "elsewhere.env"
+    text = Path(environment["file"]).read_text()
+    elsewhere.write_text(text.replace(environment["LEDGER_TABLE_PREFIX"], f"r{uuid.uuid4().hex[:12]}"))
+    tollkeeper.env_file = elsewhere
+    restored = tollkeeper("restore", "--json").json
+    assert (restored["rows"], restored["present"], restored["tenants"]) == (checked["sums"]["rows"], 0, ["acme"])
+    assert tollkeeper("report", "--tenant", "acme", "--json").json["totals"]["cost"] == decimal_from_nano(CALL_NANO_USD)

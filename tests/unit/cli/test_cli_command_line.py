@@ -59,6 +59,9 @@ def test_a_wrong_command_line_is_one_line_and_its_own_code(
         (["close", "2026-10", "--json"], "yes"),
         (["prices", "diff", "--config", CONFIG, "--at", "soon"], "at"),
         (["spend", "team:a", "--state", "warned"], "state"),
+        (["restore", "--verify", "--force"], "force"),
+        (["reconcile", "2026-10", "--tenant", "acme"], "tenant"),
+        (["reconcile", "2026-00"], "period"),
     ],
 )
 def test_what_is_refused_names_its_field(capfd: pytest.CaptureFixture[str], arguments: list[str], param: str) -> None:
