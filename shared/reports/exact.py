@@ -18,8 +18,12 @@ def plain(number: Decimal) -> str:
 
     Readers that tell whole numbers from decimals by their spelling then see one type in a column.
     """
-    text = f"{number:f}"
+    if not number:
+        return "0.0"
+    text = str(number)  # several times faster than formatting, which only amounts under a millionth need
+    if "E" in text:
+        text = f"{number:f}"
     if "." not in text:
         return f"{text}.0"
     text = text.rstrip("0")
-    return f"{text}0" if text.endswith(".") else text
+    return f"{text}0" if text[-1] == "." else text

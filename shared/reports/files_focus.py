@@ -25,14 +25,19 @@ def write_focus(
 ) -> None:
     """One row per charge. Memory does not grow with their number."""
     columns = COLUMNS[version]
+    place = {column: position for position, column in enumerate(columns)}
     rows = FocusRows(statement)
+    same = [_spelled(rows.constant.get(column)) for column in columns]
     buffer = StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     waiting = 1
     for charge in charges:
-        row = rows.row(charge).get
-        writer.writerow([_spelled(row(column)) for column in columns])
+        cells = same.copy()
+        for column, cell in rows.varying(charge).items():
+            if cell is not None and column in place:
+                cells[place[column]] = _spelled(cell)
+        writer.writerow(cells)
         waiting += 1
         if waiting >= _ROWS_PER_WRITE:
             waiting = _flush(buffer, out)
@@ -45,11 +50,11 @@ def write_focus_1_2(statement: Statement, charges: Iterator[Charge], out: Binary
 
 
 def _spelled(cell: Cell) -> str:
-    if cell is None:
-        return ""
+    if isinstance(cell, Decimal):
+        return plain(cell)
     if isinstance(cell, str):
         return cell_text(cell)
-    return plain(cell) if isinstance(cell, Decimal) else _instant(cell)
+    return "" if cell is None else _instant(cell)
 
 
 @lru_cache(maxsize=1024)

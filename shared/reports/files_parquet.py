@@ -25,8 +25,13 @@ def write_parquet(
     schema = _schema(pa, COLUMNS[version])
     rows = FocusRows(statement)
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-        while group := [rows.row(charge).get for charge in islice(charges, ROWS_PER_GROUP)]:
-            columns = [pa.array([get(field.name) for get in group], type=field.type) for field in schema]
+        while group := [rows.varying(charge).get for charge in islice(charges, ROWS_PER_GROUP)]:
+            columns = [
+                pa.repeat(pa.scalar(rows.constant[field.name], field.type), len(group))
+                if field.name in rows.constant
+                else pa.array([get(field.name) for get in group], type=field.type)
+                for field in schema
+            ]
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 

@@ -60,7 +60,8 @@ class FocusRows:
         self._issuer = statement.issuer or DEFAULT_ISSUER
         self._currency = statement.currency
         self._usd_per_unit_nano = statement.rate.usd_per_unit_nano if statement.rate else NANO_PER_USD
-        self._constant: Row = {
+        # What every row of the statement says; writers spell it once.
+        self.constant: Row = {
             "BillingAccountId": statement.tenant,
             "BillingAccountName": statement.tenant,
             "BillingAccountType": "Tenant",
@@ -81,8 +82,12 @@ class FocusRows:
 
     def row(self, charge: Charge) -> Row:
         """The row of a charge; columns that are not in it are null."""
+        return self.constant | self.varying(charge)
+
+    def varying(self, charge: Charge) -> Row:
+        """The row of a charge without what every row says."""
         host, service = _PROVIDERS.get(charge.provider) or (charge.provider or self._issuer,) * 2
-        row = self._constant | {
+        row: Row = {
             "ChargeCategory": charge.category,
             "ChargeClass": "Correction" if charge.correction else None,
             "ChargeDescription": charge.description,
