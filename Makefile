@@ -2,12 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator help
+.PHONY: run test lint format bench bench-litellm check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator phoenix help
 
 PY := .venv/bin/python
 READY := .venv/.ready
 CHECKOV := .local/checkov-3.3.30
 FOCUS := .local/focus-validator-2.2.1
+PHOENIX := .local/phoenix-20.26.1
 FOCUS_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python $(HOME)/.pyenv/versions/3.13*/bin/python) python3.12)
 PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
@@ -70,6 +71,9 @@ checkov: $(CHECKOV)/bin/checkov ## security rules for the templates (installs Ch
 focus-validator: $(FOCUS)/bin/focus-validator ## the FinOps Foundation's validator on our FOCUS 1.2 file (installs it once; Python 3.12)
 	@FOCUS_VALIDATOR=$(FOCUS) $(PY) -m pytest -q tests/unit/reports/test_focus_gates.py
 
+phoenix: $(PHOENIX)/bin/phoenix ## a billed call at a real Arize Phoenix (installs it once, into a virtualenv of its own)
+	@PHOENIX=$(PHOENIX) $(PY) -m pytest -q tests/e2e/test_phoenix.py
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -83,6 +87,12 @@ $(FOCUS)/bin/focus-validator: | $(READY)
 	@echo "Installing focus-validator into $(FOCUS) (once; some minutes)"
 	@$(FOCUS_PYTHON) -m venv --clear $(FOCUS)
 	@$(FOCUS)/bin/pip install -q --disable-pip-version-check focus-validator==$(subst .local/focus-validator-,,$(FOCUS)) 'pyarrow<24'
+
+# Its own virtualenv: 855 MB, and pins that ours do not follow.
+$(PHOENIX)/bin/phoenix: | $(READY)
+	@echo "Installing Arize Phoenix into $(PHOENIX) (once; two minutes)"
+	@$(PY) -m venv --clear $(PHOENIX)
+	@$(PHOENIX)/bin/pip install -q --disable-pip-version-check arize-phoenix==$(subst .local/phoenix-,,$(PHOENIX))
 
 # Set-up runs once, and again when a requirements file changes. It stops with a sentence, not a traceback.
 $(READY): requirements.txt requirements-dev.txt gateway/requirements.txt

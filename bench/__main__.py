@@ -1,11 +1,11 @@
-"""All benchmarks, or the ones named: python -m bench [engine] [scale] [ingest] [pricing] [ledger] [streams]."""
+"""All benchmarks, or the ones named: python -m bench engine scale ingest pricing ledger streams telemetry."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-BENCHES = ("engine", "scale", "ingest", "pricing", "ledger", "streams")
+BENCHES = ("engine", "scale", "ingest", "pricing", "ledger", "streams", "telemetry")
 
 
 def main() -> None:

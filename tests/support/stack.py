@@ -27,6 +27,7 @@ from shared.ledger.streams_sweep import StreamSweep
 from shared.ledger.tables import open_tables
 from shared.notify.outbox import Outbox
 from shared.settings import Settings
+from shared.telemetry import Telemetry
 from shared.usage.build import usage_event_bytes
 from shared.usage.hub import PartitionState
 from tests.support.engine import Engine, flushed
@@ -40,6 +41,7 @@ class Stack(Engine):
 
     hub_ends: Sequence[PartitionState] = ()
     published: list[bytes]
+    telemetry = Telemetry()  # which was not started: it tells nobody
     hours: HourIndex | None = None  # None: the product's own waiting times before an hour is rolled up
 
     @classmethod
@@ -76,6 +78,7 @@ class Stack(Engine):
             self.state,
             self.streams,
             default_output_tokens=self.default_output_tokens,
+            on_billed=lambda rows: self.telemetry.billed(rows),
         )
         reconciler = Reconciler(lambda: self.snapshot, self.store, self.ledger, self.settler, self.outbox)
         self.repair = RepairService(
