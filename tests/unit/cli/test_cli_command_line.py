@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cli import output
+from cli import run as command_run
 from cli.app import app
 from cli.run import guarded
 
@@ -149,3 +150,17 @@ def test_the_installed_command_runs_completes_and_obeys_no_color(tmp_path: Path)
     assert "complete -o default" in script
     words = {"_TOLLKEEPER_COMPLETE": "complete_bash", "COMP_WORDS": "tollkeeper bud", "COMP_CWORD": "1"}
     assert shell(**words).stdout.split() == ["budgets"]
+
+
+def test_the_reference_names_every_command_and_every_exit_code() -> None:
+    """docs/cli.md can be trusted: neither a command without a row nor a code without a meaning."""
+    page = (ROOT / "docs/cli.md").read_text()
+    names = {str(command.name) for command in app.registered_commands}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for command in group.typer_instance.registered_commands:
+            assert command.callback is not None
+            names.add(f"{group.name} {command.name or command.callback.__name__}")
+    assert [name for name in sorted(names) if not re.search(rf"`{name}[ `]", page)] == []
+    codes = {int(code) for code in re.findall(r"^\| ([0-9]+) \|", page, flags=re.MULTILINE)}
+    assert codes == {value for name, value in vars(command_run).items() if name.startswith("EXIT_")}
