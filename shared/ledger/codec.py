@@ -36,8 +36,6 @@ _TEXTS = (
     "decision",
     "price_id",
 )
-_AMOUNTS = ("tokens", "lines_nano_usd", "unit_pico", "list_pico")
-_OPTIONAL = ("cost_nano_usd", "latency_ms", "saved_nano_usd")
 _REMARKS = ("cell", "who", "why", "call_id")
 _SUFFIXES = {"reversal": REVERSAL_SUFFIX, "true_up": TRUE_UP_SUFFIX}  # of rows from before `call_id` was kept
 ADJUSTING = frozenset({"reversal", "true_up", "re_rate"})
@@ -71,12 +69,7 @@ def encode(row: LedgerRow) -> Entity:
         "booked_period": row.booked_period,
         "measured": row.measured,
     }
-    for name in _AMOUNTS:
-        if amounts_by_kind := getattr(row, name):
-            entity[name] = json_column(amounts_by_kind)
-    for name in _OPTIONAL:
-        if (number := getattr(row, name)) is not None:
-            entity[name] = (number, INT64)
+    _add_amounts(entity, row)
     for name in _TEXTS + _REMARKS:
         if text := getattr(row, name):
             entity[name] = text
@@ -90,6 +83,23 @@ def encode(row: LedgerRow) -> Entity:
         entity["refused"] = (row.refused, INT64)
     _check_size(entity)
     return entity
+
+
+def _add_amounts(entity: Entity, row: LedgerRow) -> None:
+    if row.cost_nano_usd is not None:
+        entity["cost_nano_usd"] = (row.cost_nano_usd, INT64)
+    if row.tokens:
+        entity["tokens"] = json_column(row.tokens)
+    if row.lines_nano_usd:
+        entity["lines_nano_usd"] = json_column(row.lines_nano_usd)
+        if row.unit_pico:
+            entity["unit_pico"] = json_column(row.unit_pico)
+    if row.list_pico:
+        entity["list_pico"] = json_column(row.list_pico)
+    if row.latency_ms is not None:
+        entity["latency_ms"] = (row.latency_ms, INT64)
+    if row.saved_nano_usd is not None:
+        entity["saved_nano_usd"] = (row.saved_nano_usd, INT64)
 
 
 def key_of(row: LedgerRow) -> str:

@@ -196,7 +196,8 @@ class _RefusalEnvelope(Struct, tag_field="type", tag=REFUSAL_TYPE):
 
 
 Event = UsageEvent | GrantEvent | TrueUpEvent | ReRateEvent | CorrectionEvent | RefusalEvent
-_Envelope = _UsageEnvelope | _GrantEnvelope | _TrueUpEnvelope | _ReRateEnvelope | _CorrectionEnvelope | _RefusalEnvelope
+_OtherEnvelope = _GrantEnvelope | _TrueUpEnvelope | _ReRateEnvelope | _CorrectionEnvelope | _RefusalEnvelope
+_Envelope = _UsageEnvelope | _OtherEnvelope
 _DECODER: msgspec.json.Decoder[_Envelope] = msgspec.json.Decoder(_Envelope)
 _BATCH_DECODER = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENT_TYPE = "application/cloudevents+json"
@@ -214,7 +215,10 @@ def decode_event(body: bytes, now_utc: datetime) -> Event:
     time_utc = _checked_time(envelope.time, now_utc)
     digest = blake2b(body, digest_size=16).hexdigest()
     try:
-        _check(envelope)
+        if isinstance(envelope, _UsageEnvelope):
+            _check_usage(envelope.data)
+        else:
+            _check_other(envelope)
         if b"\\" in body:  # JSON can carry a control character only as an escape
             _refuse_control_characters(envelope)
     except InvalidRequest as error:
@@ -232,11 +236,9 @@ def decode_event(body: bytes, now_utc: datetime) -> Event:
     return CorrectionEvent(envelope.source, envelope.id, time_utc, envelope.data, digest)
 
 
-def _check(envelope: _Envelope) -> None:
+def _check_other(envelope: _OtherEnvelope) -> None:
     """What typed decoding cannot express. Raises InvalidRequest or EventRejected."""
-    if isinstance(envelope, _UsageEnvelope):
-        _check_usage(envelope.data)
-    elif isinstance(envelope, _GrantEnvelope):
+    if isinstance(envelope, _GrantEnvelope):
         _check_grant(envelope.data)
     elif isinstance(envelope, _TrueUpEnvelope):
         _check_true_up(envelope)
