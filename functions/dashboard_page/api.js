@@ -39,6 +39,18 @@ export async function ask(path, { query = {}, method = "GET", body, signal, head
   );
 }
 
+// Several panels may show parts of one answer: it is asked for once, and once more after it failed.
+export function shared(load) {
+  let asked = null;
+  return () => {
+    asked ??= load().catch((error) => {
+      asked = null;
+      throw error;
+    });
+    return asked;
+  };
+}
+
 export function address(path, query) {
   const search = new URLSearchParams(query).toString();
   return `${BASE}${path}${search ? `?${search}` : ""}`;

@@ -107,7 +107,7 @@ async function show(moved) {
   if (context.signal.aborted) return;
   const refused = results.find((each) => each.status === "rejected");
   if (refused) return failed(refused.reason);
-  body.dataset.ready = "";
+  body.dataset.ready = location.hash;
   announce(`${title}: loaded`);
 }
 

@@ -1,4 +1,4 @@
-import { ask, encoded } from "./api.js";
+import { ask, encoded, shared } from "./api.js";
 import { budgetTable, scopeLink } from "./page_overview.js";
 import { h, label, replace, uniqueId } from "./dom.js";
 import { count, money, monthText, percent, time } from "./format.js";
@@ -37,19 +37,32 @@ export const budgetDetail = {
   title: (_, id) => `Budget ${id}`,
   crumb: (context) => h("a", { href: context.link(["budgets"]) }, "All budgets"),
   draw(context, id) {
-    const found = context.get("/budgets").then(({ budgets: all, dashboard_edits }) => ({ budget: all.find((each) => each.id === id), keeps: dashboard_edits === "keep" }));
-    found.catch(() => {});
-    const history = panel("History", { what: "history", load: () => context.get(`/budgets/${encoded(id)}/history`), draw: ({ changes }) => historyTable(changes), signal: context.signal });
-    const state = panel("In force", { what: "the budget", load: () => found, draw: ({ budget }) => (budget ? facts(context, budget) : unknown()), signal: context.signal });
-    const changed = () => {
-      history.again();
-      state.again();
-    };
+    const found = shared(async () => {
+      const { budgets: all, dashboard_edits: edits } = await context.get("/budgets");
+      return { budget: all.find((each) => each.id === id), keeps: edits === "keep" };
+    });
+    const history = panel("History", { what: "history", load: () => changesOf(context, id, found), draw: (changes) => (changes === null ? hiddenHistory() : historyTable(changes)), signal: context.signal });
+    const state = panel("In force", { what: "the budget", load: found, draw: ({ budget }) => (budget ? facts(context, budget) : unknown()), signal: context.signal });
     if (!context.me.admin) return [state, history];
-    const form = panel("Change it", { what: "the form", load: () => found, draw: ({ budget, keeps }) => (budget ? changeForm(context, budget, keeps, context.again, changed) : unknown()), signal: context.signal });
+    const form = panel("Change it", { what: "the form", load: found, draw: ({ budget, keeps }) => (budget ? changeForm(context, budget, keeps) : unknown()), signal: context.signal });
     return [state, form, history];
   },
 };
+
+// Who changed a budget that many teams share, and why, is not for a reader of one of them.
+async function changesOf(context, id, found) {
+  if (!(await found()).budget) return [];
+  try {
+    return (await context.get(`/budgets/${encoded(id)}/history`)).changes;
+  } catch (error) {
+    if (error.code === "scope_not_allowed") return null;
+    throw error;
+  }
+}
+
+function hiddenHistory() {
+  return emptyState("Not shown to you", "This budget covers more than your teams, so its history is for readers of the whole tenant.");
+}
 
 function unknown() {
   return emptyState("No such budget", "It is not in the configuration in force, or it is not yours to see.");
@@ -76,7 +89,7 @@ function field(name, title, value, hint) {
   return { name, input, problem, element };
 }
 
-function changeForm(context, budget, keeps, reload, changed) {
+function changeForm(context, budget, keeps) {
   const fields = [
     field("limit", `Limit, ${budget.currency}`, budget.limit, "per period"),
     ...THRESHOLDS.map((name) => field(name, `${name[0].toUpperCase()}${name.slice(1)}, %`, String(Math.round(Number(budget[name]) * 10000) / 100), MEANS[name])),
@@ -145,7 +158,7 @@ function changeForm(context, budget, keeps, reload, changed) {
     try {
       await ask(`/budgets/${encoded(budget.id)}`, { method: "PUT", query: { tenant: context.tenant.id }, body: { ...wanted, why: why.input.value.trim(), version: budget.version } });
       say(message, "Saved. It is in force everywhere within 30 seconds.", "good");
-      setTimeout(reload, 1500);
+      setTimeout(() => context.signal.aborted || context.again(), 1500);
     } catch (error) {
       save.disabled = false;
       say(message, error.status === 409 ? "Somebody changed this budget meanwhile. Refresh the page to see their change, then decide again." : error.message, "problem");

@@ -45,7 +45,7 @@ function letters(context, rows, again) {
       const answer = await ask("/dead-letters/replay", { method: "POST", body: { ids } });
       say(message, `${count(answer.replayed)} replayed${answer.unknown.length ? `, ${count(answer.unknown.length)} no longer known` : ""}. What fails again comes back with a new reason.`, "good");
       announce("Replayed");
-      setTimeout(again, 2500);
+      setTimeout(() => context.signal.aborted || again(), 2500);
     } catch (error) {
       say(message, error.message, "problem");
       counted();

@@ -1,3 +1,4 @@
+import { shared } from "./api.js";
 import { asTable, cumulativeBand, dailyBars, legend } from "./charts.js";
 import { h, label } from "./dom.js";
 import { count, dayText, fromNano, money, moneyText, nano, percent, sumMoney, time } from "./format.js";
@@ -13,17 +14,15 @@ export const overview = {
   lead: (context) => (context.tenant.tenant_wide ? "Spend of the whole tenant. All days are UTC." : `Spend of ${teamsText(context)}. All days are UTC.`),
   draw(context) {
     const month = spanOf("month");
-    const total = context.get("/usage/summary", { ...month, group_by: "tenant" });
-    const days = context.get("/usage/summary", { ...month, group_by: "day" });
-    const budgets = context.get("/spend");
-    const forecast = context.get("/forecast");
-    for (const each of [total, days, budgets, forecast]) each.catch(() => {}); // each panel tells of its own
+    const total = () => context.get("/usage/summary", { ...month, group_by: "tenant" });
+    const days = shared(() => context.get("/usage/summary", { ...month, group_by: "day" }));
+    const forecast = shared(() => context.get("/forecast"));
     return [
       keyFigures(context, total, forecast),
-      panel("Spend against budget", { what: "budgets", load: () => budgets, draw: (found) => budgetTable(context, found.budgets, { most: 12 }), signal: context.signal }),
-      panel("This month so far, and where it leads", { what: "the month", load: () => Promise.all([days, forecast.catch(() => null)]), draw: ([found, ahead]) => monthChart(found.rows, forecastOf(context, ahead)), signal: context.signal }),
-      panel("Spend per day", { what: "daily spend", load: () => days, draw: (found) => dailyChart(found.rows, month, "this month"), signal: context.signal }),
-      panel("Forecast of the month by team", { what: "forecasts", load: () => forecast, draw: (found) => forecastTable(context, found), signal: context.signal }),
+      panel("Spend against budget", { what: "budgets", load: () => context.get("/spend"), draw: (found) => budgetTable(context, found.budgets, { most: 12 }), signal: context.signal }),
+      panel("This month so far, and where it leads", { what: "the month", load: () => Promise.all([days(), forecast().catch(() => null)]), draw: ([found, ahead]) => monthChart(found.rows, forecastOf(context, ahead)), signal: context.signal }),
+      panel("Spend per day", { what: "daily spend", load: days, draw: (found) => dailyChart(found.rows, month, "this month"), signal: context.signal }),
+      panel("Forecast of the month by team", { what: "forecasts", load: forecast, draw: (found) => forecastTable(context, found), signal: context.signal }),
       half(panel("Largest teams", { what: "teams", load: () => context.get("/usage/summary", { ...month, group_by: "team" }), draw: (found) => shortList(context, "team", found.rows), signal: context.signal })),
       half(panel("Largest models", { what: "models", load: () => context.get("/usage/summary", { ...month, group_by: "model" }), draw: (found) => shortList(context, "model", found.rows), signal: context.signal })),
     ];
@@ -43,7 +42,7 @@ function teamsText(context) {
 function keyFigures(context, total, forecast) {
   const load = async () => {
     const letters = context.me.admin ? await context.get("/dead-letters", { limit: 1000 }).catch(() => null) : null;
-    return { row: (await total).rows[0] ?? null, ahead: await forecast.catch(() => null), letters };
+    return { row: (await total()).rows[0] ?? null, ahead: await forecast().catch(() => null), letters };
   };
   const draw = ({ row, ahead, letters }) => {
     const end = forecastOf(context, ahead);

@@ -14,9 +14,10 @@ from local.azurite import Azurite
 from shared.config.edits import ConfigEdits, budget_version
 from shared.config.edits_yaml import EDITS
 from shared.config.loader import load_config
-from shared.config.place import ConfigPlace, ContainerPlace, DirectoryPlace
+from shared.config.place import ConfigPlace, ContainerPlace, DirectoryPlace, open_place
 from shared.config.publish import plan_publication, publish
-from shared.config.source import open_container
+from shared.config.source import open_container, open_source
+from shared.config.store import ConfigStore
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.settings import Settings
 
@@ -194,6 +195,28 @@ async def test_a_laptops_own_edits_are_not_published(place: ConfigPlace) -> None
     planned = plan_publication(await place.held(), mine)
     assert [edit.budget for edit in planned.difference.discarded] == ["own"]
     assert EDITS not in planned.files
+
+
+@pytest.mark.parametrize("kind", ["container", "directory"])
+async def test_an_edit_reaches_a_worker_that_polls(kind: str, azurite: Azurite, tmp_path: Path) -> None:
+    """The worker that did not make the edit follows at its next look, 15 seconds apart unless set otherwise."""
+    address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
+    location = address if kind == "container" else str(tmp_path)
+    settings = Settings(config_location=location, storage_connection=azurite.connection_string)
+    if kind == "container":
+        async with open_container(address, settings) as container:
+            await container.create_container()
+    async with open_place(settings) as place:
+        await publish(GIT, place, who="git", why="first")
+        worker = ConfigStore(open_source(settings), poll_seconds=0.02)
+        await worker.load()
+        worker.refresh_if_due()
+        await Dashboard(place).change("own", "100")
+        async with asyncio.timeout(10):
+            while not worker.current.edits:  # noqa: ASYNC110 - what is waited for is a poll
+                await asyncio.sleep(0.02)
+        assert next(b.limit_nano for b in worker.current.budgets if b.id == "own") == 100 * 10**9
+        await worker.close()
 
 
 async def test_a_damaged_version_is_repaired_by_publishing_it_again(azurite: Azurite) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.entra_redis import Authority
 from tests.support.http_server import Reply, Request, serving
+from tests.support.otlp import collecting
 
 KEY = "00000000-0000-4000-8000-000000000001"
 FIELDS = {"tenant": "acme", "calls": 2, "cost_usd": "0.000002003", "lag_seconds": 0.5, "latencies": '{"1024":2}'}
@@ -64,8 +65,8 @@ def azure(tmp_path: Path) -> Iterator[tuple[Azure, Authority]]:
         yield azure, authority
 
 
-def export(azure: tuple[Azure, Authority], tmp_path: Path, **environment: str) -> None:
-    """Log three entries in a process of their own, which exports them."""
+def export(azure: tuple[Azure, Authority], tmp_path: Path, worker: str = WORKER, **environment: str) -> None:
+    """Log entries in a process of their own, which exports them."""
     servers, authority = azure
     own = {
         "REQUESTS_CA_BUNDLE": str(authority.path),
@@ -73,7 +74,7 @@ def export(azure: tuple[Azure, Authority], tmp_path: Path, **environment: str) -
         "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",  # Microsoft's own figures, which it sends elsewhere
         "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
     }
-    command = [sys.executable, "-c", WORKER, servers.connection_string]
+    command = [sys.executable, "-c", worker, servers.connection_string]
     subprocess.run(command, check=True, timeout=60, env={**os.environ, **own, **environment}, capture_output=True)
 
 
@@ -103,3 +104,25 @@ def test_without_an_identity_nothing_arrives(azure: tuple[Azure, Authority], tmp
     export(azure, tmp_path)
     assert azure[0].items == []
     assert azure[0].refused
+
+
+def test_otlp_works_beside_it(azure: tuple[Azure, Authority], tmp_path: Path) -> None:
+    """Both get the records of our loggers, each by its own way; nothing of ours goes to either twice."""
+    both = """
+import logging, sys
+from shared.telemetry import Telemetry
+
+telemetry = Telemetry()
+telemetry.start(sys.argv[1], {"logs"}, with_people=False)
+logging.getLogger("tollkeeper.ingest").info("usage_billed", extra={"calls": 2})
+from opentelemetry._logs import get_logger_provider
+
+get_logger_provider().force_flush()
+telemetry.close()
+"""
+    as_identity = {"APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "Authorization=AAD;ClientId=the-functions"}
+    with collecting() as collector:
+        endpoint = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"{collector.address}/v1/logs"}
+        export(azure, tmp_path, both, **azure[0].environment, **as_identity, **endpoint)
+        assert [record["body"] for record in collector.logs] == ["usage_billed"]
+    assert set(traces(azure)) == {"usage_billed"}

@@ -8,19 +8,26 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 from local.azurite import Azurite
 from local.process import free_port
 from shared.config.model import AlertRoute
+from shared.ledger.deadletters import DeadLetters
+from shared.ledger.row import Position
 from shared.ledger.tables import open_tables
 from shared.notify.channels import Channels
+from shared.notify.dead_letter_notices import DeadLetterNotices
 from shared.notify.delivery import Delivery
 from shared.notify.notice import GIVE_UP_AFTER, UNROUTED_AFTER
 from shared.notify.outbox import Outbox
 from shared.settings import Settings
+from tests.support.entra_redis import Authority
 from tests.support.http_server import Reply, Request, serving
 
 START = datetime.now(UTC).replace(microsecond=0)
@@ -300,7 +307,6 @@ async def test_broken_channel_does_not_hold_up_the_others(world: World) -> None:
 @pytest.fixture
 def mailbox() -> Iterator[Any]:
     """A real SMTP server on loopback and what it took."""
-    from aiosmtpd.controller import Controller
 
     class Keep:
         def __init__(self) -> None:
@@ -349,3 +355,75 @@ async def test_mail_never_goes_without_tls_outside_development(world: World, mai
     (notice,) = await world.outbox.waiting()
     assert notice.progress["email:ALERT_MAIL"].error == "SMTP: the connection failed (SMTPNotSupportedError)"
     assert mailbox.taken == []
+
+
+async def test_mail_goes_over_starttls_to_a_server_that_proves_its_name(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """User and password too; a server that anybody could have set up gets neither."""
+    authority, taken = Authority(tmp_path), []
+
+    class Keep:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+            taken.append((session.ssl is not None, session.auth_data.login, envelope.rcpt_tos))
+            return "250 OK"
+
+    def may_sign_in(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        return AuthResult(success=data.password == b"p@ss")
+
+    port = free_port()
+    controller = Controller(
+        Keep(),
+        hostname="127.0.0.1",
+        port=port,
+        tls_context=authority.server_context("localhost"),
+        require_starttls=True,
+        authenticator=may_sign_in,
+        auth_required=True,
+    )
+    controller.start()
+    world.targets["ALERT_MAIL"] = "ada@example.com"
+    world.routes.append(AlertRoute(("*",), "email", "ALERT_MAIL"))
+    await world.outbox.add_once("k", "threshold", THRESHOLD)
+    options = {
+        "environment": "production",
+        "smtp_url": f"smtp://me:p%40ss@localhost:{port}",
+        "mail_from": "b@x.example",
+    }
+    await world.delivery(**options).run()
+    (notice,) = await world.outbox.waiting()
+    assert "SSLCertVerificationError" in notice.progress["email:ALERT_MAIL"].error
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    world.now += timedelta(minutes=1)
+    await world.delivery(**options).run()
+    controller.stop()
+    assert taken == [(True, b"me", ["ada@example.com"])]
+
+
+async def test_dead_letters_are_noticed_once_per_code_and_day(azurite: Azurite) -> None:
+    """With the count so far, and on the next day the whole count of the day before."""
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+    tables = await open_tables(Settings(storage_connection=azurite.connection_string, table_prefix=prefix))
+    letters, outbox = DeadLetters(tables.deadletters, tables.bodies), Outbox(tables.outbox)
+    job, now_ms = DeadLetterNotices(letters, outbox), int(START.timestamp() * 1000)
+    body = b'{"data": {"tenant": "acme"}}'
+    for number in range(3):
+        await letters.put("tenant_unknown", "not configured", body, Position("ns/usage/0", now_ms, number))
+    await letters.put("invalid_event", "no id", b"{}", None)
+    assert await job.run(START) == 2
+    await letters.put("tenant_unknown", "not configured", body, Position("ns/usage/0", now_ms, 9))
+    assert await job.run(START) == 0
+    payloads = {notice.payload["code"]: notice.payload for notice in await outbox.waiting()}
+    day = f"{START:%Y-%m-%d}"
+    assert payloads["tenant_unknown"] == {
+        "code": "tenant_unknown",
+        "day": day,
+        "count": 3,
+        "count_the_day_before": 0,
+        "tenants": {"acme": 3},
+    }
+    assert payloads["invalid_event"]["tenants"] == {}
+    yesterday = START - timedelta(days=1)
+    assert [code async for code, _, _ in letters.received_since(yesterday)].count("tenant_unknown") == 4
+    assert [each async for each in letters.received_since(datetime.now(UTC) + timedelta(minutes=1))] == []
+    await tables.close()

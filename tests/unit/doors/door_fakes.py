@@ -140,6 +140,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         budget_outlook=BudgetOutlook(spend, history),
         forecasts=Forecasts(history),
         anomalies=SimpleNamespace(find=Anomalies(lambda: CONFIG, history, SimpleNamespace()).find, notify=Recorder(0)),
+        reconciliation=SimpleNamespace(run_due=Recorder([]), latest=Recorder({})),
         summaries=SimpleNamespace(summarize=Recorder([])),
         recent_decisions=SimpleNamespace(newest=Recorder([])),
         dead_letters=SimpleNamespace(list=Recorder([])),

@@ -35,6 +35,7 @@ ROLES_OF_DOORS = {
     "chargeback_report": {"Chargeback.Read", "Chargeback.Admin"},
     "forecast": {"Chargeback.Read", "Chargeback.Admin"},
     "anomalies": {"Chargeback.Read", "Chargeback.Admin"},
+    "reconciliation": {"Chargeback.Read", "Chargeback.Admin"},
     "budget_simulate": {"Chargeback.Read", "Chargeback.Admin"},
     "decisions": {"Chargeback.Read", "Chargeback.Admin"},
     "models": {"Budget.Check", "Chargeback.Read", "Chargeback.Admin"},

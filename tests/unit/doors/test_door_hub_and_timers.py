@@ -91,6 +91,7 @@ async def test_batch_of_unknown_partition_is_refused(doors: Doors, services: Sim
         ("notice_dead_letters", "dead_letter_notices.run"),
         ("weekly_digest", "digest.run"),
         ("find_anomalies", "anomalies.notify"),
+        ("reconcile_invoice", "reconciliation.run_due"),
         ("re_rate_unpriced", "re_rate.run"),
         ("export_ledger", "ledger_export.run"),
     ],
@@ -134,6 +135,7 @@ def test_schedules_are_six_field_cron(doors: Doors) -> None:
         "retention": "0 40 3 * * *",
         "close_months": "0 30 5 * * *",
         "find_anomalies": "0 25 3 * * *",
+        "reconcile_invoice": "0 50 4 * * *",
         "re_rate_unpriced": "0 35 * * * *",
         "export_ledger": "0 5 4 * * *",
     }
