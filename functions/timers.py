@@ -133,3 +133,12 @@ async def export_ledger(timer: func.TimerRequest) -> None:
     from shared.bootstrap import app
 
     await (await app()).ledger_export.run()
+
+
+@bp.function_name("reconcile_invoice")
+@bp.timer_trigger(arg_name="timer", schedule="0 50 4 * * *")
+async def reconcile_invoice(timer: func.TimerRequest) -> None:
+    """Compare the Azure invoice with the ledger; correct what differs once Azure has closed a month."""
+    from shared.bootstrap import app
+
+    await (await app()).reconciliation.run_due()

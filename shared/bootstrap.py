@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from shared.reports.outlook import Anomalies, Forecasts
     from shared.reports.published import PublishedStatements
     from shared.reports.publishing import Publisher
+    from shared.reports.reconcile.service import Reconciliations
     from shared.reports.service import Reports
     from shared.routing.router import Router
     from shared.usage.first_heard import FirstHeard
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 _EXPORT_CONTAINER = "ledger-export"
 _MINUTE_MS = 60_000
 _STATEMENTS_CONTAINER = "statements"
+_COST_EXPORTS_CONTAINER = "cost-exports"
 
 
 class Services:
@@ -499,6 +501,15 @@ class Services:
         from shared.budgets.simulations import Simulations
 
         return Simulations(self.snapshot, self.ledger.reader)
+
+    @cached_property
+    def reconciliation(self) -> Reconciliations:
+        from shared.reports.files import BlobFiles
+        from shared.reports.reconcile.service import Reconciliations
+
+        exports = BlobFiles(self.tables.blob_service.get_container_client(_COST_EXPORTS_CONTAINER))
+        ledger, files = self.ledger.reader, self.statement_files
+        return Reconciliations(lambda: self.config.current, ledger, exports, "", files, self.publisher.publish)
 
     @cached_property
     def forecasts(self) -> Forecasts:

@@ -19,7 +19,7 @@ TOKEN_KINDS = (
     "input_image",
     "output_image",
 )
-DEPLOYMENT_TYPES = ("global", "data-zone", "regional", "batch")
+DEPLOYMENT_TYPES = ("global", "data-zone", "regional")
 TIERS = ("standard", "batch", "flex", "priority")
 
 

@@ -85,7 +85,7 @@ async def test_simulation_of_others_is_refused(doors: Doors, replaying: SimpleNa
         (question(scope="team:search", period="month", limit="1e400"), "budget.limit"),
         (b'{"period": "2026-10", "budget": []}', "budget"),
         (b'{"period": "10/2026", "budget": {"scope": "team:a", "period": "day", "limit": "1"}}', "period"),
-        (b'{"budget": {}}', "body"),
+        (b'{"budget": {}}', "period"),
     ],
 )
 async def test_wrong_question_names_the_field(
@@ -94,3 +94,15 @@ async def test_wrong_question_names_the_field(
     """The fields of a budget by the rules of budgets.yaml, the rest by the door's."""
     reply = await doors.call("budget_simulate", body=body, as_=ADMIN)
     assert (reply.status, reply.param) == (400, param)
+
+
+async def test_comparison_of_all_accounts_is_for_admins(doors: Doors, services: SimpleNamespace) -> None:
+    """Without a tenant an admin sees every account; a reader must name a tenant, all of which they may read."""
+    assert (await doors.call("reconciliation", as_=ADMIN)).status == 200
+    assert services.reconciliation.latest.calls[-1] == ((None, MONTH), {})
+    for query in ({}, CONTOSO):
+        reply = await doors.call("reconciliation", query=query, as_=ADA)
+        assert (reply.status, reply.code) == (403, "scope_not_allowed")
+    finance = principal("Chargeback.Read", oid="fin", groups=["finance-group"])
+    assert (await doors.call("reconciliation", query={**CONTOSO, "period": "2026-10"}, as_=finance)).status == 200
+    assert services.reconciliation.latest.calls[-1] == (("contoso", "2026-10"), {})
