@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import sys
 import time
 from typing import Any
@@ -17,12 +16,12 @@ from typing import Any
 from bench.common import number, ratio, table, title
 from bench.ingest import BATCH_EVENTS, MemoryLedger, _batch, _NoStores
 from bench.product import FOUR_SCOPES, Product, budget, configuration, on_stores
-from local.process import free_port, is_listening
+from local.process import Process, free_port, is_listening
 from shared.ledger.delivery import Delivery
 from shared.ledger.ingest import IngestService
 from shared.telemetry import Telemetry
 
-ROUNDS, BATCHES = 5, 3
+ROUNDS, BATCHES = 4, 2
 LEAST_OF_WITHOUT = 0.9
 SIGNALS = frozenset({"traces", "metrics", "logs"})
 RECEIVER = """
@@ -54,13 +53,12 @@ async def _run(redis_url: str, connection_string: str) -> None:
     rows, serial = [], 0
     for name, answer in VARIANTS.items():
         port = free_port()
-        receiver = None if answer is None else subprocess.Popen([sys.executable, "-c", RECEIVER, str(port), *answer])
-        while receiver is not None and not is_listening(port):
-            time.sleep(0.05)
+        receiver = None if answer is None else _receiver(port, answer)
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
         telemetry, off = Telemetry(), Telemetry()
         telemetry.start(None, SIGNALS, with_people=False)
-        with_it, without = [], []
+        with_it: list[float] = []
+        without: list[float] = []
         for _ in range(ROUNDS):
             for rates, told in ((without, off), (with_it, telemetry)):
                 batches = [await _batch(product, serial + at) for at in range(BATCHES)]
@@ -70,14 +68,19 @@ async def _run(redis_url: str, connection_string: str) -> None:
         telemetry.close()
         closing = time.perf_counter() - begun
         if receiver is not None:
-            receiver.kill()
-            receiver.wait()
+            receiver.stop()
         share = ratio(with_it, without)
         rates_of = [number(statistics.median(without)), number(statistics.median(with_it))]
         verdict = "ok" if share >= LEAST_OF_WITHOUT else "LESS"
         rows.append([f"the endpoint {name}", *rates_of, f"{share:.2f}", verdict, f"{closing:.1f}"])
     table(["", "events/s without", "with", "ratio", f"over {LEAST_OF_WITHOUT}", "s to close"], rows)
     await product.close()
+
+
+def _receiver(port: int, answer: tuple[str, str]) -> Process:
+    receiver = Process("otlp", [sys.executable, "-c", RECEIVER, str(port), *answer])
+    receiver.wait_until(lambda: is_listening(port))
+    return receiver
 
 
 async def _rate(product: Product, batches: list[list[Delivery]], telemetry: Telemetry) -> float:

@@ -49,6 +49,7 @@ class Otlp:
             self._start_metrics(resource)
         if "logs" in signals:
             self._start_logs(resource)
+        _calm_exporters()
 
     def close(self, timeout_seconds: float) -> None:
         """Send what waits, for so long at most; then the process may end, whatever the endpoint does."""
@@ -166,6 +167,30 @@ class CallSpans:
             span.end(end)
         except Exception:  # of one call: the thread must live on, or all later ones were lost
             log.exception("telemetry_failed", extra={"event": row.id})
+
+
+class _OnceAMinute(logging.Filter):
+    """An exporter says of every batch that it failed: in an outage once a minute is enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._quiet_until = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is let through."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return False
+        self._quiet_until = now + 60
+        return True
+
+
+def _calm_exporters() -> None:
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("opentelemetry.exporter.otlp"):
+            logger = logging.getLogger(name)
+            if not any(isinstance(each, _OnceAMinute) for each in logger.filters):
+                logger.addFilter(_OnceAMinute())
 
 
 def _resource() -> Resource:

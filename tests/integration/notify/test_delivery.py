@@ -369,7 +369,7 @@ async def test_mail_goes_over_starttls_to_a_server_that_proves_its_name(
             return "250 OK"
 
     def may_sign_in(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
-        return AuthResult(success=data.password == b"p@ss")
+        return AuthResult(success=data.password == b"p@ss", auth_data=data)
 
     port = free_port()
     controller = Controller(
