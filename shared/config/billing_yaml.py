@@ -30,13 +30,13 @@ BILLING_FIELDS = (
     "reconciliation",
     "anomalies",
 )
-_PERCENT_FIELDS = ("percent", "effective_from", "label", "tenant")
-_POOL_FIELDS = (
+PERCENT_FIELDS = ("percent", "effective_from", "label", "tenant")
+POOL_FIELDS = (
     *("id", "tenant", "label", "kind", "deployments", "terms", "weights", "model_weights"),
     *("tokens_per_minute_per_unit", "idle", "owner"),
 )
-_POOL_TERM_FIELDS = ("effective_from", "units", "usd_per_unit_hour", "usd_per_month")
-_SHARED_FIELDS = ("id", "tenant", "label", "by", "terms", "include", "exclude")
+POOL_TERM_FIELDS = ("effective_from", "units", "usd_per_unit_hour", "usd_per_month")
+SHARED_FIELDS = ("id", "tenant", "label", "by", "terms", "include", "exclude")
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _EXTRA_TEAMS = ("(unassigned)",)  # calls without a team can be left out of a shared cost like any team
 MAX_PERCENT = 1000
@@ -53,7 +53,7 @@ def read_billing(document: Value | None, draft: Draft) -> None:
     issuer = section.text("issuer") or Billing().issuer
     if len(issuer) > 200:
         section.problem("issuer", f"at most 200 characters, got {len(issuer)}")
-    pools = _unique([_pool(entry, draft) for entry in section.sections("pools", _POOL_FIELDS)], section, "pools")
+    pools = _unique([_pool(entry, draft) for entry in section.sections("pools", POOL_FIELDS)], section, "pools")
     _check_deployments(pools, section)
     draft.billing = Billing(
         issuer=issuer,
@@ -62,7 +62,7 @@ def read_billing(document: Value | None, draft: Draft) -> None:
         tax=_percents(section, "tax", "Tax", draft),
         pools=tuple(pools),
         shared=tuple(
-            _unique([_shared(entry, draft) for entry in section.sections("shared", _SHARED_FIELDS)], section, "shared")
+            _unique([_shared(entry, draft) for entry in section.sections("shared", SHARED_FIELDS)], section, "shared")
         ),
         dashboard_edits=section.choice("dashboard_edits", ("git_wins", "keep"), "git_wins"),  # type: ignore[arg-type]
         reconciliation=read_reconciliation(section, draft),
@@ -72,7 +72,7 @@ def read_billing(document: Value | None, draft: Draft) -> None:
 
 def _percents(section: Section, name: str, label: str, draft: Draft) -> tuple[Percent, ...]:
     entries: dict[tuple[str | None, datetime], Percent] = {}
-    for entry in section.sections(name, _PERCENT_FIELDS):
+    for entry in section.sections(name, PERCENT_FIELDS):
         tenant, since = draft.tenant_of(entry, None), entry.instant("effective_from")
         percent = entry.decimal("percent", required=True)
         if percent is None or since is None:
@@ -117,7 +117,7 @@ def _pool(entry: Section, draft: Draft) -> Pool:
 
 def _pool_terms(entry: Section, *, counted: bool) -> tuple[PoolTerm, ...]:
     terms = []
-    for term in entry.sections("terms", _POOL_TERM_FIELDS):
+    for term in entry.sections("terms", POOL_TERM_FIELDS):
         since, units = term.instant("effective_from"), term.integer("units", 0, 1_000_000)
         hourly, monthly = _amount(term, "usd_per_unit_hour"), _amount(term, "usd_per_month")
         if (hourly is None) == (monthly is None) and units != 0:

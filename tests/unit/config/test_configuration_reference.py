@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from shared.config.alerts_yaml import ALERT_FIELDS
+from shared.config.billing_yaml import BILLING_FIELDS, PERCENT_FIELDS, POOL_FIELDS, POOL_TERM_FIELDS, SHARED_FIELDS
 from shared.config.budgets_yaml import BUDGET_FIELDS
 from shared.config.discounts_yaml import DISCOUNT_FIELDS
 from shared.config.edits_yaml import EDIT_FIELDS
 from shared.config.models_yaml import BILLED_AS, MODEL_FIELDS, PRICE_FIELDS
+from shared.config.reconciliation_yaml import ACCOUNT_FIELDS, ANOMALY_FIELDS, METER_FIELDS, RECONCILIATION_FIELDS
 from shared.config.teams_yaml import IDENTITY_KINDS, TEAM_FIELDS
 from shared.config.tenants_yaml import TENANT_FIELDS
 from shared.usage.tokens import PRICED_KINDS
@@ -24,6 +26,10 @@ SECTIONS = {
     "budgets.yaml": BUDGET_FIELDS,
     "models.yaml": MODEL_FIELDS + BILLED_AS,
     "prices.yaml": PRICE_FIELDS + PRICED_KINDS + DISCOUNT_FIELDS,
+    "billing.yaml": (
+        *(BILLING_FIELDS + PERCENT_FIELDS + POOL_FIELDS + POOL_TERM_FIELDS + SHARED_FIELDS),
+        *(RECONCILIATION_FIELDS + ACCOUNT_FIELDS + METER_FIELDS + ANOMALY_FIELDS),
+    ),
     "alerts.yaml": ALERT_FIELDS,
     "edits.yaml": EDIT_FIELDS,
 }
