@@ -29,8 +29,8 @@ def _unpriced(payload: Payload) -> str:
 
 
 def _anomaly(payload: Payload) -> str:
-    about = payload.get("team") or payload.get("scope") or payload.get("tenant", "")
-    return f"Unusual spend of {about} on {payload.get('day', 'a day')}"
+    about = payload.get("scope") or payload.get("tenant", "")
+    return f"Unusual spend of {about} on {payload.get('day', 'a day')}: {payload.get('spent', '')} USD"
 
 
 def _dead_letters(payload: Payload) -> str:

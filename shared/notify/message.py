@@ -6,6 +6,7 @@ puts it only where nothing is interpreted, or escapes it.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -18,7 +19,9 @@ MAX_VALUE_CHARS = 300
 MAX_TITLE_CHARS = 150  # a Slack header takes no more
 MAX_LIST_ITEMS = 10
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, direction marks and joiners, halves of pairs, line separators
-_HIDDEN = frozenset({"tenant"})  # shown by the message itself
+_HIDDEN = frozenset({"tenant", "drift_nano_usd", "method"})  # shown by the message itself, or of no use to a reader
+_USD = frozenset({"spent", "limit", "expected", "above", "drift", "cost"})
+_AMOUNT = re.compile(r"-?[0-9]+\.[0-9]{2,9}")
 
 
 class Message(NamedTuple):
@@ -84,7 +87,8 @@ def _flat(payload: Any) -> Iterator[tuple[str, str]]:
         elif isinstance(value, list | tuple):
             yield name, "; ".join(_item(part) for part in value[:MAX_LIST_ITEMS])
         else:
-            yield name, str(value)
+            text = str(value)
+            yield name, f"{text} USD" if name in _USD and _AMOUNT.fullmatch(text) else text
 
 
 def _item(part: Any) -> str:

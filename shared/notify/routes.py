@@ -27,15 +27,13 @@ def _wants(route: AlertRoute, notice: Notice) -> bool:
         return False
     if route.tenants and notice.tenant not in route.tenants:  # what is of no tenant is not for a tenant's eyes
         return False
-    return not route.scopes or any(_covers(pattern, _scope(notice)) for pattern in route.scopes)
+    return not route.scopes or any(_covers(pattern, scope) for pattern in route.scopes for scope in _scopes(notice))
 
 
-def _scope(notice: Notice) -> str:
-    scope = notice.payload.get("scope")
-    if scope:
-        return str(scope)
-    team = notice.payload.get("team")
-    return f"team:{team}" if team else ""
+def _scopes(notice: Notice) -> tuple[str, ...]:
+    """What the notice is about: its scope, and the team when it names one beside."""
+    scope, team = notice.payload.get("scope"), notice.payload.get("team")
+    return tuple(str(each) for each in (scope, f"team:{team}" if team else None) if each)
 
 
 def _covers(pattern: str, scope: str) -> bool:

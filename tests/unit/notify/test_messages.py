@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from shared.config.model import AlertRoute
 from shared.notify.kinds import NOTICE_KINDS
 from shared.notify.mail import addresses, communication_services_body, html, mail, subject
 from shared.notify.message import Message, clean, compose
 from shared.notify.notice import Notice
+from shared.notify.routes import destinations
 from shared.notify.slack import slack_payload
 from shared.notify.teams import teams_payload
 from shared.notify.webhook import signed_headers, webhook_body
@@ -43,7 +45,7 @@ def test_message_says_what_happened_the_figures_what_to_do_and_where_to_look() -
     """The link leads to the budget's own page; money stands as it was stored."""
     made = message(spent="90.120000", limit="100.00")
     assert made.title == "Budget team:search is served by cheaper models now"
-    assert dict(made.facts)["Spent"] == "90.120000"
+    assert dict(made.facts)["Spent"] == "90.120000 USD"
     assert "Raise the limit" in made.advice
     assert made.link == (
         "https://budgets.example/api/v1/dashboard#/budgets/acme%2Fteam%3Asearch%2Fmonth%2FUTC?tenant=acme"
@@ -173,3 +175,17 @@ def test_weak_signing_secret_is_refused_without_repeating_it(secret: str) -> Non
 def test_webhook_carries_the_figures_as_they_are() -> None:
     """Machines get the payload untouched; escaping is theirs."""
     assert HOSTILE.encode("unicode_escape").split(b" ")[0] in webhook_body(notice(scope=HOSTILE), message())
+
+
+def test_team_route_gets_what_concerns_its_team() -> None:
+    """An anomaly of one model of a team is the team's; a notice about nothing in particular is for no scope."""
+    route = AlertRoute(("*",), "slack", "ALERT_A", scopes=("team:search",))
+    every_team = AlertRoute(("*",), "slack", "ALERT_B", scopes=("team:*",))
+
+    def to(**payload: str) -> list[str]:
+        about = Notice("waiting-1", "k", "anomaly", {"tenant": "acme", **payload}, "2026-11-21T10:00:00+00:00")
+        return list(destinations(about, [route, every_team]))
+
+    assert to(scope="team:search model:gpt-4o", team="search") == ["slack:ALERT_A", "slack:ALERT_B"]
+    assert to(scope="team:searching") == ["slack:ALERT_B"]
+    assert to(scope="tenant:acme") == to() == []
