@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -60,8 +59,10 @@ class ConfigPlace(Protocol):
 class ContainerPlace:
     """A blob container: versions, a pointer to the current one, and one blob for each step."""
 
-    def __init__(self, container: ContainerClient, root: str) -> None:
+    def __init__(self, container: ContainerClient, root: str, *, tells_forbidden: bool = False) -> None:
+        """`tells_forbidden`: a missing role is Conflict `config_read_only`, not the storage's own error."""
         self._container = container
+        self._tells_forbidden = tells_forbidden
         self.root = root
 
     async def held(self) -> Held:
@@ -146,6 +147,8 @@ class ContainerPlace:
         try:
             yield
         except HttpResponseError as error:
+            if error.status_code == 403 and self._tells_forbidden:
+                raise read_only(self.root, "Storage Blob Data Contributor on the container is missing") from error
             if error.status_code is not None and error.status_code < 500:
                 raise
             raise StateUnavailable(f"{self.root}: does not respond: {type(error).__name__}") from error
@@ -164,7 +167,10 @@ class DirectoryPlace:
         return await asyncio.to_thread(self._held)
 
     async def replace(self, held: Held, files: Mapping[str, bytes], change: Change) -> None:
-        await asyncio.to_thread(self._replace, held, files, change)
+        try:
+            await asyncio.to_thread(self._replace, held, files, change)
+        except OSError as error:
+            raise read_only(self.root, error.strerror or type(error).__name__) from error
 
     async def steps(self) -> list[Change]:
         return await asyncio.to_thread(self._steps)
@@ -203,6 +209,8 @@ class DirectoryPlace:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One writer at a time, over processes: comparing and writing are two steps of a file system."""
+        import fcntl  # not on Windows, where the rest of the app may be imported
+
         with (self._path / ".edits-lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -216,7 +224,12 @@ async def open_place(settings: Settings) -> AsyncIterator[ConfigPlace]:
         yield DirectoryPlace(location)
         return
     async with open_container(location, settings) as container:
-        yield ContainerPlace(container, location)
+        yield ContainerPlace(container, location, tells_forbidden=True)
+
+
+def read_only(root: str, why: str) -> Conflict:
+    """Whoever runs this may not write there."""
+    return Conflict(f"{root}: the configuration cannot be written from here: {why}", code="config_read_only")
 
 
 def moved(root: str) -> Conflict:

@@ -9,7 +9,8 @@ import pytest
 
 from local.azurite import Azurite
 from shared.config.__main__ import publish
-from shared.config.place import ContainerPlace
+from shared.config.edits import ConfigEdits, budget_version
+from shared.config.place import ContainerPlace, open_place
 from shared.config.publish import publish as publish_config
 from shared.config.source import open_container, open_source
 from shared.config.store import ConfigStore
@@ -34,7 +35,12 @@ async def test_the_command_publishes_without_the_apps_settings(
         await container.create_container()
     said = await publish(str(ROOT / "config"))
     store = ConfigStore(open_source(Settings.for_operator()))
-    assert said.startswith(f"{address} is at version {(await store.load()).version[:12]}")
+    config = await store.load()
+    assert said.startswith(f"{address} is at version {config.version[:12]}")
+    edits = ConfigEdits(lambda: open_place(Settings.for_operator()), lambda: store.refresh(force=True))
+    version = budget_version(config, "search-month")
+    await edits.change("default", "search-month", {"limit": "0.10"}, version=version, who="ada", why="quarter end")
+    assert "discarded, because git wins: budget search-month to 0.10, by ada" in await publish(str(ROOT / "config"))
     await store.close()
 
 

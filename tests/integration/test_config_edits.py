@@ -219,6 +219,17 @@ async def test_an_edit_reaches_a_worker_that_polls(kind: str, azurite: Azurite, 
         await worker.close()
 
 
+async def test_where_the_app_may_only_read_an_edit_says_so(tmp_path: Path) -> None:
+    """A package that is mounted read-only, or a role that is missing: an answer with a code, not a failure."""
+    place = DirectoryPlace(tmp_path)
+    await publish(GIT, place, who="git", why="first")
+    (tmp_path / ".edits-lock").unlink()
+    (tmp_path / ".edits-lock").mkdir()  # nobody can open it for writing, root neither
+    with pytest.raises(Conflict) as refused:
+        await Dashboard(place).change("own", "100")
+    assert refused.value.code == "config_read_only"
+
+
 async def test_a_damaged_version_is_repaired_by_publishing_it_again(azurite: Azurite) -> None:
     """A file that somebody deleted comes back; the pointer alone would not help."""
     address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
