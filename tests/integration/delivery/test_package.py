@@ -88,7 +88,7 @@ def test_it_holds_what_runs_and_nothing_else(unpacked: Path) -> None:
         ".python_packages",
     }
     ours = [path for folder in ("functions", "shared") for path in (unpacked / folder).rglob("*") if path.is_file()]
-    assert {path.suffix for path in ours} == {".py", ".pyc", ".lua", ".json"}
+    assert {path.suffix for path in ours} == {".py", ".pyc", ".lua", ".json", ".js", ".css", ".html"}
     assert not list(unpacked.rglob("local.settings*.json"))
 
 

@@ -14,7 +14,7 @@ import azure.functions as func
 from shared.budgets.answer import CheckAnswer
 from shared.budgets.spend import require_state
 from shared.config.model import Budget, Config, Model, PriceOverride, Team, Tenant
-from shared.errors import BudgetExhausted
+from shared.errors import BudgetExhausted, NotFound
 from shared.health import Health
 from shared.ledger.names import DisplayName
 from shared.ledger.rerate import RerateReport
@@ -143,6 +143,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         reconciliation=SimpleNamespace(run_due=Recorder([]), latest=Recorder({})),
         summaries=SimpleNamespace(summarize=Recorder([])),
         recent_decisions=SimpleNamespace(newest=Recorder([])),
+        published=SimpleNamespace(all=Recorder([]), open=Recorder(NotFound("no such file"))),
         dead_letters=SimpleNamespace(list=Recorder([])),
         re_rate=SimpleNamespace(run=Recorder(), re_rate=Recorder(RerateReport(calls=3, changed=2))),
         ledger_export=SimpleNamespace(run=Recorder()),
