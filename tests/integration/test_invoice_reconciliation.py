@@ -25,6 +25,8 @@ from shared.ledger.rollup import CellLine, RollupCell
 from shared.reports.files import BlobFiles
 from shared.reports.reconcile.service import Reconciliations
 from tests.support.cost_exports import SUBSCRIPTION, Export, account_id, charge, csv_bytes, gz
+from tests.support.engine import budget, config, usd
+from tests.support.stack import delivery, open_stack
 
 USD = 1_000_000_000
 OCTOBER = date(2026, 10, 1)
@@ -63,7 +65,7 @@ class Reconciled:
             "gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu", "gpt-4o-swc", "gpt-4o-ptu")),
             "gpt-4o-mini": Model(id="gpt-4o-mini", deployments=("mini-reg",), deployment_type="regional"),
         }
-        config = Config(
+        configured = Config(
             version="v",
             tenants={name: Tenant(id=name) for name in ("contoso", "fabrikam")},
             teams={},
@@ -72,7 +74,7 @@ class Reconciled:
             billing=Billing(reconciliation=self.rules, pools=self.pools),
         )
         return Reconciliations(
-            lambda: config,
+            lambda: configured,
             self.ledger,
             BlobFiles(self.exports),
             self.folder,
@@ -465,3 +467,26 @@ async def test_hostile_names_stay_text(reconciled: Reconciled) -> None:
     await reconciled.run()
     blob = await reconciled.reports.download_blob("_all/reconciliation/2026-10/variance.csv")
     assert b"\r\n'=cmd|calc," in await blob.readall()
+
+
+async def test_correction_reaches_the_ledger_and_the_next_comparison(
+    reconciled: Reconciled, redis_server: Any, azurite: Azurite
+) -> None:
+    """Through the real ingest: the events become rows with the amount and the remark, no counter moves, and read back
+    from the ledger they close the variance. A second delivery changes nothing."""
+    async with open_stack(redis_server.url, azurite.connection_string, config(budget("team:*", usd(1_000)))) as stack:
+        reconciled.ledger.all = [used(FIRST, "60", tenant="acme"), used(FIRST, "30", tenant="acme", team="ads")]
+        await reconciled.october([charge(FIRST, "120.000000001", INPUT)])
+        await reconciled.run()
+        bodies = [json.dumps(event).encode() for event in reconciled.sent]
+        await stack.ingest.run([delivery(body, number) for number, body in enumerate(bodies, start=1)])
+        await stack.ingest.run([delivery(body, number) for number, body in enumerate(bodies, start=11)])
+        start_utc, end_utc = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+        booked = [cell async for cell in stack.ledger.reader.cells("acme", start_utc, end_utc)]
+        assert sum(cell.cost_nano_usd for cell in booked) == 30 * USD + 1
+        assert await stack.ledger_total_nano_usd("acme") == 0
+        reconciled.ledger.all += booked
+        reconciled.sent = []
+        body = await reconciled.run(DONE + timedelta(days=1))
+        assert (body["totals"]["corrected"], body["totals"]["variance"]) == ("30.000000001", "0.00")
+        assert reconciled.sent == []

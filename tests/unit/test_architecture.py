@@ -42,6 +42,7 @@ OTHER_SDK_USERS = {
     "shared.credential": "a managed identity, for every service that takes one",
     "shared.reports.files_html": "fills the template of the printable statement; Jinja2 escapes every name",
     "shared.reports.files_parquet": "writes Parquet into a file it is handed",
+    "shared.reports.reconcile.exports": "reads Parquet partitions of cost exports from disk",
     "shared.reports.files_xlsx": "writes a workbook into a file it is handed",
     "shared.notify.post": "posts notices to addresses that are secrets",
     "shared.record.parquet": "writes and reads the export's files on disk",
