@@ -153,3 +153,13 @@ def test_export_and_restore_carry_the_ledger_into_empty_tables(
     restored = tollkeeper("restore", "--json").json
     assert (restored["rows"], restored["present"], restored["tenants"]) == (checked["sums"]["rows"], 0, ["acme"])
     assert tollkeeper("report", "--tenant", "acme", "--json").json["totals"]["cost"] == decimal_from_nano(CALL_NANO_USD)
+
+
+def test_reconcile_says_when_there_is_no_invoice(tollkeeper: Command) -> None:
+    """A month without an export is no variance of zero; what was published can be shown again, of one tenant too."""
+    month = "2021-03"  # of which nobody else publishes anything
+    assert tollkeeper("reconcile", month, "--published").code == 1
+    body = tollkeeper("reconcile", month, "--json").json
+    assert (body["period"], body["status"], body["meters"]) == (month, "no_export", [])
+    assert f"{month}, no_export: invoice 0.00 USD" in tollkeeper("reconcile", month).out
+    assert tollkeeper("reconcile", month, "--published", "--json").json["status"] == "no_export"
