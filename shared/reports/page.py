@@ -21,7 +21,7 @@ from shared.reports.team_sums import TeamSum, team_sums
 
 TOP = 8
 FEW = 5
-NOTES = 6
+NOTES = 5
 _KIND_PARTS = ("Input", "Cached input", "Cache writes", "Output")
 _ALLOCATED = {"pool": "Pool", "idle": "Idle", "shared": "Shared", "markup": "Markup", "tax": "Tax"}
 _CORRECTION = {"negative": "taken back", "new": "charged anew", "adjustment": "adjusted", "": ""}
@@ -53,7 +53,7 @@ def page(statement: Statement) -> dict[str, Any]:
         "issuer": shortened(statement.issuer) or "Tollkeeper",
         "tenant": shortened(statement.tenant),
         "for_teams": _for_teams(statement),
-        "notes": [shortened(note, 300) for note in statement.notes[:NOTES]],
+        "notes": [shortened(note, 200) for note in statement.notes[:NOTES]],
         "more_notes": max(0, len(statement.notes) - NOTES),
         "due": amount(due, max(2, decimals_for(due))),
         "due_exact": decimal_from_nano(due),
@@ -106,10 +106,7 @@ def _top(items: Sequence[_Item], most: int) -> Table:
 def _models(statement: Statement) -> list[_Item]:
     unpriced = {missing.model for missing in statement.unpriced}
     items = _grouped(statement, lambda line: line.model or "(no model)")
-    return [
-        item._replace(detail=f"{item.detail}, some without a price") if item.name in unpriced else item
-        for item in items
-    ]
+    return [item._replace(detail=f"{item.detail}, not all priced") if item.name in unpriced else item for item in items]
 
 
 def _apps(statement: Statement) -> list[_Item]:
