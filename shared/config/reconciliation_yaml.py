@@ -67,7 +67,7 @@ def _accounts(section: Section, draft: Draft) -> tuple[Account, ...]:
                 other = owners.setdefault((field, name), resource)
                 # Two accounts may serve one region; a deployment then tells them apart. A deployment is of one.
                 if other != resource and field == "deployments":
-                    entry.problem(field, f"{name!r} is also account {other!r}'s; a deployment belongs to one")
+                    entry.problem(field, f"{name!r} is of account {other!r} already; a deployment is of one account")
         accounts.append(account)
     return tuple(accounts)
 

@@ -72,7 +72,7 @@ def test_defaults_are_one_percent_and_a_dollar_and_25_dollars_and_a_fifth() -> N
         ("reconciliation: {accounts: [{resource: a}, {resource: A}]}", "'a' is listed twice"),
         (
             "reconciliation: {accounts: [{resource: a, deployments: [d]}, {resource: b, deployments: [d]}]}",
-            "accounts[1].deployments: 'd' is also account 'a's",
+            "accounts[1].deployments: 'd' is of account 'a' already",
         ),
         ("reconciliation: {meters: [{meter: m, model: gpt-9, kind: input}]}", "model 'gpt-9' is not listed"),
         ("reconciliation: {meters: [{meter: m, model: gpt-4o}]}", "meters[0].kind: is required"),
