@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import uuid
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -304,6 +305,31 @@ def test_a_spent_budget_is_a_typed_error_that_is_not_retried(laptop, call, kind)
         assert budget["resets_at"].endswith("Z")
         assert len(sent) == 1
     assert laptop.served(call)["attempts"] == 0
+
+
+def test_a_refused_call_is_on_the_live_list_and_counts_as_refused(laptop):
+    """Seconds later /decisions names it with its estimate; a flush later the ledger says what it spared."""
+    spent_budget(laptop)
+
+    def refused():
+        told = httpx.get(f"{laptop.functions_url}/decisions", params={"limit": 500}).raise_for_status().json()
+        found = (each for each in told["decisions"] if each["scopes"].get("team") == "poor")
+        return [each for each in found if each["reason"] == "budget_exhausted"]
+
+    def sums():
+        params = {"team": "poor", "decision": "refuse", "group_by": "requested_model"}
+        told = httpx.get(f"{laptop.functions_url}/usage/summary", params=params).raise_for_status().json()
+        return [row for row in told["rows"] if row["refused"]]
+
+    count = len(refused())
+    with pytest.raises(openai.APIStatusError):
+        laptop.client("poor").chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=2000)
+    newest = eventually(lambda: found if len(found := refused()) > count else None)[0]
+    assert (newest["decision"], newest["requested_model"], newest["budget"]) == ("refuse", "gpt-4o", "team:poor")
+    assert Decimal(newest["estimate"]) > 0
+    (row,) = eventually(sums, 40)
+    assert (row["requested_model"], row["requests"], row["cost"]) == ("gpt-4o", 0, "0.00")
+    assert Decimal(row["saved"]) >= Decimal(newest["estimate"])
 
 
 def test_the_first_token_arrives_before_the_last_is_made(laptop, call):
