@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from shared.config.model import Config
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, Forbidden, InvalidRequest
 from shared.instants import rfc3339
 from shared.ledger.hours import COVER_SECONDS, GRACE_SECONDS
 from shared.ledger.periods import REMEMBER_SECONDS, Closing
@@ -83,8 +83,8 @@ class CloseService:
         """Close a tenant's month and return the manifest of its final statement; a closed month just returns its own.
 
         Takes as long as rows may still be booked, some two minutes from the first attempt on. `force` closes although
-        ingest is behind: what comes later is on the next statement. Raises NotFound `tenant_unknown`, InvalidRequest
-        for a bad month, and Conflict `period_open` or `ingest_behind`.
+        ingest is behind: what comes later is on the next statement. Raises Forbidden `tenant_unknown`,
+        InvalidRequest for a bad month, and Conflict `period_open` or `ingest_behind`.
         """
         await self.begin(tenant, period, who, force=force, now_utc=now_utc)
         return await self._finish(tenant, period)
@@ -96,7 +96,7 @@ class CloseService:
         now_utc = now_utc or datetime.now(UTC)
         end_utc = month_span(period)[1]
         if tenant not in self._config().tenants:
-            raise NotFound(f"tenant: {tenant[:63]!r} is not configured", code="tenant_unknown", param="tenant")
+            raise Forbidden(f"tenant: {tenant[:63]!r} is not configured", code="tenant_unknown", param="tenant")
         known = await self._months.closing(tenant, period)
         if known is not None:
             return known

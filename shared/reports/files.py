@@ -94,15 +94,16 @@ class BlobFiles:
         return sorted(item.name[len(prefix) : -1] for item in items if item.name.endswith("/"))
 
     async def sweep(self, prefix: str, keep: str, older_than: timedelta) -> int:
-        """Delete what lies below a prefix but not below `keep`, and was written long enough before the newest of it;
-        returns how many. A publication or a download that is under way is newer than that."""
+        """Delete what lies in folders below a prefix but not below `keep`, and was written long enough before the
+        newest of it; returns how many. A publication or a download that is under way is newer than that."""
         from azure.core.exceptions import ResourceNotFoundError
 
         found = [item async for item in self.names(prefix)]
         newest = max((written for _, written in found), default=None)
         gone = 0
         for name, written in found:
-            if newest is None or name.startswith(keep) or newest - written < older_than:
+            in_folder = "/" in name.removeprefix(prefix)
+            if newest is None or not in_folder or name.startswith(keep) or newest - written < older_than:
                 continue
             try:
                 await self._container.delete_blob(name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -17,6 +19,8 @@ log = logging.getLogger("tollkeeper.reports")
 
 HOUR_SETTLES_WITHIN = timedelta(hours=2)  # an hour with late rows is summed again within minutes
 INGEST_MAY_LAG = timedelta(minutes=10)
+REMEMBER_SECONDS = 15.0
+HUB_SECONDS = 5.0
 
 
 class Freshness(Protocol):
@@ -38,11 +42,23 @@ class LedgerFreshness:
         """`watermark_ms` asks the hub how far ingest is."""
         self._hours = hours
         self._watermark_ms = watermark_ms
+        self._known: tuple[float, datetime | None] = (float("-inf"), None)
 
     async def watermark_utc(self) -> datetime | None:
-        """See Freshness. A hub that does not answer makes it unknown, never an error: statements go on without."""
+        """See Freshness. A hub that does not answer makes it unknown, never an error: statements go on without.
+
+        Asking the hub takes half a second, so an answer is remembered for a while; it only ever moves on.
+        """
+        asked_at, known = self._known
+        if time.monotonic() - asked_at < REMEMBER_SECONDS:
+            return known
+        self._known = time.monotonic(), await self._ask()
+        return self._known[1]
+
+    async def _ask(self) -> datetime | None:
         try:
-            watermark_ms = await self._watermark_ms()
+            async with asyncio.timeout(HUB_SECONDS):
+                watermark_ms = await self._watermark_ms()
         except (TollkeeperError, OSError, TimeoutError):
             log.warning("watermark_unknown", exc_info=True)
             return None

@@ -75,7 +75,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_manifest(statement: Statement, files: Iterable[PublishedFile], digest: str, charges: int) -> Manifest:
     """The manifest of a statement's files."""
-    teams = [statement.of_teams([team]) for team in statement.team_ids]
     return Manifest(
         tenant=statement.tenant,
         period=statement.period,
@@ -95,7 +94,7 @@ def make_manifest(statement: Statement, files: Iterable[PublishedFile], digest: 
                 total=decimal_from_nano(part.total_nano),
                 ledger_cost=decimal_from_nano(part.totals.cost_nano_usd),
             )
-            for team, part in zip(statement.team_ids, teams, strict=True)
+            for team, part in statement.by_team()
         ),
         files=tuple(files),
         carried={

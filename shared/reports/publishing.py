@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
@@ -112,10 +113,9 @@ async def rendered(bill: Bill, formats: Mapping[str, Format]) -> AsyncIterator[t
 
 def _write_all(bill: Bill, formats: Mapping[str, Format], directory: Path) -> list[_Written]:
     statement = bill.statement
-    parts: list[tuple[str | None, Statement]] = [(None, statement)]
-    parts += [(team, statement.of_teams([team])) for team in statement.team_ids]
+    whole: tuple[str | None, Statement] = (None, statement)
     written = []
-    for number, (team, part) in enumerate(parts):
+    for number, (team, part) in enumerate(chain([whole], statement.by_team())):
         for form in formats.values():
             disk = directory / f"{number}-{form.name}"
             charges = _Counted(bill.charges(None if team is None else [team]))

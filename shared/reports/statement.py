@@ -6,9 +6,9 @@ the teams' totals add up to the tenant's by construction. `*_nano` is of the sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -213,6 +213,8 @@ _Part = TypeVar(
     "_Part", PriceUsed, UsageLine, CorrectionLine, AllocatedLine, DayAmount, Saving, Unpriced, BudgetStanding
 )
 
+_PARTS = ("lines", "corrections", "allocated", "days", "savings", "unpriced", "prices", "budgets")
+
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant's month, whole or limited to some teams. `draft` while it runs, `provisional` when over, `final` when
@@ -284,16 +286,13 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     def of_teams(self, teams: Iterable[str]) -> Statement:
         """The statement limited to some teams; their totals add up to the tenant's. The forecast is the tenant's, so
         it is left out."""
-        wanted = tuple(sorted(set(teams)))
+        wanted = frozenset(teams)
 
         def mine(parts: Iterable[_Part]) -> tuple[_Part, ...]:
             return tuple(part for part in parts if part.team in wanted)
 
-        previous = self.previous_nano
-        return msgspec.structs.replace(
-            self,
-            number="-".join((self.tenant, self.period, *wanted)),
-            teams=wanted,
+        return self._limited(
+            wanted,
             lines=mine(self.lines),
             corrections=mine(self.corrections),
             allocated=mine(self.allocated),
@@ -302,6 +301,25 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
             unpriced=mine(self.unpriced),
             prices=mine(self.prices),
             budgets=mine(self.budgets),
+        )
+
+    def by_team(self) -> Iterator[tuple[str, Statement]]:
+        """Every team with its statement, in the order of `team_ids`; one pass over the parts, however many teams."""
+        parts: dict[str, dict[str, list[Any]]] = {team: {name: [] for name in _PARTS} for team in self.team_ids}
+        for name in _PARTS:
+            for part in getattr(self, name):
+                if part.team in parts:
+                    parts[part.team][name].append(part)
+        for team, mine in parts.items():
+            yield team, self._limited({team}, **{name: tuple(found) for name, found in mine.items()})
+
+    def _limited(self, wanted: Collection[str], **parts: Any) -> Statement:
+        previous = self.previous_nano
+        return msgspec.structs.replace(
+            self,
+            number="-".join((self.tenant, self.period, *sorted(wanted))),
+            teams=tuple(sorted(wanted)),
             previous_nano=None if previous is None else {t: n for t, n in previous.items() if t in wanted},
             forecast=None,
+            **parts,
         )

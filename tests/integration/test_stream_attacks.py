@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,12 +20,12 @@ from shared.ledger.rollup_job import RollupJob
 from shared.ledger.streams_store import Match, StreamCall
 from shared.ledger.summary import Summaries
 from shared.months import month_of
-from shared.reports.render import render
-from shared.reports.service import Reports
+from shared.reports.files_json import document as document_of
 from shared.settings import Settings
 from shared.usage.llm_log import LogRecord
 from tests.integration.test_streams import ESTIMATE, TEAM, Hub, aborted, logged, rows_of, stream, sums_of
 from tests.support.engine import MICRO_USD, config
+from tests.support.reports import reports_over
 from tests.support.stack import Stack, changed, open_stack, usage_bytes
 
 AFTER_THE_WAIT = timedelta(minutes=41)
@@ -271,22 +269,18 @@ class Books:
         self._reader = stack.ledger.reader
         self._summaries = Summaries(self._reader)
 
-        async def is_frozen(tenant: str, month: str) -> bool:
-            return False
-
-        self._reports = Reports(lambda: config(TEAM), self._reader, None, is_frozen)  # type: ignore[arg-type]
+        self._reports = reports_over(lambda: config(TEAM), self._reader)
 
     async def parts(self, at: datetime, now: datetime) -> dict[str, tuple[str, ...]]:
-        """The three costs per team; asserts that summary, JSON and CSV agree on them, and that shares sum to one."""
+        """The three costs per team; asserts that summary and statement agree on them, and that shares sum to one."""
         span = at - timedelta(days=1), at + timedelta(days=1)
         summary = {row["team"]: row for row in await self._summaries.summarize("acme", *span, ["team"], None, now)}
         statement = await self._reports.statement("acme", month_of(at), None, now)
-        document = json.loads(render(statement, "json").body)
+        document = document_of(statement)
         lines = {line["team"]: line for line in document["lines"]}
-        flat = {line["team"]: line for line in csv.DictReader(io.StringIO(render(statement, "csv").body.decode()))}
         names = [f"{part}_{of}" for of in ("cost", "share") for part in ("measured", "estimated", "missing")]
         for team, row in summary.items():
-            for source in (lines[team], flat[team], *(t for t in document["team_totals"] if t["team"] == team)):
+            for source in (lines[team], *(t for t in document["team_totals"] if t["team"] == team)):
                 assert [source[name] for name in names] == [row[name] for name in names]
             assert sum(Decimal(row[name]) for name in names[3:]) == 1
             assert sum(Decimal(row[name]) for name in names[:3]) == Decimal(row["cost"])

@@ -190,6 +190,7 @@ def test_every_way_to_add_a_bill_up_gives_the_same_sum(basis: Basis, cells: list
         bill = bill_of(basis, cells, spool)
         statement, charges = bill.statement, list(bill.charges())
     teams = [statement.of_teams([team]) for team in statement.team_ids]
+    assert [team for _, team in statement.by_team()] == teams
     assert statement.total_nano * 1000 == sum(charge.billed_pico for charge in charges)
     assert statement.total_nano * 1000 == sum(charge.effective_pico for charge in charges)
     assert statement.total_nano == sum(team.total_nano for team in teams)
