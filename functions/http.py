@@ -184,7 +184,14 @@ def _response(answer: Answer, request_id: str) -> func.HttpResponse:
     if body is not None and not isinstance(body, bytes):
         body = _encode(body)
     headers = {"x-request-id": request_id, **answer.headers}
+    if body is not None:
+        headers["Content-Type"] = _content_type(answer.media_type)
     return func.HttpResponse(body, status_code=answer.status, headers=headers, mimetype=answer.media_type)
+
+
+def _content_type(media_type: str) -> str:
+    """Texts say their charset, once. Said here: the library appends one to texts that have it, some hosts to all."""
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") and ";" not in media_type else media_type
 
 
 def _failure(error: Exception, name: str, request_id: str) -> Answer:

@@ -52,6 +52,10 @@ export function count(number) {
   return new Intl.NumberFormat("en-US").format(number);
 }
 
+export function counted(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
 export function percent(share, digits = 1) {
   return share === null || Number.isNaN(share) ? "\u2013" : `${(share * 100).toFixed(digits)}\u00a0%`;
 }

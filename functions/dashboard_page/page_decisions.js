@@ -1,5 +1,5 @@
 import { announce, h, label, replace } from "./dom.js";
-import { count, money, time } from "./format.js";
+import { counted, dayText, time } from "./format.js";
 import { badge, emptyState, errorState, loadingState, plainPanel } from "./parts.js";
 import { table } from "./tables.js";
 
@@ -78,7 +78,7 @@ export const decisions = {
       found = newest;
       const focused = place.contains(document.activeElement);
       if (!focused || first) drawn();
-      if (!first) announce(`${count(fresh.length)} new decisions`);
+      if (!first) announce(counted(fresh.length, "new decision"));
     }
 
     tick();
@@ -92,12 +92,12 @@ function keyOf(row) {
 
 function decisionList(context, rows) {
   const columns = [
-    { title: "Time", of: (row) => row.at, show: (row) => time(row.at, true) },
+    { title: "Time, UTC", of: (row) => row.at, show: (row) => clock(row.at) },
     { title: "Decision", of: (row) => row.decision, show: (row) => badge(row.decision, DECISION_STATES[row.decision] ?? "") },
     { title: "Why", of: (row) => row.reason, show: why },
     { title: "Budgets are", of: (row) => row.state, show: (row) => (row.state ? badge(row.state) : "\u2013") },
-    { title: "For", of: (row) => JSON.stringify(row.scopes), show: (row) => scopeList(context, row.scopes) },
-    { title: "Model", of: (row) => row.model || row.requested_model, show: modelText },
+    { title: "For", of: (row) => JSON.stringify(row.scopes), show: (row) => h("div", { class: "room" }, scopeList(context, row.scopes)) },
+    { title: "Model", of: (row) => row.model || row.requested_model, show: (row) => h("div", { class: "room small-room" }, modelText(row)) },
     { title: "Estimate, USD", of: (row) => row.estimate, kind: "money", none: "\u2013" },
   ];
   return table("Recent decisions", columns, rows, { limit: SHOWN });
@@ -105,11 +105,16 @@ function decisionList(context, rows) {
 
 const DECISION_STATES = { allow: "active", downgrade: "degraded", refuse: "stopped" };
 
+function clock(at) {
+  const utc = new Date(at).toISOString();
+  return h("time", { datetime: at, class: "when" }, utc.slice(11, 19), h("span", { class: "sub" }, dayText(utc)));
+}
+
 function why(row) {
   const said = REASONS[row.reason] ?? row.reason.replaceAll("_", " ");
   const on = row.budget ? [", ", label(row.budget)] : null;
   const instead = row.observed ? h("span", { class: "sub" }, `enforced it would ${row.observed.decision}`) : null;
-  return [said, row.decision === "allow" ? null : on, instead];
+  return h("div", { class: "room" }, said, row.decision === "allow" ? null : on, instead);
 }
 
 function modelText(row) {

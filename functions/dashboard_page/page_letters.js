@@ -1,5 +1,5 @@
 import { announce, h, label, replace } from "./dom.js";
-import { count, sizeText, time } from "./format.js";
+import { count, counted, sizeText, time } from "./format.js";
 import { ask } from "./api.js";
 import { badge, confirmed, emptyState, panel, say } from "./parts.js";
 import { table } from "./tables.js";
@@ -38,7 +38,7 @@ function letters(context, rows, again) {
 
   async function replay() {
     const ids = [...chosen];
-    const question = `${count(ids.length)} event(s) go back to where they came from, and are billed if they can be now.`;
+    const question = `${counted(ids.length, "event goes", "events go")} back to the hub, to be billed if that can be done now.`;
     if (!(await confirmed("Replay these letters?", question, "Replay"))) return;
     button.disabled = true;
     try {

@@ -1,7 +1,7 @@
 import { shared } from "./api.js";
 import { asTable, cumulativeBand, dailyBars, legend } from "./charts.js";
 import { h, label } from "./dom.js";
-import { count, dayText, fromNano, money, moneyText, nano, percent, sumMoney, time } from "./format.js";
+import { count, counted, dayText, fromNano, money, moneyText, nano, percent, sumMoney, time } from "./format.js";
 import { badge, emptyState, meter, panel, tile, tiles } from "./parts.js";
 import { daysOf, spanOf } from "./router.js";
 import { table } from "./tables.js";
@@ -47,7 +47,7 @@ function keyFigures(context, total, forecast) {
   const draw = ({ row, ahead, letters }) => {
     const end = forecastOf(context, ahead);
     return tiles(
-      tile("Spend this month, USD", money(row?.cost ?? "0.00"), `${count(row?.requests ?? 0)} calls`),
+      tile("Spend this month, USD", money(row?.cost ?? "0.00"), counted(row?.requests ?? 0, "call")),
       tile("Forecast for the month, USD", end ? money(cents(end.value)) : "\u2013", end ? `${plain(end.low)} to ${plain(end.high)}` : "by team, below"),
       tile("Saved, USD", h("a", { href: context.link(["savings"]) }, money(row?.saved ?? "0.00")), "downgrades and refusals"),
       tile("Measured", h("a", { href: context.link(["coverage"]) }, row ? percent(Number(row.measured_share)) : "\u2013"), "of the cost; the rest is estimated"),

@@ -1,7 +1,7 @@
 import { asTable, dailyBars, legend } from "./charts.js";
 import { dimensionLink, scopeLink } from "./page_overview.js";
 import { h, label } from "./dom.js";
-import { count, dayText, moneyText, nano, percent, sumMoney } from "./format.js";
+import { count, counted, dayText, moneyText, nano, percent, sumMoney } from "./format.js";
 import { emptyState, panel, tile, tiles } from "./parts.js";
 import { daysOf, RANGES, spanOf } from "./router.js";
 import { table } from "./tables.js";
@@ -19,11 +19,11 @@ export const savings = {
     const draw = ({ rows }) => {
       const of = (decision) => rows.filter((row) => (decision === "refuse") === (row.refused > 0));
       const [refused, downgraded] = [of("refuse"), of("downgrade").filter((row) => nano(row.saved) !== 0n)];
-      const calls = (list, field) => count(list.reduce((sum, row) => sum + row[field], 0));
+      const calls = (list, field) => counted(list.reduce((sum, row) => sum + row[field], 0), "call");
       return tiles(
         tile("Saved, USD", figure(rows)),
-        tile("By downgrades, USD", figure(downgraded), `${calls(downgraded, "requests")} calls`),
-        tile("By refusals, USD", figure(refused), `${calls(refused, "refused")} calls`),
+        tile("By downgrades, USD", figure(downgraded), calls(downgraded, "requests")),
+        tile("By refusals, USD", figure(refused), calls(refused, "refused")),
       );
     };
     const figures = panel("Saved", { load: summary(context, "decision"), draw, signal: context.signal });

@@ -1,6 +1,6 @@
 import { dailyChart, budgetTable, dimensionLink, half } from "./page_overview.js";
 import { h, label, replace } from "./dom.js";
-import { count, money, nano, percent, sumMoney } from "./format.js";
+import { count, counted, money, nano, percent, sumMoney } from "./format.js";
 import { emptyState, panel, tile, tiles, tokenTotal } from "./parts.js";
 import { RANGES, spanOf } from "./router.js";
 import { table } from "./tables.js";
@@ -101,7 +101,7 @@ function detailFigures(context, load) {
   const draw = ({ rows }) => {
     const row = rows[0];
     return tiles(
-      tile("Cost, USD", money(row?.cost ?? "0.00"), row?.unpriced ? `without ${count(row.unpriced)} unpriced calls` : null),
+      tile("Cost, USD", money(row?.cost ?? "0.00"), row?.unpriced ? `without ${counted(row.unpriced, "unpriced call")}` : null),
       tile("Calls", count(row?.requests ?? 0)),
       tile("Tokens", count(tokenTotal(row?.tokens))),
       tile("Saved, USD", money(row?.saved ?? "0.00"), "downgrades and refusals"),

@@ -3,12 +3,14 @@ never happen on any of them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
@@ -243,6 +245,20 @@ def test_finance_reads_the_whole_tenant_and_changes_nothing(browser: Browser, ap
     visit.end()
 
 
+def test_every_offered_file_is_the_one_of_the_manifest(app_url: str) -> None:
+    """Through the host: the bytes have the digest that the list says, and the type says its charset once or not."""
+    query = {"tenant": "contoso"}
+    (month, *_) = httpx.get(f"{app_url}/statements", params=query).json()["periods"]
+    types = set()
+    for file in month["files"]:
+        of = query | ({"team": file["team"]} if file["team"] else {})
+        answer = httpx.get(f"{app_url}/statements/{month['period']}/{file['name']}", params=of)
+        assert hashlib.sha256(answer.content).hexdigest() == file["sha256"]
+        types.add(answer.headers["content-type"])
+    assert "text/csv; charset=utf-8" in types
+    assert [each for each in types if each.count("charset") != each.startswith("text/")] == []
+
+
 def test_a_team_member_sees_their_own_team_and_no_other(browser: Browser, app_url: str) -> None:
     """Lists hold one team; another team's address shows why there is nothing to see."""
     visit = Visit(browser, app_url, MEMBER)
@@ -340,7 +356,7 @@ def test_decisions_arrive_by_themselves(admin: Visit, app_url: str) -> None:
     row = page.get_by_role("row", name=re.compile("newcomer"))
     expect(row).to_contain_text(said, timeout=10_000)
     expect(row).to_contain_text("refuse")
-    expect(page.get_by_role("status").filter(has_text="new decisions")).to_have_count(1)
+    expect(page.get_by_role("status").filter(has_text=re.compile("new decision"))).to_have_count(1)
     page.get_by_label("Only refused and downgraded").check()
     expect(page.get_by_role("cell", name="allow", exact=True)).to_have_count(0)
     page.get_by_role("button", name="Pause").click()

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from door_fakes import Doors, Recorder, principal
 
@@ -223,6 +224,21 @@ async def test_a_file_is_saved_and_a_printable_one_looked_at_in_a_sandbox(
     assert seen.headers["Content-Disposition"].startswith("inline;")
     assert seen.headers["Content-Security-Policy"].startswith("sandbox")
     assert "script" not in seen.headers["Content-Security-Policy"]
+
+
+async def test_texts_say_their_charset_once_and_other_files_none(
+    doors: Doors, published: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CSV in another charset than it says breaks names, and Parquet has none."""
+    said = []
+    for media_type in ("text/csv", "text/csv; charset=utf-8", "application/vnd.apache.parquet"):
+        file = msgspec.structs.replace(_file("a.csv", "search"), media_type=media_type)
+        monkeypatch.setattr(Manifest, "file", lambda *_, file=file: file)
+        route, query = {"period": "2026-10", "file": "a.csv"}, {"tenant": "contoso", "team": "search"}
+        reply = await doors.call("statement_file", route=route, query=query, as_=READER)
+        said.append(reply.headers["Content-Type"])
+    assert said == ["text/csv; charset=utf-8", "text/csv; charset=utf-8", "application/vnd.apache.parquet"]
+    assert (await doors.call("me", as_=READER)).headers["Content-Type"] == "application/json"
 
 
 async def test_a_filter_may_name_a_value_with_a_comma(doors: Doors, services: SimpleNamespace) -> None:
