@@ -91,7 +91,10 @@ class Services:
         settings = self.settings
         settings.require_platform_auth()
         self.telemetry.start(
-            settings.telemetry_connection, settings.otlp_signals, with_people=settings.telemetry_people
+            settings.telemetry_connection,
+            settings.otlp_signals,
+            with_people=settings.telemetry_people,
+            calls_to_azure=settings.azure_monitor_calls,
         )
         await self.open()
 

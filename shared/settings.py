@@ -79,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     telemetry_connection: str | None = None  # Application Insights; None: logs go to the platform only
     otlp_signals: frozenset[str] = frozenset()  # of traces, metrics, logs: those with an OTLP/HTTP endpoint
+    azure_monitor_calls: bool = False  # a span of every call to Application Insights too
     telemetry_people: bool = False  # user and session keys in spans
 
     gateway_port: int = 8080
@@ -254,6 +255,7 @@ def _build(read: _Reader) -> Settings:
         max_usage_body_bytes=read.integer("MAX_USAGE_BODY_BYTES", 1024 * 1024, 1024, 64 * 1024 * 1024),
         telemetry_connection=read.text("APPLICATIONINSIGHTS_CONNECTION_STRING"),
         otlp_signals=_otlp_signals(read),
+        azure_monitor_calls=read.flag("AZURE_MONITOR_CALLS"),
         telemetry_people=read.flag("TELEMETRY_PEOPLE"),
         gateway_port=read.integer("GATEWAY_PORT", 8080, 1, 65_535),
         gateway_name=read.pattern("GATEWAY_NAME", "local", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a short name"),

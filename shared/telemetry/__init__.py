@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shared.ledger.row import LedgerRow
     from shared.telemetry.otlp import Otlp
+    from shared.telemetry.spans import CallSpans
 
 log = logging.getLogger("tollkeeper.telemetry")
 
@@ -67,10 +68,22 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._otlp: Otlp | None = None
+        self._calls: list[CallSpans] = []
 
-    def start(self, connection_string: str | None, otlp_signals: Collection[str], *, with_people: bool) -> None:
-        """Export to Application Insights and to OTLP endpoints, as far as they are configured and can be set up."""
-        export_to_azure_monitor(connection_string)
+    def start(
+        self,
+        connection_string: str | None,
+        otlp_signals: Collection[str],
+        *,
+        with_people: bool,
+        calls_to_azure: bool = False,
+    ) -> None:
+        """Export to Application Insights and to OTLP endpoints, as far as they are configured and can be set up.
+
+        Application Insights gets log records, with `calls_to_azure` a span of each call too, which it bills by size.
+        """
+        if export_to_azure_monitor(connection_string) and calls_to_azure:
+            self._calls.append(_azure_calls(with_people=with_people))
         if not otlp_signals:
             return
         try:
@@ -78,17 +91,33 @@ class Telemetry:
 
             otlp = Otlp()
             otlp.start(otlp_signals, with_people=with_people)
-            self._otlp = otlp
         except Exception:  # a mistyped variable, a missing package: billing goes on without
             log.exception("telemetry_not_exported")
+            return
+        self._otlp = otlp
+        if otlp.calls is not None:
+            self._calls.append(otlp.calls)
 
     def billed(self, rows: Sequence[LedgerRow]) -> None:
         """Tell of calls that were just billed. Never waits and never raises."""
-        if self._otlp is not None and self._otlp.calls is not None:
-            self._otlp.calls.add(rows)
+        for calls in self._calls:
+            calls.add(rows)
 
     def close(self, timeout_seconds: float = 3.0) -> None:
         """Send what waits, for so long at most."""
+        for calls in self._calls:
+            calls.close(timeout_seconds / 2)
+        self._calls = []
         if self._otlp is not None:
-            self._otlp.close(timeout_seconds)
+            self._otlp.close(timeout_seconds / 2)
             self._otlp = None
+
+
+def _azure_calls(*, with_people: bool) -> CallSpans:
+    """Spans by the provider that Azure's package has set up; it gives ids of its own."""
+    from opentelemetry.trace import get_tracer
+
+    from shared.telemetry import names
+    from shared.telemetry.spans import CallSpans, RowIds
+
+    return CallSpans(get_tracer("tollkeeper", schema_url=names.SCHEMA_URL), RowIds(), with_people=with_people)

@@ -10,30 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, cast
 
 from shared.telemetry import names
-from shared.telemetry.calls import TOLD, call_attributes, span_ids, span_name, span_times
+from shared.telemetry.spans import CallSpans, RowIds
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.trace import Tracer
 
-    from shared.ledger.row import LedgerRow
-
-log = logging.getLogger("tollkeeper.telemetry")
-
-CALLS_WAITING = 20_000  # some 20 MB at most
-CALLS_AT_ONCE = 50  # about 5 ms of work between two rests, so that a budget check in this process hardly waits
-CALLS_PER_SECOND = 1_000  # about a tenth of a core; more are dropped once the queue is full
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SEVERITIES = {logging.DEBUG: 5, logging.INFO: 9, logging.WARNING: 13, logging.ERROR: 17, logging.CRITICAL: 21}
 
 
 class Otlp:
-    """What was started of it. `close` flushes for a moment and stops."""
+    """What was started of it. `calls` is for whoever bills, and to be closed first; `close` flushes and stops."""
 
     def __init__(self) -> None:
         self.calls: CallSpans | None = None
@@ -56,8 +47,6 @@ class Otlp:
         for handler in self._handlers:
             logging.getLogger("tollkeeper").removeHandler(handler)
         deadline = time.monotonic() + timeout_seconds
-        if self.calls is not None:
-            self.calls.close(timeout_seconds / 2)
         threads = [threading.Thread(target=shutdown, daemon=True) for shutdown in self._closing]
         for thread in threads:
             thread.start()
@@ -69,8 +58,9 @@ class Otlp:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        ids = _row_ids()
-        provider = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
+        ids = RowIds()
+        # mypy: the SDK's base class of id generators cannot be named before it is imported
+        provider = TracerProvider(resource=resource, id_generator=cast("Any", ids), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         tracer = provider.get_tracer("tollkeeper", schema_url=names.SCHEMA_URL)
         self.calls = CallSpans(tracer, ids, with_people=with_people)
@@ -105,70 +95,6 @@ class Otlp:
         self._handlers.append(handler)
 
 
-class CallSpans:
-    """Makes spans of billed calls on a thread of its own, at a pace that leaves the process to its work."""
-
-    def __init__(self, tracer: Tracer, ids: Any, *, with_people: bool) -> None:
-        self._tracer = tracer
-        self._ids = ids
-        self._with_people = with_people
-        self._waiting: deque[LedgerRow] = deque()
-        self._wake = threading.Event()
-        self._stopping = False
-        self.dropped = 0
-        self._thread = threading.Thread(target=self._run, name="tollkeeper-spans", daemon=True)
-        self._thread.start()
-
-    def add(self, rows: Sequence[LedgerRow]) -> None:
-        """Take rows that were just inserted. Never waits; what has no room is dropped, counted and logged once."""
-        told = [row for row in rows if row.kind in TOLD]
-        room = CALLS_WAITING - len(self._waiting)
-        if len(told) > room:
-            if not self.dropped:
-                log.warning("telemetry_dropped", extra={"calls": len(told) - max(room, 0)})
-            self.dropped += len(told) - max(room, 0)
-            told = told[: max(room, 0)]
-        self._waiting.extend(told)
-        self._wake.set()
-
-    def close(self, timeout_seconds: float) -> None:
-        """Make spans of what waits, without rests, for so long at most."""
-        self._stopping = True
-        self._wake.set()
-        self._thread.join(timeout_seconds)
-        self._waiting.clear()
-
-    def _run(self) -> None:
-        while not (self._stopping and not self._waiting):
-            if not self._waiting:
-                self._wake.wait()
-                self._wake.clear()
-            begun = time.monotonic()
-            made = 0
-            while self._waiting and made < CALLS_AT_ONCE:
-                self._span(self._waiting.popleft())
-                made += 1
-            if not self._stopping:
-                time.sleep(max(0.0, made / CALLS_PER_SECOND - (time.monotonic() - begun)))
-
-    def _span(self, row: LedgerRow) -> None:
-        from opentelemetry.context import Context
-        from opentelemetry.trace import SpanKind, StatusCode
-
-        try:
-            self._ids.next = span_ids(row)
-            start, end = span_times(row)
-            attributes = call_attributes(row, with_people=self._with_people)
-            span = self._tracer.start_span(
-                span_name(row), Context(), SpanKind.CLIENT, attributes=attributes, start_time=start
-            )
-            if names.ERROR_TYPE in attributes:
-                span.set_status(StatusCode.ERROR)
-            span.end(end)
-        except Exception:  # of one call: the thread must live on, or all later ones were lost
-            log.exception("telemetry_failed", extra={"event": row.id})
-
-
 class _OnceAMinute(logging.Filter):
     """An exporter says of every batch that it failed: in an outage once a minute is enough."""
 
@@ -198,22 +124,6 @@ def _resource() -> Resource:
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
     return Resource({"service.name": "tollkeeper"}).merge(OTELResourceDetector().detect())
-
-
-def _row_ids() -> Any:
-    """An id generator that gives the ids of the row in hand. One thread makes all spans."""
-    from opentelemetry.sdk.trace.id_generator import IdGenerator
-
-    class RowIds(IdGenerator):
-        next = (1, 1)
-
-        def generate_trace_id(self) -> int:
-            return self.next[0]
-
-        def generate_span_id(self) -> int:
-            return self.next[1]
-
-    return RowIds()
 
 
 class _LogSender(logging.Handler):

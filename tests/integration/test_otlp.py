@@ -170,7 +170,7 @@ def test_what_has_no_room_is_dropped_and_said_once(caplog: pytest.LogCaptureFixt
     """A receiver that is slower than traffic costs neither memory nor time: 20,000 wait, the others are counted."""
     from threading import Event
 
-    from shared.telemetry.otlp import CALLS_WAITING, CallSpans
+    from shared.telemetry.spans import CALLS_WAITING, CallSpans
     from tests.ledger_rows import usage
 
     class Stuck:

@@ -107,18 +107,23 @@ def test_without_an_identity_nothing_arrives(azure: tuple[Azure, Authority], tmp
 
 
 def test_otlp_works_beside_it(azure: tuple[Azure, Authority], tmp_path: Path) -> None:
-    """Both get the records of our loggers, each by its own way; nothing of ours goes to either twice."""
+    """Both get the records of our loggers once, each by its own way; calls go to Azure because that was asked for."""
     both = """
 import logging, sys
 from shared.telemetry import Telemetry
+from tests.ledger_rows import usage
 
 telemetry = Telemetry()
-telemetry.start(sys.argv[1], {"logs"}, with_people=False)
+telemetry.start(sys.argv[1], {"logs"}, with_people=False, calls_to_azure=True)
+telemetry.billed([usage(1)])
 logging.getLogger("tollkeeper.ingest").info("usage_billed", extra={"calls": 2})
 from opentelemetry._logs import get_logger_provider
 
-get_logger_provider().force_flush()
+from opentelemetry.trace import get_tracer_provider
+
 telemetry.close()
+get_logger_provider().force_flush()
+get_tracer_provider().force_flush()
 """
     as_identity = {"APPLICATIONINSIGHTS_AUTHENTICATION_STRING": "Authorization=AAD;ClientId=the-functions"}
     with collecting() as collector:
@@ -126,3 +131,8 @@ telemetry.close()
         export(azure, tmp_path, both, **azure[0].environment, **as_identity, **endpoint)
         assert [record["body"] for record in collector.logs] == ["usage_billed"]
     assert set(traces(azure)) == {"usage_billed"}
+    sent = [item["data"]["baseData"] for item in azure[0].items if item["data"]["baseType"] == "RemoteDependencyData"]
+    assert not [each["name"] for each in sent if "/v1/logs" in str(each)], "telemetry must not tell of itself"
+    (call,) = [each for each in sent if each["name"] == "chat gpt-4o"]
+    assert call["duration"] == "0.00:00:00.930"
+    assert call["properties"]["tollkeeper.cost.nano_usd"] == "1001"

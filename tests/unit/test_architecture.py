@@ -47,6 +47,7 @@ OTHER_SDK_USERS = {
     "shared.notify.post": "posts notices to addresses that are secrets",
     "shared.record.parquet": "writes and reads the export's files on disk",
     "shared.telemetry": "starts the Azure Monitor exporter when it is configured",
+    "shared.telemetry.spans": "makes spans of billed calls",
     "shared.telemetry.otlp": "starts the OTLP exporters when they are configured",
 }
 SDK_MODULES = {**STORES, **OTHER_SDK_USERS}
