@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-_COLUMNS_WITHOUT_TERMINAL = 140  # into a file or a pipe rich assumes 80, and would cut what people grep for
+_COLUMNS_WITHOUT_TERMINAL = 400  # into a file or a pipe rich assumes 80, and would cut what people grep for
 _CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(0x7F, 0xA0)) if code != 10}
 
 
@@ -35,9 +36,9 @@ def say(text: str) -> None:
 
 def table(title: str, columns: Mapping[str, bool], rows: Sequence[Sequence[object]]) -> None:
     """A table; `columns` maps each heading to whether it is a number. None is shown as a dash."""
-    shown = Table(title=plain(title), title_justify="left", header_style="bold", pad_edge=False)
+    shown = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, is_number in columns.items():
-        shown.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number)
+        shown.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
         shown.add_row(*("-" if cell is None else escape(plain(str(cell))) for cell in row))
     out().print(shown)

@@ -30,11 +30,36 @@ def spend(
     if json:
         as_json({"tenant": tenant, "budgets": rows})
         return
-    names = ["scope", "budget", "period", "spent", "held", "left", "limit", "state", "resets"]
-    columns = {name: name in ("spent", "held", "left", "limit") for name in names}
     if colon:
-        columns |= {"USD per hour": True, "at the end": True}
-    table(f"Budgets of {tenant} in USD", columns, [_cells(row, outlook=bool(colon)) for row in rows])
+        _show_outlook(tenant, scope, rows)
+        return
+    columns = {
+        "scope": False,
+        "budget": False,
+        "period": False,
+        **dict.fromkeys(("spent", "held", "left", "limit"), True),
+    }
+    names = ("scope", "id", "period", "spent", "reserved", "remaining", "limit", "state", "resets_at")
+    table(
+        f"Budgets of {tenant} in USD",
+        {**columns, "state": False, "resets": False},
+        [[row[name] for name in names] for row in rows],
+    )
+
+
+def _show_outlook(tenant: str, scope: str, rows: list[dict[str, Any]]) -> None:
+    columns = {"budget": False, "period": False, **dict.fromkeys(("spent", "left", "limit"), True)}
+    table(
+        f"{scope} of {tenant} in USD",
+        {**columns, "state": False, "per hour": True, "at the end": True, "from": True, "to": True},
+        [
+            [
+                *(row[name] for name in ("id", "period", "spent", "remaining", "limit", "state", "rate")),
+                *((row["projection"] or {}).get(name) for name in ("value", "low", "high")),
+            ]
+            for row in rows
+        ],
+    )
 
 
 async def _read(services: Services, tenant: str, kind: str, key: str | None, state: str | None) -> list[dict[str, Any]]:
@@ -44,12 +69,3 @@ async def _read(services: Services, tenant: str, kind: str, key: str | None, sta
     if not rows:
         raise NotFound(f"scope: no budget of tenant {tenant!r} covers {kind}:{key}", param="scope")
     return rows
-
-
-def _cells(row: dict[str, Any], *, outlook: bool) -> list[object]:
-    cells = [row[name] for name in ("scope", "id", "period", "spent", "reserved", "remaining", "limit", "state")]
-    cells.append(row["resets_at"])
-    if outlook:
-        projection = row["projection"]
-        cells += [row["rate"], projection and f"{projection['value']} ({projection['low']} to {projection['high']})"]
-    return cells

@@ -69,7 +69,7 @@ def _run(stack: Stack, console: Console, options: Options, config: Config) -> in
     exit_code = _tour(stack, console, options, config) if options.tour else 0
     if options.once or exit_code:
         return exit_code
-    print_examples(console, options, config, stack.env_file)
+    print_examples(console, options, config)
     while True:
         _require_alive(stack)
         time.sleep(POLL_SECONDS)

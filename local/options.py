@@ -41,6 +41,11 @@ class Options:
         return f"http://127.0.0.1:{self.gateway_port}"
 
     @property
+    def env_file(self) -> Path:
+        """Where the command `tollkeeper` reads where the stores are, while they run."""
+        return self.logs / "tollkeeper.env"
+
+    @property
     def openai_url(self) -> str:
         """What OpenAI clients take as their base URL."""
         return f"{self.gateway_url}/openai/v1" if self.gateway == APIM else f"{self.gateway_url}/v1"

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -113,15 +112,10 @@ class Stack:
         """Start the function app; again, after it was stopped, as the same app: it knows the same keys and stores."""
         self._python("functions", "local.functions_host", env=self.settings)
 
-    @property
-    def env_file(self) -> Path:
-        """Where the command `tollkeeper` reads where the stores are."""
-        return self.options.logs / "tollkeeper.env"
-
     def _write_env_file(self) -> None:
         text = "".join(f"{name}={self.settings[name]}\n" for name in _FOR_COMMANDS)
-        self.env_file.touch(mode=0o600)
-        self.env_file.write_text(text)
+        self.options.env_file.touch(mode=0o600)
+        self.options.env_file.write_text(text)
 
     def dead(self) -> Process | None:
         """A process that ended although nobody asked it to."""
@@ -129,7 +123,7 @@ class Stack:
 
     def stop(self) -> None:
         """End everything: doors first, so that the gateway's last events still reach the hub, stores last."""
-        self.env_file.unlink(missing_ok=True)
+        self.options.env_file.unlink(missing_ok=True)
         for name in ("gateway", "functions", "model", "entra", "event hub"):
             if name in self.processes:
                 self.processes[name].stop(timeout_seconds=25)

@@ -176,7 +176,7 @@ class Tour:
             ("usage by team and model", f"{url}/usage/summary?tenant={tenant}&group_by=team,model"),
             ("this month's statement", f"{url}/chargeback/report?tenant={tenant}&format=html"),
             ("prices in force", f"{url}/models"),
-            ("all of it as a page", f"{url}/dashboard?tenant={tenant}"),
+            ("all of it as a page", f"{url}/dashboard#/overview?tenant={tenant}"),
             ("all of it in a terminal", f".venv/bin/tollkeeper --env-file {self._options.env_file} spend"),
             ("change a limit", f"{self._options.config_label}/teams/{self._script.spender}.yaml, then call again"),
             ("how it works", "README.md, docs/"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from local.options import APIM, Options, team_keys
@@ -20,7 +18,7 @@ def print_keys(console: Console, config: Config) -> None:
     console.print()
 
 
-def print_examples(console: Console, options: Options, config: Config, env_file: Path) -> None:
+def print_examples(console: Console, options: Options, config: Config) -> None:
     """A first call, a first look at the budgets, and how to end it all."""
     team, key = next(iter(team_keys(config).items()), ("search", "local-search"))
     tenant = config.teams[team].tenant if team in config.teams else "default"
@@ -32,7 +30,7 @@ def print_examples(console: Console, options: Options, config: Config, env_file:
         f"       -H 'content-type: application/json' -d '{body}'",
         f"curl '{options.functions_url}/spend?tenant={tenant}'",
         f"curl '{options.functions_url}/usage/summary?tenant={tenant}&group_by=team,model'",
-        f".venv/bin/tollkeeper --env-file {env_file} spend --tenant {tenant}",
+        f".venv/bin/tollkeeper --env-file {options.env_file} spend --tenant {tenant}",
     ):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     header = f', default_headers={{"api-key": "{key}"}}' if options.gateway == APIM else ""
