@@ -1,11 +1,22 @@
-"""All benchmarks, or the ones named: python -m bench engine scale ingest pricing ledger streams telemetry."""
+"""All benchmarks, or the ones named: python -m bench engine scale; BENCHES lists them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-BENCHES = ("engine", "scale", "ingest", "pricing", "ledger", "streams", "telemetry")
+BENCHES = (
+    "engine",
+    "scale",
+    "ingest",
+    "pricing",
+    "ledger",
+    "streams",
+    "telemetry",
+    "forecast",
+    "lookback",
+    "statement",
+)
 
 
 def main() -> None:
