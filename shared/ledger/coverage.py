@@ -55,12 +55,16 @@ def coverage_of(cell: RollupCell, as_of_utc: datetime, wait: timedelta) -> Cover
     return Coverage(_placed(cell, cell.cost_nano_usd, as_of_utc, wait), _placed(cell, cell.requests, as_of_utc, wait))
 
 
-def _placed(cell: RollupCell, amount: int, as_of_utc: datetime, wait: timedelta) -> Parts:
+def known_as(cell: RollupCell, as_of_utc: datetime, wait: timedelta) -> int:
+    """Which of `Parts` a cell belongs to, by its index."""
     if cell.measured:
-        return Parts(measured=amount)
-    if as_of_utc < cell.quarter_utc + QUARTER + wait:
-        return Parts(estimated=amount)
-    return Parts(missing=amount)
+        return 0
+    return 1 if as_of_utc < cell.quarter_utc + QUARTER + wait else 2
+
+
+def _placed(cell: RollupCell, amount: int, as_of_utc: datetime, wait: timedelta) -> Parts:
+    part = known_as(cell, as_of_utc, wait)
+    return Parts(*(amount if index == part else 0 for index in range(3)))
 
 
 def _sum(one: Parts, other: Parts) -> Parts:

@@ -5,14 +5,14 @@ Memory is that of one day's charges and of one sum per team, app and deployment,
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
 
 from shared.config.billing import WEIGHT_UNITS, Pool
-from shared.ledger.coverage import Coverage, coverage_of
+from shared.ledger.coverage import Coverage, Parts, known_as
 from shared.ledger.rollup import CellLine, RollupCell
 from shared.ledger.row import PricingStatus
 from shared.money import NANO_PER_USD, PICO_PER_NANO, scale_half_up
@@ -24,6 +24,7 @@ from shared.usage.tokens import PRICED_KINDS
 
 AMOUNT = ""  # the token kind of an amount that no tokens made
 _NO_PRICE = -1
+_PRICED = frozenset(PRICED_KINDS)
 _WHAT: dict[Correction, str] = {
     "": "",
     "negative": "Correction, taken back: ",
@@ -81,7 +82,8 @@ class LineSum(msgspec.Struct):
     requests: int = 0
     tokens: dict[str, int] = msgspec.field(default_factory=dict)
     cost_nano_usd: int = 0
-    coverage: Coverage = Coverage()
+    covered_costs: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0])  # measured, estimated, missing
+    covered_requests: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0])
     unpriced: int = 0
     kinds: dict[str, KindSum] = msgspec.field(default_factory=dict)
 
@@ -92,7 +94,7 @@ class LineSum(msgspec.Struct):
             requests=self.requests,
             tokens=dict(sorted(self.tokens.items())),
             cost_nano_usd=self.cost_nano_usd,
-            coverage=self.coverage,
+            coverage=Coverage(Parts(*self.covered_costs), Parts(*self.covered_requests)),
             unpriced_requests=self.unpriced,
         )
 
@@ -128,6 +130,7 @@ class Tally:
         self._wait = stream_wait
         self._spool = spool
         self._pools: dict[str, Pool] = {d: pool for pool in basis.pools for d in pool.deployments}
+        self._quarter_utc: datetime | None = None
         self._day: date | None = None
         self._charges: defaultdict[str, dict[_ChargeKey, list[int]]] = defaultdict(dict)
 
@@ -144,19 +147,21 @@ class Tally:
         """Add a cell; those of other statements, and grants of budgets, are no part of this one."""
         if cell.booked_period != self.basis.period or cell.cell is not None:
             return
-        day = cell.quarter_utc.astimezone(UTC).date()
-        if day != self._day:
-            self._flush()
-            self._day = day
+        if cell.quarter_utc != self._quarter_utc:
+            self._quarter_utc = cell.quarter_utc
+            day = cell.quarter_utc.astimezone(UTC).date()
+            if day != self._day:
+                self._flush()
+                self._day = day
         team = cell.scopes.get("team") or UNASSIGNED
         self._add_saving(team, cell)
         if cell.refused and not cell.requests and not cell.cost_nano_usd:
             return  # refused calls used nothing
         pool = self._pool_of(cell)
         line = self._line_of(team, cell)
-        _add_usage(line, cell, coverage_of(cell, self._as_of_utc, self._wait))
-        if not cell.correction:
-            self.days[team, day] += cell.cost_nano_usd
+        self._add_usage(line, cell)
+        if not cell.correction and self._day is not None:
+            self.days[team, self._day] += cell.cost_nano_usd
         if cell.pricing_status == "unpriced":
             self._add_unpriced(team, cell)
         for part in _parts(cell):
@@ -212,6 +217,16 @@ class Tally:
         key = LineKey(team, cell.scopes.get("app", ""), cell.provider, cell.model, cell.deployment)
         return self.lines.setdefault(key, LineSum())
 
+    def _add_usage(self, line: LineSum, cell: RollupCell) -> None:
+        line.requests += cell.requests
+        line.cost_nano_usd += cell.cost_nano_usd
+        part = known_as(cell, self._as_of_utc, self._wait)
+        line.covered_costs[part] += cell.cost_nano_usd
+        line.covered_requests[part] += cell.requests
+        line.unpriced += cell.unpriced
+        for kind, tokens in cell.tokens.items():
+            line.tokens[kind] = line.tokens.get(kind, 0) + tokens
+
     def _add_saving(self, team: str, cell: RollupCell) -> None:
         refused = cell.refused > 0
         if not refused and not (cell.decision == "downgrade" and (cell.saved_nano_usd or cell.requests)):
@@ -241,18 +256,6 @@ class Tally:
                 self.pool_use[pool.id][team] += part.tokens * pool.weight(cell.model, part.kind)
         if part.unit_pico != _NO_PRICE:
             kind.list_pico_usd += part.tokens * part.list_pico
-            self.prices[
-                PriceKey(
-                    team,
-                    part.price_id,
-                    cell.provider,
-                    cell.model,
-                    part.kind,
-                    part.tier,
-                    part.unit_pico,
-                    part.list_pico,
-                )
-            ] += part.tokens
         else:
             kind.list_pico_usd += part.cost_nano_usd * PICO_PER_NANO
         key = _ChargeKey(
@@ -281,6 +284,9 @@ class Tally:
         for team in sorted(self._charges):
             sums = self._charges[team]
             charges = [self._charge(team, key, *sums[key]) for key in sorted(sums) if any(sums[key])]
+            for key, (tokens, _) in sums.items():
+                if key.unit_pico != _NO_PRICE:
+                    self.prices[_price_key(team, key)] += tokens
             self.billed_pico[team] += sum(charge.billed_pico for charge in charges)
             if self._spool is not None and charges:
                 self._spool.append(team, charges)
@@ -336,13 +342,8 @@ class Tally:
         return amount_usd if rate == NANO_PER_USD else scale_half_up(amount_usd, NANO_PER_USD, rate)
 
 
-def _add_usage(line: LineSum, cell: RollupCell, coverage: Coverage) -> None:
-    line.requests += cell.requests
-    line.cost_nano_usd += cell.cost_nano_usd
-    line.coverage = line.coverage.plus(coverage)
-    line.unpriced += cell.unpriced
-    for kind, tokens in cell.tokens.items():
-        line.tokens[kind] = line.tokens.get(kind, 0) + tokens
+def _price_key(team: str, key: _ChargeKey) -> PriceKey:
+    return PriceKey(team, key.price_id, key.provider, key.model, key.kind, key.tier, key.unit_pico, key.list_pico)
 
 
 def _parts(cell: RollupCell) -> list[CellLine]:
@@ -351,15 +352,16 @@ def _parts(cell: RollupCell) -> list[CellLine]:
     Tokens without a price, and amounts without tokens, are parts too: nothing of the ledger may be lost on the way.
     """
     parts = [_priced(line) for line in cell.lines if line.tokens or line.cost_nano_usd]
-    priced: Counter[str] = Counter()
+    priced: dict[str, int] = {}
+    rest = cell.cost_nano_usd
     for line in cell.lines:
-        priced[line.kind] += line.tokens
+        priced[line.kind] = priced.get(line.kind, 0) + line.tokens
+        rest -= line.cost_nano_usd
     parts += [
-        CellLine(kind, "", _NO_PRICE, _NO_PRICE, "", tokens, 0)
-        for kind in PRICED_KINDS
-        if (tokens := cell.tokens.get(kind, 0) - priced[kind])
+        CellLine(kind, "", _NO_PRICE, _NO_PRICE, "", tokens - priced.get(kind, 0), 0)
+        for kind, tokens in sorted(cell.tokens.items())
+        if tokens != priced.get(kind, 0) and kind in _PRICED
     ]
-    rest = cell.cost_nano_usd - sum(part.cost_nano_usd for part in parts)
     if rest:
         parts.append(CellLine(AMOUNT, "", _NO_PRICE, _NO_PRICE, "", 0, rest))
     return parts
