@@ -1,4 +1,4 @@
-"""All benchmarks, or the ones named: python -m bench engine scale; BENCHES lists them."""
+"""All benchmarks, or the ones named: python -m bench engine scale; `BENCHES` lists them."""
 
 from __future__ import annotations
 

@@ -53,8 +53,13 @@ class Outcome(msgspec.Struct):
 
     def add(self, other: Outcome) -> None:
         """Add another's sums."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.calls += other.calls
+        self.cost_nano_usd += other.cost_nano_usd
+        self.served_nano_usd += other.served_nano_usd
+        self.downgraded_calls += other.downgraded_calls
+        self.saved_nano_usd += other.saved_nano_usd
+        self.refused_calls += other.refused_calls
+        self.refused_nano_usd += other.refused_nano_usd
 
 
 class Crossing(NamedTuple):
@@ -117,6 +122,12 @@ class Replay:
         plan = self._plan(demand)
         keys = [demand.scope_key if family_key == _ANY else family_key for _, family_key in plan.cells]
         counters = [self._counter(key, demand.quarter_s) for key in keys]
+        if demand.cost_nano_usd >= 0 and all(self._has_room(each, demand.cost_nano_usd) for each in counters):
+            outcome.served_nano_usd = demand.cost_nano_usd
+            for key, counter, holds in zip(keys, counters, plan.holds[0], strict=True):
+                if holds == "1":
+                    self._charge(key, counter, demand, demand.cost_nano_usd, counts=counts)
+            return
         costs = [
             demand.cost_nano_usd if model == demand.model else self._costs(demand, model) for model in plan.candidates
         ]
@@ -143,6 +154,12 @@ class Replay:
                 if holds == "1":
                     self._charge(key, counter, demand, cost, counts=counts)
             done = until
+
+    def _has_room(self, counter: _Counter, cost_nano_usd: int) -> bool:
+        """Whether the calls together reach no threshold that decides anything: most quarter hours do not."""
+        figures = self._figures(counter)
+        ppm = min(self.budget.degrade_ppm, self.budget.stop_ppm)
+        return counter.spent_nano_usd + cost_nano_usd < figures.threshold_nano_usd(ppm)
 
     def _plan(self, demand: Demand) -> CheckPlan:
         """The plan of such a call. Keys decide nothing but the counter, so one plan serves all keys."""

@@ -21,7 +21,7 @@ from shared.months import month_span
 from shared.pricing.pricer import INFORMATIONAL_KINDS, INPUT_KINDS
 
 MAX_SPAN = timedelta(days=100)  # a quarter and what leads up to it
-MAX_CELLS = 2_000_000
+MAX_CELLS = 1_000_000  # a minute or so
 MAX_SCOPES_SHOWN = 100
 RESOLUTION = (
     "quarter hours: calls of one quarter hour, scope and model count as equal, and are split in whole calls where a "

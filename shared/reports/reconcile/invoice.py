@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -84,6 +85,7 @@ def account_of(resource_id: str) -> str:
     return _account(resource_id)
 
 
+@lru_cache(maxsize=65_536)
 def _account(resource_id: str) -> str:
     lower = resource_id.lower()
     at = lower.find(_ACCOUNTS)
@@ -93,6 +95,7 @@ def _account(resource_id: str) -> str:
     return lower[: at + len(_ACCOUNTS)] + name
 
 
+@lru_cache(maxsize=4_096)  # an export has some thirty days, on every row one
 def _day(value: Any) -> date:
     """CSV writes `2026-10-01T00:00Z`, with seconds from 1.0r2 on; Parquet holds instants, without a zone in UTC."""
     if isinstance(value, datetime):
