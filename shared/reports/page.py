@@ -18,6 +18,7 @@ from shared.reports.names import shortened
 from shared.reports.shown import amount, column, decimals_for, percent
 from shared.reports.statement import AllocatedLine, BudgetStanding, Statement
 from shared.reports.team_sums import TeamSum, team_sums
+from shared.scopes import parse_scope_id
 
 TOP = 8
 FEW = 5
@@ -120,7 +121,7 @@ def _grouped(statement: Statement, name: Callable[[Any], str]) -> list[_Item]:
         found = sums.setdefault(name(line), [0, 0])
         found[0] += line.owed_nano + line.covered_nano
         found[1] += line.usage.requests
-    return [_Item(key, f"{calls:,} calls", nano) for key, (nano, calls) in sums.items()]
+    return [_Item(key, _calls(calls), nano) for key, (nano, calls) in sums.items()]
 
 
 def _team_items(teams: Iterable[TeamSum]) -> list[_Item]:
@@ -272,8 +273,9 @@ def _budgets(statement: Statement) -> dict[str, Any] | None:
         return None
     rows = [
         {
-            "name": shortened(budget.id, 50),
-            "scope": shortened(budget.scope, 50),
+            "name": shortened(":".join(parse_scope_id(budget.scope)), 50),
+            # A budget that nobody named has an id made of its parts, which its scope and limit say already.
+            "detail": "" if "/" in budget.id else shortened(budget.id, 50),
             "spent": amount(budget.spent_nano_usd, decimals_for(budget.limit_nano_usd)),
             "limit": amount(budget.limit_nano_usd, decimals_for(budget.limit_nano_usd)),
             "share": percent(budget.spent_nano_usd, budget.limit_nano_usd),
@@ -305,12 +307,13 @@ def _unpriced(statement: Statement) -> dict[str, Any] | None:
     ordered = sorted(sums.items(), key=lambda item: (-item[1][1], item[0]))
     if not ordered:
         return None
-    rows = [(shortened(model, 60), f"{calls:,}", f"{tokens:,}") for model, (calls, tokens) in ordered[:FEW]]
-    rest = ordered[FEW:]
+    most = FEW if len(ordered) > FEW + 1 else FEW + 1
+    rows = [(shortened(model, 60), f"{calls:,}", f"{tokens:,}") for model, (calls, tokens) in ordered[:most]]
+    rest = ordered[most:]
     if rest:
         calls, tokens = sum(found[0] for _, found in rest), sum(found[1] for _, found in rest)
         rows.append((f"{len(rest)} others", f"{calls:,}", f"{tokens:,}"))
-    return {"rows": rows, "calls": f"{sum(found[0] for found in sums.values()):,}"}
+    return {"rows": rows, "calls": _calls(sum(found[0] for found in sums.values()))}
 
 
 def _savings(statement: Statement) -> Table | None:
@@ -322,12 +325,16 @@ def _savings(statement: Statement) -> Table | None:
     items = [
         _Item(
             f"{asked} \u2192 {served}" if decision == "downgrade" else f"{asked or 'any model'} refused",
-            f"{calls:,} calls",
+            _calls(calls),
             nano,
         )
         for (decision, asked, served), (nano, calls) in sums.items()
     ]
     return _top(items, FEW) if items else None
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count:,} calls"
 
 
 def _for_teams(statement: Statement) -> str:
