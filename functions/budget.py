@@ -58,7 +58,7 @@ async def budget_reset(call: Call) -> Answer:
     wanted = call.json(ResetRequest)
     done = await call.services.reset.reset(
         wanted.tenant,
-        wanted.scope,
+        call.services.pseudonyms.scope(wanted.scope),
         call.principal.identity(),
         wanted.why,
         spent=wanted.spent,

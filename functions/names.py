@@ -51,4 +51,6 @@ async def delete_name(call: Call) -> Answer:
 
 
 def _user(call: Call) -> str:
-    return validate_scope_key(call.request.route_params.get("user", ""), "user")
+    """The key that the ledger has, whether the request names it or the address it stands for."""
+    key = validate_scope_key(call.request.route_params.get("user", ""), "user")
+    return call.services.pseudonyms.key("user", key)

@@ -35,6 +35,7 @@ async def get_spend_of_scope(call: Call) -> Answer:
     reach = call.reach()
     scope_type = _require_scope_type(call.request.route_params.get("scope_type", ""))
     scope_key = validate_scope_key(call.request.route_params.get("scope_key", ""), "scope_key")
+    scope_key = call.services.pseudonyms.key(scope_type, scope_key)
     reach.require(scope_type, scope_key)
     budgets = await call.services.budget_outlook.of_scope(reach.tenant, scope_type, scope_key, datetime.now(UTC))
     if not budgets:

@@ -22,7 +22,8 @@ async def post_usage(call: Call) -> Answer:
     content_type = call.request.headers.get("content-type") or ""
     accepted, rejected = decode_http(content_type, body, datetime.now(UTC), source_prefix(call.principal))
     if accepted:
-        await call.services.publisher.publish([(partition_key_of(event), event) for event in accepted])
+        events = map(call.services.pseudonyms.event, accepted)
+        await call.services.publisher.publish([(partition_key_of(event), event) for event in events])
     return Answer({"accepted": len(accepted), "rejected": rejected}, 202)
 
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from shared.notify.outbox import Outbox
     from shared.pricing.book import PriceBook
     from shared.pricing.pricer import Pricer
+    from shared.pseudonyms import Pseudonyms
     from shared.record.archive import Archive
     from shared.record.export import LedgerExport
     from shared.record.restore import Restore
@@ -141,7 +142,14 @@ class Services:
         from shared.config.source import open_source
         from shared.config.store import ConfigStore
 
-        return ConfigStore(open_source(self.settings), self.settings.config_poll_seconds)
+        prepare = self.pseudonyms.config
+        return ConfigStore(open_source(self.settings), self.settings.config_poll_seconds, prepare=prepare)
+
+    @cached_property
+    def pseudonyms(self) -> Pseudonyms:
+        from shared.pseudonyms import Pseudonyms
+
+        return Pseudonyms(self.settings.pseudonym_key)
 
     @cached_property
     def config_edits(self) -> ConfigEdits:
@@ -189,6 +197,7 @@ class Services:
             timeout_seconds=self.settings.redis_timeout_seconds,
             stalled_ingest_ms=self.settings.hold_ttl_seconds * 1000 + 10 * _MINUTE_MS,
             decisions=self.decisions,
+            pseudonyms=self.pseudonyms,
         )
 
     @cached_property
@@ -325,6 +334,7 @@ class Services:
             self.streams,
             default_output_tokens=self.settings.default_output_tokens,
             refresh_config=lambda: self.config.refresh(force=True),
+            pseudonyms=self.pseudonyms,
             on_billed=self.telemetry.billed,
         )
 
@@ -349,9 +359,11 @@ class Services:
     @cached_property
     def stream_sweep(self) -> StreamSweep:
         from shared.ledger.streams_sweep import StreamSweep
+        from shared.telemetry.unmeasured import Unmeasured
 
-        wait = self.settings.stream_wait_minutes
-        return StreamSweep(self.stream_table, self.streams, self.ledger.is_trued_up, self.outbox, wait)
+        wait, ledger = self.settings.stream_wait_minutes, self.ledger
+        tell = Unmeasured(ledger.pairs, self.telemetry).tell
+        return StreamSweep(self.stream_table, self.streams, ledger.is_trued_up, self.outbox, wait, tell)
 
     @cached_property
     def repair(self) -> RepairService:

@@ -30,6 +30,7 @@ _SECRET_FIELDS = (
     "token_keys",
     "gateway_keys",
     "upstream_key",
+    "pseudonym_key",
     "helicone_secret",
     "alert_targets",  # a webhook's address is its password
     "smtp_url",
@@ -93,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mail_from: str | None = None
     smtp_url: str | None = None  # smtps:// or smtp:// (STARTTLS), with user and password
     communication_endpoint: str | None = None  # Azure Communication Services; goes before SMTP
+    pseudonym_key: str | None = None  # secret under which e-mail addresses in scopes become hashes; None: they stay
     helicone_secret: str | None = None  # HMAC key of the Helicone webhook; None trusts the caller's role alone
 
     @classmethod
@@ -263,6 +265,7 @@ def _build(read: _Reader) -> Settings:
         upstream_url=read.url("AZURE_OPENAI_ENDPOINT", ("https", "http")),
         upstream_key=read.text("AZURE_OPENAI_API_KEY"),
         local_model_url=read.url("MODEL_URL", ("https", "http")),
+        pseudonym_key=_pseudonym_key(read),
         helicone_secret=read.text("HELICONE_WEBHOOK_SECRET"),
         alert_targets=read.all_of("ALERT_"),
         mail_from=read.text("MAIL_FROM"),
@@ -323,6 +326,15 @@ def _token_keys(read: _Reader, *, development: bool) -> tuple[str, ...]:
     elif DEVELOPMENT_TOKEN_KEY in keys and not development:
         read.problems.append("RESERVATION_KEYS: holds the published development key; generate one of your own")
     return keys
+
+
+def _pseudonym_key(read: _Reader) -> str | None:
+    key = read.text("PSEUDONYM_KEY")
+    if key is not None and len(key) < MIN_TOKEN_KEY_CHARS:
+        read.problems.append(
+            f"PSEUDONYM_KEY: needs at least {MIN_TOKEN_KEY_CHARS} characters, or addresses can be guessed"
+        )
+    return key
 
 
 def _gateway_keys(read: _Reader) -> dict[str, str]:

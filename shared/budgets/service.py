@@ -23,6 +23,7 @@ from shared.budgets.store import BudgetStore, CheckReply
 from shared.config.model import PPM, Tenant
 from shared.errors import DeadlinePassed, Forbidden, InvalidRequest, StateUnavailable
 from shared.money import decimal_from_nano, line_nano_usd
+from shared.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from shared.scopes import ORGANISATIONAL
 from shared.usage.estimate import estimate_input_tokens
 
@@ -47,6 +48,7 @@ class BudgetService:
         stalled_ingest_ms: int,
         breaker: CircuitBreaker | None = None,
         decisions: DecisionLog | None = None,
+        pseudonyms: Pseudonyms = NO_PSEUDONYMS,
     ) -> None:
         self._snapshot = snapshot
         self._store = store
@@ -58,6 +60,7 @@ class BudgetService:
         self._clock_offset_ms = 0  # Redis time minus ours
         self._last_seen = LastSeen()
         self._decisions = decisions
+        self._pseudonyms = pseudonyms
 
     async def check(self, request: CheckRequest) -> CheckAnswer:
         """Decide one call.
@@ -67,6 +70,7 @@ class BudgetService:
         _require_time_left(request)
         snapshot = self._snapshot()
         tenant, scopes = resolve_caller(request, snapshot.config)
+        scopes = self._pseudonyms.scopes(scopes)
         request = canonical(request, snapshot.deployments)
         try:
             require_allowed_model(snapshot.config, tenant, scopes, request.model)

@@ -30,8 +30,13 @@ class ConfigStore:
         poll_seconds: float = 15,
         on_rejected: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        prepare: Callable[[Config], Config] | None = None,
     ) -> None:
-        """`on_rejected` is told the problems of each bad version once; by default they are logged as an error."""
+        """`on_rejected` is told the problems of each bad version once; by default they are logged as an error.
+
+        `prepare` is applied to each version before it comes into force.
+        """
+        self._prepare = prepare
         self._source = source
         self._poll_seconds = poll_seconds
         self._on_rejected = on_rejected or (lambda problems: log.error("configuration refused:\n%s", problems))
@@ -111,6 +116,7 @@ class ConfigStore:
         return await asyncio.to_thread(load_config, files, self._source.root)
 
     def _take(self, config: Config) -> None:
+        config = config if self._prepare is None else self._prepare(config)
         self._config = msgspec.structs.replace(config, loaded_at_utc=datetime.now(UTC))
         self._read_at = self._clock()
         self._problem = self._refused = None

@@ -33,6 +33,7 @@ from shared.ledger.state import ProcessingState
 from shared.ledger.streams_store import StreamCall
 from shared.notify.outbox import Outbox
 from shared.notify.thresholds import add_crossed
+from shared.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from shared.usage.correcting_events import CorrectionEvent, ReRateEvent
 from shared.usage.events import GrantEvent, TrueUpEvent, UsageEvent, decode_event
 from shared.usage.refusal_events import RefusalEvent
@@ -99,6 +100,7 @@ class IngestService:
         *,
         default_output_tokens: int,
         refresh_config: Callable[[], Awaitable[object]] | None = None,
+        pseudonyms: Pseudonyms = NO_PSEUDONYMS,
         on_billed: Callable[[Sequence[LedgerRow]], None] = lambda rows: None,
     ) -> None:
         self._snapshot = snapshot
@@ -111,6 +113,7 @@ class IngestService:
         self._accruals = streams
         self._on_billed = on_billed  # telemetry: takes rows this run inserted, never waits, never raises
         self._default_output_tokens = default_output_tokens
+        self._pseudonyms = pseudonyms
         self._adjuster = Adjuster(ledger.pairs, snapshot, refresh_config)
         self._streams: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._progress: dict[str, Position] | None = None
@@ -199,6 +202,7 @@ class IngestService:
         if isinstance(event, RefusalEvent):
             return _Decoded(refusal_row(event, delivery.position, snapshot), None, delivery)
         attribute(event.data, snapshot)
+        event.data.scopes = self._pseudonyms.scopes(event.data.scopes)
         held = read_reservation(event, self._signer)
         default = self._default_output_tokens
         row = usage_row(event, delivery.position, snapshot, held, default)

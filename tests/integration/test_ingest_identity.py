@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from shared.config.model import Team, Tenant
+from shared.pseudonyms import Pseudonyms
 from tests.support.engine import MICRO_USD, budget, config, usd
 from tests.support.stack import Stack, changed, delivery, open_stack, usage_bytes
 
@@ -153,3 +154,23 @@ async def test_a_foreign_reservation_frees_nothing(stack):
 
 async def _raise(*_: Any) -> None:
     raise ConnectionError("Redis is away")
+
+
+async def test_an_address_becomes_one_hash_from_check_to_ledger(stack):
+    """The check, the event that repeats its scopes, and one that states the address itself count on one counter, whose
+    budget names the address; no store holds it. 100 + 50 tokens at 1 micro-USD."""
+    pseudonyms = Pseudonyms("a secret of more than thirty-two characters")
+    stack.configure(pseudonyms.config(config(budget("user:ada@contoso.com", usd(1)), version="v2")))
+    stack.service._pseudonyms = stack.ingest._pseudonyms = pseudonyms
+    answer = await stack.check(scopes={"team": "search", "user": "Ada@contoso.com"})
+    checked = usage_bytes("a", 100, scopes=dict(answer.scopes), reservation=answer.reservation)
+    await stack.ingest.run([delivery(checked, 0)])
+    stated = pseudonyms.event(usage_bytes("b", 50, scopes={"team": "search", "user": "ada@contoso.com"}))
+    await stack.ingest.run([delivery(stated, 1), delivery(usage_bytes("c", 1, scopes={"user": "ada@contoso.com"}), 2)])
+    hashed = pseudonyms.scope("user:ada@contoso.com")
+    assert await stack.spent_and_held(hashed) == (151 * MICRO_USD, 0)
+    kept = [await stack.client.execute_command("KEYS", "*")]
+    for name in ("ledger", "hours", "rollups", "deadletters", "outbox", "state", "streams"):
+        kept += [dict(each) async for each in getattr(stack.tables, name).list_entities()]
+    assert len(kept) > 4
+    assert "ada@" not in str(kept).lower()

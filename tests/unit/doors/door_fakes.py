@@ -21,6 +21,7 @@ from shared.ledger.rerate import RerateReport
 from shared.ledger.rollup import RollupCell
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
+from shared.pseudonyms import NO_PSEUDONYMS
 from shared.reports.budget_outlook import BudgetOutlook
 from shared.reports.history import SpendHistory
 from shared.reports.outlook import Anomalies, Forecasts
@@ -146,6 +147,7 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         published=SimpleNamespace(all=Recorder([]), open=Recorder(NotFound("no such file"))),
         dead_letters=SimpleNamespace(list=Recorder([])),
         re_rate=SimpleNamespace(run=Recorder(), re_rate=Recorder(RerateReport(calls=3, changed=2))),
+        pseudonyms=NO_PSEUDONYMS,
         ledger_export=SimpleNamespace(run=Recorder()),
         names=SimpleNamespace(all=Recorder({}), put=Recorder(DisplayName("Ada", "somebody", NOW)), erase=Recorder()),
         replay=SimpleNamespace(run=Recorder(SimpleNamespace(replayed=1, unknown=[]))),
