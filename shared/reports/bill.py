@@ -289,7 +289,7 @@ class _Maker:
                 if share.nano:
                     self._allocate(share.team, "shared", cost.id, cost.label, share.basis, share.nano)
                     charge = self._charge(
-                        share.team, "Purchase", cost.label, share.nano * PICO_PER_NANO, share.allocation
+                        share.team, "Adjustment", cost.label, share.nano * PICO_PER_NANO, share.allocation
                     )
                     self._tails[share.team].append(charge)
 

@@ -271,6 +271,10 @@ def statement_of(charges: Iterable[Charge], **changes: Any) -> tuple[Statement, 
                 saved_nano_usd=17 * USD,
             )
             for team in teams
+        )
+        + tuple(
+            Saving(team=team, decision="refuse", requested_model="o3", model="", calls=1, saved_nano_usd=2 * USD + 1)
+            for team in teams
         ),
         "budgets": tuple(
             BudgetStanding(

@@ -225,6 +225,19 @@ def test_an_unknown_form_is_refused_by_name() -> None:
     assert require_format("parquet", "1.2").file_name == "focus-1.2.parquet"
 
 
+def test_the_page_tells_downgrades_and_refusals_with_what_they_saved() -> None:
+    """1,234 calls served by a cheaper model saved 17 USD, one refused call was expected to cost 2.000000001 USD."""
+    statement, charges = statement_of(every_charge())
+    text = re.sub(r"<[^>]+>", " ", unescape(written("html", statement, charges).decode()))
+    words = " ".join(text.split())
+    assert "gpt-4o \u2192 gpt-4o-mini 1,234 calls 17.0000" in words
+    assert "o3 refused 1 call 2.0000" in words
+    assert {row["decision"]: row["saved"] for row in json.loads(written("json", statement, charges))["savings"]} == {
+        "downgrade": "17.00",
+        "refuse": "2.000000001",
+    }
+
+
 def big_statement() -> Statement:
     """A tenant with 400 teams, each with an app and a model of its own with a long name."""
     charges = [
