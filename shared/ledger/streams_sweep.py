@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -40,12 +40,15 @@ class StreamSweep:
         is_trued_up: Callable[[RowRef], Awaitable[bool]],
         outbox: Outbox,
         wait_minutes: int,
+        on_unmeasured: Callable[[Sequence[RowRef]], Awaitable[None]] | None = None,
     ) -> None:
+        """`on_unmeasured` is told of the calls that stay at their estimate, once unless a sweep is killed."""
         self._table = table
         self._streams = streams
         self._is_trued_up = is_trued_up
         self._outbox = outbox
         self._wait = timedelta(minutes=wait_minutes)
+        self._on_unmeasured = on_unmeasured
 
     async def run(self, now_utc: datetime | None = None) -> SweepReport:
         """Look at everything whose wait is over; then delete what was looked at a week ago."""
@@ -101,6 +104,8 @@ class StreamSweep:
             else:  # an answer that was not streamed, whose usage the gateway reported by itself, or a stranger's abort
                 forgotten.append(each)
         await self._notice(unmeasured, aborted, unreported, now_utc)
+        if self._on_unmeasured is not None and (calls := [call.ref for waiting in waits for call in waiting]):
+            await self._on_unmeasured(calls)
         await self._table.mark_swept(counted)
         await self._table.keep_until(kept, now_utc + KEPT)
         await self._table.delete([key for each in forgotten for key in each.keys])

@@ -98,8 +98,18 @@ class Telemetry:
         if otlp.calls is not None:
             self._calls.append(otlp.calls)
 
+    @property
+    def tells_calls(self) -> bool:
+        """Whether anybody wants to hear of single calls."""
+        return bool(self._calls)
+
     def billed(self, rows: Sequence[LedgerRow]) -> None:
-        """Tell of calls that were just billed. Never waits and never raises."""
+        """Tell of calls in rows that were just inserted, once their tokens are known. Never waits, never raises."""
+        if self._calls and (told := [row for row in rows if row.kind in ("usage", "true_up")]):
+            self.unmeasured(told)
+
+    def unmeasured(self, rows: Sequence[LedgerRow]) -> None:
+        """Tell of accrued calls whose tokens nobody will name any more: at their estimate, which they say."""
         for calls in self._calls:
             calls.add(rows)
 

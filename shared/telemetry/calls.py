@@ -14,7 +14,6 @@ from shared.telemetry import names
 Attribute = str | int | float | bool | list[str]
 Attributes = dict[str, Attribute]
 
-TOLD = frozenset({"usage", "true_up"})  # a call billed at its estimate is told when its tokens are known
 _INPUT = ("input", "cached_input", "cache_write", "cache_write_1h", "input_audio", "input_image")
 _OUTPUT = ("output", "output_audio", "output_image")
 _CACHE_WRITES = ("cache_write", "cache_write_1h")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from shared.telemetry import names
-from shared.telemetry.calls import TOLD, call_attributes, span_ids, span_name, span_times
+from shared.telemetry.calls import call_attributes, span_ids, span_name, span_times
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -61,15 +61,13 @@ class CallSpans:
         self._thread.start()
 
     def add(self, rows: Sequence[LedgerRow]) -> None:
-        """Take rows that were just inserted. Never waits; what has no room is dropped, counted and logged once."""
-        told = [row for row in rows if row.kind in TOLD]
-        room = CALLS_WAITING - len(self._waiting)
-        if len(told) > room:
+        """Take rows of calls. Never waits; what has no room is dropped, counted and logged once."""
+        room = max(0, CALLS_WAITING - len(self._waiting))
+        if len(rows) > room:
             if not self.dropped:
-                log.warning("telemetry_dropped", extra={"calls": len(told) - max(room, 0)})
-            self.dropped += len(told) - max(room, 0)
-            told = told[: max(room, 0)]
-        self._waiting.extend(told)
+                log.warning("telemetry_dropped", extra={"calls": len(rows) - room})
+            self.dropped += len(rows) - room
+        self._waiting.extend(rows[:room])
         self._wake.set()
 
     def close(self, timeout_seconds: float) -> None:

@@ -104,6 +104,30 @@ async def test_redelivered_call_is_told_once(
     assert len({span["trace_id"] for span in collector.spans}) == len(collector.spans) == 2
 
 
+async def test_streamed_call_is_told_when_its_tokens_are_known_or_will_never_be(
+    stack: Stack, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while it may still be measured; after the wait once, at its estimate, and saying so."""
+    telemetry = started(monkeypatch, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.address}/v1/traces")
+    stack.telemetry = telemetry
+    stack.wire()
+    body = call(usage=None, streamed=True, input_tokens_estimate=1000, max_output_tokens=100)
+    await stack.ingest.run([delivery(body, 0)])
+    await stack.sweep.run()
+    assert not telemetry_of(telemetry)
+    for minutes in (41, 46):
+        await stack.sweep.run(datetime.now(UTC) + timedelta(minutes=minutes))
+    telemetry.close()
+    (span,) = collector.spans
+    assert span["attributes"]["tollkeeper.measured"] is False
+    assert span["attributes"]["gen_ai.usage.input_tokens"] == 1000
+
+
+def telemetry_of(telemetry: Telemetry) -> int:
+    """How many calls wait to be told."""
+    return sum(len(calls._waiting) for calls in telemetry._calls)
+
+
 async def test_figures_and_records_arrive(stack: Stack, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Metrics are sums of what the log records say; log records keep their fields, as Loki and CloudWatch want them."""
     telemetry = started(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=collector.address)

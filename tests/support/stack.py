@@ -28,6 +28,7 @@ from shared.ledger.tables import open_tables
 from shared.notify.outbox import Outbox
 from shared.settings import Settings
 from shared.telemetry import Telemetry
+from shared.telemetry.unmeasured import Unmeasured
 from shared.usage.build import usage_event_bytes
 from shared.usage.hub import PartitionState
 from tests.support.engine import Engine, flushed
@@ -67,7 +68,8 @@ class Stack(Engine):
         self.stream_table = StreamTable(tables.streams)
         self.streams = Streams(self.stream_table, self.publish)
         self.llm_logs = LlmLogs(self.streams, self.dead_letters, self.outbox)
-        self.sweep = StreamSweep(self.stream_table, self.streams, self.ledger.is_trued_up, self.outbox, 30)
+        tell = Unmeasured(self.ledger.pairs, self.telemetry).tell
+        self.sweep = StreamSweep(self.stream_table, self.streams, self.ledger.is_trued_up, self.outbox, 30, tell)
         self.ingest = IngestService(
             lambda: self.snapshot,
             self.ledger,
