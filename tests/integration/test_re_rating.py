@@ -24,7 +24,7 @@ from shared.months import month_before, month_of
 from shared.reports.basis import Basis
 from shared.reports.building import StatementBuilder
 from shared.reports.statement import Statement
-from shared.usage.build import re_rate_event_bytes, true_up_event_bytes
+from shared.usage.build import correction_event_bytes, re_rate_event_bytes, true_up_event_bytes
 from tests.support.engine import LONG_AGO, MICRO_USD, budget, config, usd
 from tests.support.stack import Stack, changed, delivery, open_stack, usage_bytes
 
@@ -169,6 +169,10 @@ async def test_a_closed_month_gets_both_rows_in_the_open_one(bench):
         0,
         REAL * MICRO_USD,
     )
+    corrections = [
+        (each.correction, each.month, each.owed_nano) for each in (await bench.statement(this_month)).corrections
+    ]
+    assert corrections == [("negative", last_month, 0), ("new", last_month, REAL * MICRO_USD)]
 
 
 async def test_a_corrected_price_is_asked_for_by_month_and_model(bench):
@@ -308,3 +312,28 @@ async def test_any_order_of_everything_on_several_workers_ends_exact(bench):
     standing = [row async for row in StandingRows(bench.stack.tables.ledger).of_hour(f"{at:%Y%m%d%H}", "acme")]
     assert sorted(row.call_id or row.id for row in standing) == sorted(calls)
     assert {row.call_id for row in standing if row.kind == "accrual"} == set()
+
+
+async def test_a_correction_is_on_the_bill_and_on_no_budget(bench):
+    """An amount that no call explains: cost to the nano-dollar, no request, no charge; its sentence stands in the sums;
+    of a closed month it is booked into the open one. Another amount under its id is refused."""
+    last_month = month_before(month_of(datetime.now(UTC)))
+    day = datetime.fromisoformat(f"{last_month}-20T00:00:00+00:00")
+    await bench.stack.ledger.periods.freeze("acme", last_month)
+    why = "invoice of October, meter x"
+    fields: Any = {"tenant": "acme", "who": "tollkeeper", "why": why, "scopes": {"team": "search"}}
+
+    def correction(nano_usd: int) -> bytes:
+        return correction_event_bytes("tollkeeper/reconciliation/acme", "1", day, amount_nano_usd=nano_usd, **fields)
+
+    await bench.deliver(usage_bytes("a", 100), correction(-12_345), correction(-12_345))
+    await bench.deliver(correction(-12_346))
+    assert [letter["code"] for letter in await bench.stack.dead_letters.list()] == ["id_conflict"]
+    assert await bench.counter(None) == await bench.counter(day) + 100 * MICRO_USD == 100 * MICRO_USD
+    end = datetime.now(UTC) + timedelta(hours=2)
+    cells = [cell async for cell in bench.stack.ledger.reader.cells("acme", LONG_AGO, end)]
+    [corrected] = [cell for cell in cells if cell.remark]
+    assert (corrected.remark, corrected.correction) == (why, "adjustment")
+    assert (corrected.cost_nano_usd, corrected.charge_nano_usd, corrected.requests) == (-12_345, 0, 0)
+    statement = await bench.statement(month_of(datetime.now(UTC)))
+    assert statement.total_nano == 100 * MICRO_USD - 12_345
