@@ -5,6 +5,7 @@ Nothing in the product depends on it: when an exporter cannot be set up, the pro
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ class Telemetry:
 
         Application Insights gets log records, with `calls_to_azure` a span of each call too, which it bills by size.
         """
+        atexit.register(self.close)  # the platform stops a worker without asking its services
         if export_to_azure_monitor(connection_string) and calls_to_azure:
             self._calls.append(_azure_calls(with_people=with_people))
         if not otlp_signals:
