@@ -10,6 +10,8 @@ from typing import Any
 from local.azurite import start_azurite
 from local.redis_server import start_redis
 from shared.budgets.connect import open_redis
+from shared.budgets.decisions import DecisionLog
+from shared.budgets.decisions_store import DecisionStore
 from shared.budgets.request import CheckRequest
 from shared.budgets.reservation import ReservationSigner
 from shared.budgets.service import BudgetService
@@ -63,6 +65,14 @@ def scopes_of_call(number: int) -> dict[str, str]:
 FOUR_SCOPES = ("team:*", "user:*", "app:*", "org:*")
 
 
+async def _nowhere(events: Sequence[tuple[str, bytes]]) -> None:
+    """Refusals' way to the hub: none of the calls measured here is refused."""
+
+
+async def _nothing() -> None:
+    pass
+
+
 class Product:
     """Checks and settles one tenant through the services the functions use."""
 
@@ -74,6 +84,8 @@ class Product:
         self.store = BudgetStore(self.client, hold_ttl_ms=900_000, bucket_ms=30_000)
         self.settler = TenantSettler(self.store)
         self.signer = ReservationSigner([b"benchmark-key"])
+        self.decision_store = DecisionStore(open_redis(Settings(redis_url=redis_url, redis_timeout_seconds=10)))
+        self.decisions = DecisionLog(self.decision_store, _nowhere, _nothing)
         self.service = BudgetService(
             lambda: self.snapshot,
             self.store,
@@ -81,6 +93,7 @@ class Product:
             default_output_tokens=500,
             timeout_seconds=10,
             stalled_ingest_ms=3_600_000,
+            decisions=self.decisions,
         )
 
     async def open(self) -> None:
@@ -134,4 +147,6 @@ class Product:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self.decisions.close()
+        await self.decision_store.close()
         await self.client.aclose()
