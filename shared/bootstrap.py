@@ -86,6 +86,7 @@ class Services:
         self.settings = settings
         self.telemetry = Telemetry()
         self._snapshot: Snapshot | None = None
+        self._config_bodies: dict[str, bytes] = {}  # the published files, shared by who reads and who edits them
 
     async def start(self) -> None:
         """Load the configuration; on a laptop also create the tables, which in Azure the templates create."""
@@ -143,7 +144,8 @@ class Services:
         from shared.config.store import ConfigStore
 
         prepare = self.pseudonyms.config
-        return ConfigStore(open_source(self.settings), self.settings.config_poll_seconds, prepare=prepare)
+        source = open_source(self.settings, self._config_bodies)
+        return ConfigStore(source, self.settings.config_poll_seconds, prepare=prepare)
 
     @cached_property
     def pseudonyms(self) -> Pseudonyms:
@@ -156,7 +158,8 @@ class Services:
         from shared.config.edits import ConfigEdits
         from shared.config.place import open_place
 
-        return ConfigEdits(lambda: open_place(self.settings), lambda: self.config.refresh(force=True))
+        bodies = self._config_bodies
+        return ConfigEdits(lambda: open_place(self.settings, bodies), lambda: self.config.refresh(force=True))
 
     @cached_property
     def publication(self) -> Publication:

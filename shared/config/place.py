@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from shared.config.edits_yaml import EDITS
 from shared.config.history import Change
 from shared.config.loader import config_version
-from shared.config.source import POINTER, VERSIONS, DirectorySource, Pointer, download, open_container
+from shared.config.source import POINTER, Bodies, DirectorySource, Pointer, download, open_container, read_version
 from shared.errors import ConfigInvalid, Conflict, StateUnavailable
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Held(msgspec.Struct, frozen=True):
     version: str  # empty: nothing was published yet
     sequence: int = 0
     change: str = ""  # name of the step that made it
+    base: str = ""  # version whose folder holds the files of git
     tag: Any = None
 
 
@@ -59,9 +61,13 @@ class ConfigPlace(Protocol):
 class ContainerPlace:
     """A blob container: versions, a pointer to the current one, and one blob for each step."""
 
-    def __init__(self, container: ContainerClient, root: str, *, tells_forbidden: bool = False) -> None:
-        """`tells_forbidden`: a missing role is Conflict `config_read_only`, not the storage's own error."""
+    def __init__(
+        self, container: ContainerClient, root: str, *, bodies: Bodies | None = None, tells_forbidden: bool = False
+    ) -> None:
+        """`bodies` that this process holds already; `tells_forbidden`: a missing role is Conflict `config_read_only`,
+        not the storage's own error."""
         self._container = container
+        self._bodies = {} if bodies is None else dict(bodies)
         self._tells_forbidden = tells_forbidden
         self.root = root
 
@@ -69,29 +75,34 @@ class ContainerPlace:
         from azure.core.exceptions import ResourceNotFoundError
 
         with self._translated():
-            try:
-                stream = await self._container.download_blob(POINTER)
-                body, tag = await stream.readall(), stream.properties.etag
-            except ResourceNotFoundError:
+            found = await self._pointer()
+            if found is None:
                 return Held({}, "")
+            pointer, tag = found
             try:
-                pointer = msgspec.json.decode(body, type=Pointer)
-            except msgspec.DecodeError as error:
-                raise ConfigInvalid(f"{self.root}/{POINTER}: {error}") from error
-            names = [f"{VERSIONS}/{pointer.version}/{name}" for name in pointer.files]
-            try:
-                files = dict(zip(pointer.files, await self._download_all(names), strict=True))
+                files = await read_version(self._container, pointer, self._bodies)
             except ResourceNotFoundError:
                 files = {}
             intact = config_version(files) == pointer.version  # else nobody can read it, and publishing repairs it
-            return Held(files, pointer.version if intact else "", pointer.sequence, pointer.change, tag)
+            if not intact:
+                self._bodies.clear()
+            version = pointer.version if intact else ""
+            return Held(files, version, pointer.sequence, pointer.change, pointer.base or pointer.version, tag)
 
     async def replace(self, held: Held, files: Mapping[str, bytes], change: Change) -> None:
         """The pointer moves last and in one write, and only from where it was seen. A writer that loses or dies leaves
         files that nothing names."""
         name = f"{HISTORY}/{change.sequence:010d}-{uuid.uuid4().hex}"
-        pointer = Pointer(version=change.version, files=tuple(sorted(files)), sequence=change.sequence, change=name)
-        blobs = {f"{VERSIONS}/{change.version}/{file}": body for file, body in files.items()}
+        from_git = _from_git(files)
+        is_edit = held.version != "" and from_git == _from_git(held.files)
+        pointer = Pointer(
+            version=change.version,
+            files=tuple(sorted(files)),
+            sequence=change.sequence,
+            change=name,
+            base=held.base if is_edit else "",
+        )
+        blobs = {pointer.path(file): body for file, body in files.items() if file == EDITS or not is_edit}
         blobs[name] = msgspec.json.encode(msgspec.structs.replace(change, previous=held.change))
         slots = asyncio.Semaphore(_PARALLEL_BLOBS)
 
@@ -105,16 +116,31 @@ class ContainerPlace:
 
     async def steps(self) -> list[Change]:
         with self._translated():
-            newest = (await self.held()).change
+            pointed = await self._pointer()
+            newest = "" if pointed is None else pointed[0].change
             names = sorted([blob async for blob in self._container.list_blob_names(name_starts_with=f"{HISTORY}/")])
             names = names[-MOST_STEPS:]
             bodies = await self._download_all(names)
         found = {name: msgspec.json.decode(body, type=Change) for name, body in zip(names, bodies, strict=True)}
-        chain = []
+        chain: list[Change] = []
         while newest in found:  # what a losing writer left is named by no step
             chain.append(found[newest])
             newest = chain[-1].previous
         return chain
+
+    async def _pointer(self) -> tuple[Pointer, str] | None:
+        """The pointer and its ETag; None before the first publication."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            stream = await self._container.download_blob(POINTER)
+            body, tag = await stream.readall(), stream.properties.etag
+        except ResourceNotFoundError:
+            return None
+        try:
+            return msgspec.json.decode(body, type=Pointer), tag
+        except msgspec.DecodeError as error:
+            raise ConfigInvalid(f"{self.root}/{POINTER}: {error}") from error
 
     async def _move(self, held: Held, pointer: bytes) -> None:
         from azure.core import MatchConditions
@@ -217,14 +243,18 @@ class DirectoryPlace:
 
 
 @asynccontextmanager
-async def open_place(settings: Settings) -> AsyncIterator[ConfigPlace]:
-    """Where the configuration that the settings name is written."""
+async def open_place(settings: Settings, bodies: Bodies | None = None) -> AsyncIterator[ConfigPlace]:
+    """Where the configuration that the settings name is written. `bodies`: files that this process has read already."""
     location = settings.config_location
     if not location.startswith(("https://", "http://")):
         yield DirectoryPlace(location)
         return
     async with open_container(location, settings) as container:
-        yield ContainerPlace(container, location, tells_forbidden=True)
+        yield ContainerPlace(container, location, bodies=bodies, tells_forbidden=True)
+
+
+def _from_git(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: body for name, body in files.items() if name != EDITS}
 
 
 def read_only(root: str, why: str) -> Conflict:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from shared.config.edits_yaml import EDITS
 from shared.config.loader import config_version
 from shared.credential import open_credential
 from shared.errors import ConfigInvalid, StateUnavailable
@@ -76,13 +77,23 @@ class Pointer(msgspec.Struct, frozen=True):
     files: tuple[str, ...]
     sequence: int = 0  # number of the step that made it
     change: str = ""  # name of the blob that tells of that step
+    base: str = ""  # version whose folder holds all files but edits.yaml; empty: this one's. An edit writes one file
+
+    def path(self, name: str) -> str:
+        """The blob of a file."""
+        return f"{VERSIONS}/{self.version if name == EDITS else self.base or self.version}/{name}"
+
+
+Bodies = dict[str, bytes]
+"""Blobs of a configuration by path, kept so that a version which shares files with the last reads the others only."""
 
 
 class BlobSource:
     """The version that the container's `current` blob names. `open_container` is called once, at the first fetch."""
 
-    def __init__(self, open_container: Callable[[], ContainerClient], root: str) -> None:
+    def __init__(self, open_container: Callable[[], ContainerClient], root: str, bodies: Bodies | None = None) -> None:
         self._open = open_container
+        self._bodies = {} if bodies is None else bodies
         self._container: ContainerClient | None = None
         self._last: tuple[str, dict[str, bytes]] | None = None
         self.root = root
@@ -108,24 +119,35 @@ class BlobSource:
         pointer = msgspec.json.decode(await download(container, POINTER), type=Pointer)
         if self._last is not None and self._last[0] == pointer.version:
             return self._last[1]
-        slots = asyncio.Semaphore(_PARALLEL_BLOBS)
-
-        async def body(name: str) -> bytes:
-            async with slots:
-                return await download(container, f"{VERSIONS}/{pointer.version}/{name}")
-
-        files = dict(zip(pointer.files, await asyncio.gather(*map(body, pointer.files)), strict=True))
+        files = await read_version(container, pointer, self._bodies)
         if config_version(files) != pointer.version:
+            self._bodies.clear()
             raise ConfigInvalid(f"{self.root}: the files of version {pointer.version[:12]} are not those published")
         self._last = (pointer.version, files)
         return files
 
 
-def open_source(settings: Settings) -> ConfigSource:
+async def read_version(container: ContainerClient, pointer: Pointer, bodies: Bodies) -> dict[str, bytes]:
+    """The files of a version; `bodies` holds those of the last one, and afterwards this one's."""
+    paths = {name: pointer.path(name) for name in pointer.files}
+    slots = asyncio.Semaphore(_PARALLEL_BLOBS)
+
+    async def body(path: str) -> bytes:
+        async with slots:
+            return await download(container, path)
+
+    missing = [path for path in paths.values() if path not in bodies]
+    found = {**bodies, **dict(zip(missing, await asyncio.gather(*map(body, missing)), strict=True))}
+    bodies.clear()
+    bodies.update({path: found[path] for path in paths.values()})
+    return {name: found[path] for name, path in paths.items()}
+
+
+def open_source(settings: Settings, bodies: Bodies | None = None) -> ConfigSource:
     """The source that the settings name."""
     location = settings.config_location
     if location.startswith(("https://", "http://")):
-        return BlobSource(lambda: open_container(location, settings), location)
+        return BlobSource(lambda: open_container(location, settings), location, bodies)
     return DirectorySource(location)
 
 
