@@ -7,6 +7,7 @@ from tempfile import TemporaryFile
 
 from functions.auth import CHARGEBACK_ADMIN, CHARGEBACK_READ
 from functions.blueprints import new_blueprint
+from functions.downloads import file_headers, require_size
 from functions.http import Answer, Call, door
 from shared.months import month_of, month_span
 from shared.reports.formats import require_format
@@ -31,8 +32,8 @@ async def get_chargeback_report(call: Call) -> Answer:
     teams = [team] if team is not None else None if reach.tenant_wide else sorted(reach.teams)
     with TemporaryFile() as out:
         await call.services.reports.write(reach.tenant, period, teams, form, out, now)
+        require_size(form.file_name, out.tell(), "format")
         out.seek(0)
         body = out.read()
-    name = f"{reach.tenant}-{period}-{form.file_name}"  # without the team: its name may hold anything
-    headers = {} if form.inline else {"Content-Disposition": f'attachment; filename="{name}"'}
+    headers = file_headers((reach.tenant, team, period, form.file_name), looked_at=form.inline)
     return Answer(body, headers=headers, media_type=form.media_type)

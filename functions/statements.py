@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from functions.auth import CHARGEBACK_ADMIN, CHARGEBACK_READ
 from functions.blueprints import new_blueprint
+from functions.downloads import file_headers, require_size
 from functions.http import Answer, Call, door
 from functions.reach import Reach
-from shared.errors import Forbidden, PayloadTooLarge
+from shared.errors import Forbidden
 
 if TYPE_CHECKING:
     from shared.reports.manifest import Manifest
 
 bp = new_blueprint()
-
-MAX_FILE_BYTES = 64 * 1024 * 1024  # an answer is held in memory whole
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-# A statement that is looked at rather than saved comes from our own origin and holds names that others chose.
-_LOOK_ONLY = "sandbox allow-downloads; default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
 
 @bp.function_name("statement_list")
@@ -48,18 +43,10 @@ async def get_statement_file(call: Call) -> Answer:
         )
     period, name = (call.request.route_params.get(each, "") for each in ("period", "file"))
     file, chunks = await call.services.published.open(reach.tenant, period, name, team)
-    if file.bytes > MAX_FILE_BYTES:
-        message = f"{name} has {file.bytes} bytes, more than the {MAX_FILE_BYTES} handed out here; read it from storage"
-        raise PayloadTooLarge(message, code="file_too_large", param="file")
+    require_size(name, file.bytes, "file")
     body = b"".join([chunk async for chunk in chunks])
-    saved_as = "-".join(_UNSAFE.sub("_", part) for part in (reach.tenant, team, period, name) if part)
     looked_at = file.media_type.startswith("text/html")
-    headers = {
-        "Content-Disposition": f'{"inline" if looked_at else "attachment"}; filename="{saved_as}"',
-        "Content-Security-Policy": _LOOK_ONLY,
-        "X-Content-Type-Options": "nosniff",
-        "ETag": f'"{file.sha256}"',
-    }
+    headers = file_headers((reach.tenant, team, period, name), looked_at=looked_at) | {"ETag": f'"{file.sha256}"'}
     return Answer(body, headers=headers, media_type=file.media_type)
 
 

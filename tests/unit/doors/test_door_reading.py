@@ -274,25 +274,34 @@ async def test_statement_says_how_much_is_measured(doors: Doors, services: Simpl
 
 
 FORMS = {
-    "json": ("application/json", None),
-    "csv": ("text/csv; charset=utf-8", "journal.csv"),
-    "focus": ("text/csv; charset=utf-8", "focus-1.4.csv"),
-    "parquet": ("application/vnd.apache.parquet", "focus-1.4.parquet"),
-    "html": ("text/html; charset=utf-8", None),
-    "xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "statement.xlsx"),
+    "json": ("application/json", "inline", "statement.json"),
+    "csv": ("text/csv; charset=utf-8", "attachment", "journal.csv"),
+    "focus": ("text/csv; charset=utf-8", "attachment", "focus-1.4.csv"),
+    "parquet": ("application/vnd.apache.parquet", "attachment", "focus-1.4.parquet"),
+    "html": ("text/html; charset=utf-8", "inline", "statement.html"),
+    "xlsx": ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "attachment", "statement.xlsx"),
 }
 
 
 @pytest.mark.parametrize("wanted", FORMS)
 async def test_every_form_is_served_as_what_it_is(doors: Doors, services: SimpleNamespace, wanted: str) -> None:
-    """Its media type, and for what a browser cannot show the name to save it under."""
+    """Its media type, the name to save it under, and whether a browser shows it."""
     services.ledger.all = LEDGER
     reply = await doors.call("chargeback_report", query={**CONTOSO, "format": wanted}, as_=FINANCE)
-    media_type, saved_as = FORMS[wanted]
-    name = f'attachment; filename="contoso-{MONTH}-{saved_as}"' if saved_as else None
+    media_type, how, saved_as = FORMS[wanted]
     assert (reply.status, reply.media_type) == (200, media_type)
-    assert reply.headers.get("Content-Disposition") == name
+    assert reply.headers["Content-Disposition"] == f'{how}; filename="contoso-{MONTH}-{saved_as}"'
+    assert "sandbox" in reply.headers["Content-Security-Policy"]  # names in a page are others' words
     assert reply.raw
+
+
+async def test_a_statement_too_large_for_an_answer_is_refused(
+    doors: Doors, services: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """413, naming what to narrow: an answer is held in memory whole."""
+    monkeypatch.setattr("functions.downloads.MAX_FILE_BYTES", 100)
+    reply = await doors.call("chargeback_report", query=CONTOSO, as_=FINANCE)
+    assert (reply.status, reply.code, reply.param) == (413, "file_too_large", "format")
 
 
 async def test_focus_is_to_be_had_in_an_older_version(doors: Doors, services: SimpleNamespace) -> None:
