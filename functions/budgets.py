@@ -76,7 +76,7 @@ async def put_budget(call: Call) -> Answer:
     config = await call.services.config_edits.change(
         reach.tenant, budget_id, figures, version=wanted.version, who=call.principal.identity(), why=wanted.why
     )
-    return _changed(config, reach, budget_id)
+    return _changed(call, config, reach, budget_id)
 
 
 @bp.function_name("budget_revert")
@@ -93,10 +93,13 @@ async def delete_budget_edit(call: Call) -> Answer:
     config = await call.services.config_edits.revert(
         reach.tenant, budget_id, version=version, who=call.principal.identity(), why=why
     )
-    return _changed(config, reach, budget_id)
+    return _changed(call, config, reach, budget_id)
 
 
-def _changed(config: Config, reach: Reach, budget_id: str) -> Answer:
+def _changed(call: Call, written: Config, reach: Reach, budget_id: str) -> Answer:
+    """What was written, as this worker reads it by now; as it was written where somebody else wrote after."""
+    current = call.services.config.current
+    config = current if current.version == written.version else written
     budget = budget_of(config, reach.tenant, budget_id)
     return Answer({"budget": budget_definition(config, budget), "config_version": config.version})
 
