@@ -75,6 +75,8 @@ def _errors(sets: list[list[int]], as_of: int) -> dict[str, float]:
         found = forecast(history, spent, today, MONTH_START + timedelta(days=MONTH_DAYS - 1))
         assert found is not None
         errors["weekday x level"].append(abs(found.value_nano_usd - actual) / actual * 100)
+        assert found.low_nano_usd is not None
+        assert found.high_nano_usd is not None
         inside += found.low_nano_usd <= actual <= found.high_nano_usd
         for method, value in simple.items():
             errors[method].append(abs(value(seen, spent, as_of) - actual) / actual * 100)

@@ -184,13 +184,13 @@ def _budget(budget: BudgetStanding) -> dict[str, Any]:
     }
 
 
-def _forecast(forecast: Forecast | None) -> dict[str, str] | None:
+def _forecast(forecast: Forecast | None) -> dict[str, str | None] | None:
     if forecast is None:
         return None
     return {
         "cost": decimal_from_nano(forecast.value_nano_usd),
-        "low": decimal_from_nano(forecast.low_nano_usd),
-        "high": decimal_from_nano(forecast.high_nano_usd),
+        "low": None if forecast.low_nano_usd is None else decimal_from_nano(forecast.low_nano_usd),
+        "high": None if forecast.high_nano_usd is None else decimal_from_nano(forecast.high_nano_usd),
         "method": forecast.method,
     }
 

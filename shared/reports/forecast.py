@@ -50,7 +50,12 @@ def forecast(
         return None
     first_weekday = known.first_day.weekday()
     left_nano_usd = sum(days_to_come(history, today, last_day, today_left_ppm))
-    low_ppm, high_ppm = band_ppm(days, first_weekday, max(1, (last_day - today).days + 1))
+    if last_day < today:
+        return Projection(spent_nano_usd, spent_nano_usd, spent_nano_usd, METHOD)
+    band = band_ppm(days, first_weekday, (last_day - today).days + 1)
+    if band is None:
+        return Projection(spent_nano_usd + left_nano_usd, None, None, METHOD)
+    low_ppm, high_ppm = band
     return Projection(
         spent_nano_usd + left_nano_usd,
         spent_nano_usd + left_nano_usd * min(low_ppm, PPM) // PPM,
@@ -93,12 +98,12 @@ def _profile(days: Sequence[int], first_weekday: int) -> tuple[list[int], int]:
     return sums, weeks
 
 
-def band_ppm(days: Sequence[int], first_weekday: int, ahead: int) -> tuple[int, int]:
+def band_ppm(days: Sequence[int], first_weekday: int, ahead: int) -> tuple[int, int] | None:
     """P10 and P90 of actual / forecast over this history's own past, in parts per million.
 
     A forecast of the next days, seven at most, is repeated from every past day that leaves room for it. Errors over
     more days would overlap so much in so short a history that they say the same thing many times, and the band would
-    be too narrow. Without enough of them to speak of, the band is none: both are one million.
+    be too narrow. None without enough of them to speak of.
     """
     known = len(days)
     horizon = max(1, min(ahead, _WEEK, (known - _WEEK) // 2))

@@ -11,9 +11,9 @@ from shared.config.model import Config
 from shared.money import decimal_from_nano
 from shared.months import month_of, month_span
 from shared.reports.anomalies import WINDOW_DAYS, Anomaly, judge
-from shared.reports.forecast import HISTORY_DAYS, History, days_to_come, forecast
-from shared.reports.history import DaySums, Scope, SpendHistory, Spent, local_days, quarters_of, totals
-from shared.reports.projection import Projection, project, rate_nano_usd_per_hour
+from shared.reports.forecast import HISTORY_DAYS, days_to_come, forecast
+from shared.reports.history import DaySums, Quarters, Scope, SpendHistory, Spent, local_days, quarters_of, totals
+from shared.reports.projection import Projection, project, rate_nano_usd_per_hour, spend_by_hour
 from shared.reports.statement import Forecast
 
 log = logging.getLogger("tollkeeper.reports")
@@ -78,13 +78,14 @@ def _projected(
     known: Mapping[date, DaySums], scope: Scope, start_utc: datetime, end_utc: datetime, now_utc: datetime
 ) -> tuple[int, Projection, Spent, int]:
     """What the month cost so far, where it leads, the days behind that, and how many of them are the month's."""
-    found = local_days(quarters_of(known, scope), "UTC", HISTORY_DAYS, now_utc)
+    quarters = quarters_of(known, scope)
+    found = local_days(quarters, "UTC", HISTORY_DAYS, now_utc)
     gone = (found.today - start_utc.date()).days
     spent_nano_usd = sum(found.history.days_nano_usd[HISTORY_DAYS - gone :]) + found.today_nano_usd
     last_day = (end_utc - timedelta(days=1)).date()
     projection = forecast(found.history, spent_nano_usd, found.today, last_day, found.today_left_ppm)
     if projection is None:
-        projection = straight_line(found.history, spent_nano_usd, found.today_nano_usd, now_utc, end_utc)
+        projection = straight_line(found, quarters, spent_nano_usd, now_utc, end_utc)
     return spent_nano_usd, projection, found, gone
 
 
@@ -117,25 +118,31 @@ def _path(found: Spent, spent_nano_usd: int, gone: int, last_day: date, projecti
         expected += each
         # The same share of value, low and high as of the days to come; without any shape, of the time.
         share, of = (expected, whole) if whole else (i + 1, len(coming))
-        low, high = projection.low_nano_usd - spent_nano_usd, projection.high_nano_usd - spent_nano_usd
-        sums = {"value": left * share // of, "low": low * share // of, "high": high * share // of}
+        sums = {"value": left * share // of}
+        for name, end in (("low", projection.low_nano_usd), ("high", projection.high_nano_usd)):
+            if end is not None:
+                sums[name] = (end - spent_nano_usd) * share // of
         day = (found.today + timedelta(days=i)).isoformat()
         rows.append({"day": day} | {name: decimal_from_nano(spent_nano_usd + amount) for name, amount in sums.items()})
     return rows
 
 
 def straight_line(
-    history: History, spent_nano_usd: int, today_nano_usd: int, now_utc: datetime, end_utc: datetime
+    found: Spent, quarters: Quarters, spent_nano_usd: int, now_utc: datetime, end_utc: datetime
 ) -> Projection:
-    """Less than two weeks are known: their mean rate since the first day with spend, for all the time that is left."""
-    known = history.since_first_spend()
-    midnight_utc = datetime(now_utc.year, now_utc.month, now_utc.day, tzinfo=UTC)
-    start_utc = midnight_utc - timedelta(days=len(known.days_nano_usd))
-    total_nano_usd = sum(known.days_nano_usd) + today_nano_usd
-    rate_nano_usd = rate_nano_usd_per_hour(total_nano_usd, (start_utc, max(now_utc, start_utc)))
-    # Days count as their hours' mean: their spread is what makes the band.
-    hourly = [spent // _HOURS_A_DAY for spent in known.days_nano_usd for _ in range(_HOURS_A_DAY)]
-    return project(spent_nano_usd, rate_nano_usd, hourly, now_utc, end_utc)
+    """Less than two weeks are known: their mean rate since the first spend, for all the time that is left.
+
+    The spread of their hours makes the range; of less than a day there is none.
+    """
+    first = found.history.since_first_spend().first_day
+    begun = [quarter_utc for quarter_utc, _ in quarters if quarter_utc.date() >= first]
+    window = (min(begun, default=now_utc), now_utc)
+    hourly = spend_by_hour(quarters, window)
+    rate_nano_usd = rate_nano_usd_per_hour(sum(hourly), window)
+    line = project(spent_nano_usd, rate_nano_usd, hourly, now_utc, end_utc)
+    if len(hourly) < _HOURS_A_DAY and now_utc < end_utc:
+        return Projection(line.value_nano_usd, None, None)
+    return line
 
 
 class Anomalies:

@@ -247,18 +247,20 @@ def _unit_costs(statement: Statement) -> dict[str, str] | None:
     }
 
 
-def _forecast(statement: Statement) -> dict[str, str] | None:
+def _forecast(statement: Statement) -> dict[str, str | None] | None:
     forecast = statement.forecast
     if forecast is None or statement.status != "draft":
         return None
     spent = sum(line.usage.cost_nano_usd for line in statement.lines)
     places = decimals_for(forecast.value_nano_usd)
+    low, value, high = forecast.low_nano_usd, forecast.value_nano_usd, forecast.high_nano_usd
     return {
-        "value": amount(forecast.value_nano_usd, places),
-        "low": amount(forecast.low_nano_usd, places),
-        "high": amount(forecast.high_nano_usd, places),
+        "value": amount(value, places),
+        "low": amount(low, places) if low is not None else None,
+        "high": amount(high, places) if high is not None else None,
         "method": forecast.method,
-        "svg": charts.forecast_band(spent, forecast.low_nano_usd, forecast.value_nano_usd, forecast.high_nano_usd),
+        # without a range yet none is drawn
+        "svg": "" if low is None or high is None else charts.forecast_band(spent, low, value, high),
     }
 
 

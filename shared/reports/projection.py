@@ -15,6 +15,7 @@ import msgspec
 from shared.money import decimal_from_nano
 
 RATE_WINDOW = timedelta(hours=24)
+_FEWEST_HOURS = 2  # one hour alone has no spread
 _HOUR = timedelta(hours=1)
 _QUARTER = timedelta(minutes=15)
 _US_PER_HOUR = 3_600_000_000
@@ -26,19 +27,20 @@ Hourly = Sequence[tuple[datetime, int]]
 
 
 class Projection(msgspec.Struct, frozen=True):
-    """What the period will have cost at its end, in nano-USD. `low` is never below what is spent already."""
+    """What the period will have cost at its end, in nano-USD. `low` is never below what is spent already; `low` and
+    `high` are None while too little is known to say how wrong the value may be."""
 
     value_nano_usd: int
-    low_nano_usd: int
-    high_nano_usd: int
+    low_nano_usd: int | None
+    high_nano_usd: int | None
     method: str = "linear"
 
-    def body(self) -> dict[str, str]:
+    def body(self) -> dict[str, str | None]:
         """As the contract shows it."""
         return {
             "value": decimal_from_nano(self.value_nano_usd),
-            "low": decimal_from_nano(self.low_nano_usd),
-            "high": decimal_from_nano(self.high_nano_usd),
+            "low": None if self.low_nano_usd is None else decimal_from_nano(self.low_nano_usd),
+            "high": None if self.high_nano_usd is None else decimal_from_nano(self.high_nano_usd),
             "method": self.method,
         }
 
@@ -79,6 +81,8 @@ def project(
     """
     left_us = max(period_end_utc - now_utc, timedelta(0)) // timedelta(microseconds=1)
     value = spent_nano_usd + rate_nano_usd * left_us // _US_PER_HOUR
+    if left_us and len(hourly_nano_usd) < _FEWEST_HOURS:
+        return Projection(value, None, None)
     half = _half_band(hourly_nano_usd, left_us)
     return Projection(value, max(spent_nano_usd, value - half), value + half)
 

@@ -180,8 +180,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """Where the running month's usage leads, in nano-USD."""
 
     value_nano_usd: int
-    low_nano_usd: int
-    high_nano_usd: int
+    low_nano_usd: int | None  # P10; None with `high` while too little is known for a range
+    high_nano_usd: int | None  # P90
     method: str
 
 

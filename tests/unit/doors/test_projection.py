@@ -61,3 +61,10 @@ def test_body_carries_decimal_strings():
         "high": "2.00",
         "method": "linear",
     }
+
+
+def test_one_hour_alone_has_no_range():
+    """A spread needs two hours at least; without one the range is unknown, not empty."""
+    projection = project(10 * USD, 2 * USD, [2 * USD], NOON, NOON + timedelta(hours=2))
+    assert projection == Projection(14 * USD, None, None)
+    assert (projection.body()["low"], projection.body()["high"]) == (None, None)

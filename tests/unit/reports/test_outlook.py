@@ -65,13 +65,26 @@ async def test_month_adds_the_rest_of_today_and_the_working_days_left() -> None:
 
 
 async def test_new_tenant_gets_a_straight_line_that_says_so() -> None:
-    """Nine days of spend are no profile: the mean of those days goes on, and the method is named linear."""
+    """Nine days of spend are no profile: the mean rate since the first goes on, and the method is named linear."""
     ledger = Ledger([used(NOW.replace(hour=1) - timedelta(days=back), 24) for back in range(1, 10)])
     found = (await Forecasts(SpendHistory(ledger)).month("contoso", ["search"], NOW))["teams"][0]
     assert (found["method"], found["history_days"]) == ("linear", 9)
-    hours_seen, hours_left = 9 * 24 + 12, 14 * 24 + 12
-    expected = 9 * 24 * USD + (9 * 24 * USD * 3_600_000_000 // (hours_seen * 3_600_000_000)) * hours_left
+    hours_seen, hours_left = 9 * 24 + 11, 14 * 24 + 12  # since 01:00 nine days ago, and until midnight of the 30th
+    expected = 9 * 24 * USD + 9 * 24 * USD // hours_seen * hours_left
     assert Decimal(found["value"]) == Decimal(expected) / USD
+    assert Decimal(found["low"]) < Decimal(found["value"]) < Decimal(found["high"])
+
+
+async def test_first_day_has_no_range() -> None:
+    """Three hours after the first call nobody can say how wrong the line is: null, not a range of nothing."""
+    ledger = Ledger([used(NOW - timedelta(hours=3), 5)])
+    found = (await Forecasts(SpendHistory(ledger)).month("contoso", None, NOW))["forecast"]
+    assert (found["method"], found["low"], found["high"]) == ("linear", None, None)
+    assert Decimal(found["value"]) > 5
+    assert found["days"][-1] == {"day": "2026-11-30", "value": found["value"]}
+    statement = await Forecasts(SpendHistory(ledger)).of_statement("contoso", NOW)
+    assert statement is not None
+    assert (statement.low_nano_usd, statement.high_nano_usd) == (None, None)
 
 
 async def test_settled_days_are_read_once() -> None:
