@@ -2,10 +2,11 @@ import { ask, encoded, shared } from "./api.js";
 import { budgetTable, scopeLink } from "./page_overview.js";
 import { h, label, replace, uniqueId } from "./dom.js";
 import { count, money, monthText, percent, time } from "./format.js";
-import { emptyState, errorState, loadingState, panel, say } from "./parts.js";
+import { confirmed, emptyState, errorState, loadingState, panel, say } from "./parts.js";
 import { table } from "./tables.js";
 
 const THRESHOLDS = ["warn", "degrade", "stop"];
+const MOVED = "Somebody changed this budget meanwhile. Refresh the page to see their change, then decide again.";
 const MEANS = { warn: "a notice is sent", degrade: "cheaper models serve", stop: "calls are refused" };
 
 export const budgets = {
@@ -161,10 +162,24 @@ function changeForm(context, budget, keeps) {
       setTimeout(() => context.signal.aborted || context.again(), 1500);
     } catch (error) {
       save.disabled = false;
-      say(message, error.status === 409 ? "Somebody changed this budget meanwhile. Refresh the page to see their change, then decide again." : error.message, "problem");
+      say(message, error.status === 409 ? MOVED : error.message, "problem");
     }
   }
 
+  async function revert() {
+    if (values([why]) === null) return;
+    const question = `The limit becomes ${budget.git.limit} ${budget.currency} again, as the files say.`;
+    if (!(await confirmed("Take the change back?", question, "Take back"))) return;
+    try {
+      await ask(`/budgets/${encoded(budget.id)}`, { method: "DELETE", query: { tenant: context.tenant.id, version: budget.version, why: why.input.value.trim() } });
+      say(message, "Taken back. The files' values are in force everywhere within 30 seconds.", "good");
+      setTimeout(() => context.signal.aborted || context.again(), 1500);
+    } catch (error) {
+      say(message, error.status === 409 ? MOVED : error.message, "problem");
+    }
+  }
+
+  const back = budget.origin === "edit" ? h("button", { type: "button", class: "button", on: { click: revert } }, "Back to the files") : null;
   const note = keeps ? "The change stays when the configuration is published again." : "Publishing the configuration's files again discards changes made here, and says so.";
   const form = h(
     "form",
@@ -174,7 +189,7 @@ function changeForm(context, budget, keeps) {
     why.element,
     preview,
     message,
-    h("div", { class: "actions" }, h("label", { class: "field-inline" }, "Replay", months), look, save, h("span", { class: "muted small" }, "Saving needs a preview of the same values.")),
+    h("div", { class: "actions" }, h("label", { class: "field-inline" }, "Replay", months), look, save, back, h("span", { class: "muted small" }, "Saving needs a preview of the same values.")),
   );
   return form;
 }
@@ -220,8 +235,12 @@ function simulated(answer, period) {
     h("h3", {}, `The calls of ${monthText(period)}, replayed`),
     table(`The calls of ${monthText(period)} under the budget in force and the changed one`, columns, rows),
     hit.length ? affected(hit) : h("p", { class: "muted small" }, "Nobody would have been downgraded or refused."),
-    h("p", { class: "muted small" }, [answer.resolution, ...(answer.notes ?? [])].filter(Boolean).join(" ")),
+    h("p", { class: "muted small" }, [answer.resolution, ...answer.notes].map(sentence).join(" ")),
   );
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;
 }
 
 function affected(scopes) {
