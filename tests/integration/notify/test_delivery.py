@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -30,9 +33,32 @@ from shared.settings import Settings
 from tests.support.entra_redis import Authority
 from tests.support.http_server import Reply, Request, serving
 
-START = datetime.now(UTC).replace(microsecond=0)
 SECRET = "whsec_" + "c2VjcmV0" * 4
 THRESHOLD = {"tenant": "acme", "scope": "team:search", "threshold": "warn", "spent": "81.20", "limit": "100.00"}
+
+
+WORKER = """
+import asyncio, sys
+from shared.config.model import AlertRoute
+from shared.ledger.tables import open_tables
+from shared.notify.channels import Channels
+from shared.notify.delivery import Delivery
+from shared.notify.outbox import Outbox
+from shared.settings import Settings
+
+storage, prefix, port, secret = sys.argv[1:]
+routes = [AlertRoute(("*",), "webhook", "ALERT_HOOK", "ALERT_SECRET")]
+targets = {"ALERT_HOOK": f"http://127.0.0.1:{port}/x", "ALERT_SECRET": secret}
+
+
+async def main():
+    tables = await open_tables(Settings(storage_connection=storage, table_prefix=prefix))
+    channels = Channels(Settings(environment="development", alert_targets=targets), None)
+    await Delivery(Outbox(tables.outbox), lambda: routes, channels).run()
+
+
+asyncio.run(main())
+"""
 
 
 class Receiver:
@@ -54,10 +80,11 @@ class World:
 
     def __init__(self, outbox: Outbox, stack: ExitStack) -> None:
         self.outbox = outbox
-        self.now = START
+        self.now = datetime.now(UTC)
         self.receivers: dict[str, Receiver] = {}
         self.routes: list[AlertRoute] = []
         self.targets: dict[str, str] = {"ALERT_SECRET": SECRET}
+        self.storage = self.prefix = ""
         self._stack = stack
 
     def route(self, name: str, channel: Any = "webhook", kinds: tuple[str, ...] = ("*",), **more: Any) -> Receiver:
@@ -89,7 +116,9 @@ async def world(azurite: Azurite) -> AsyncIterator[World]:
     prefix = f"t{uuid.uuid4().hex[:12]}"
     tables = await open_tables(Settings(storage_connection=azurite.connection_string, table_prefix=prefix))
     with ExitStack() as stack:
-        yield World(Outbox(tables.outbox), stack)
+        world = World(Outbox(tables.outbox), stack)
+        world.storage, world.prefix = azurite.connection_string, prefix
+        yield world
     await tables.close()
 
 
@@ -135,24 +164,30 @@ async def test_waits_grow_and_retry_after_is_kept(world: World) -> None:
     assert await world.outbox.waiting() == []
 
 
-async def test_crash_between_sending_and_marking_sends_again_under_the_same_id(world: World) -> None:
-    """The claim of the dead worker runs out, then another sends; the receiver can tell it is the same message."""
-    receiver = world.route("HOOK")
+async def test_worker_that_is_killed_after_sending_repeats_the_message_under_the_same_id(world: World) -> None:
+    """SIGKILL the moment the receiver has it: the claim runs out, another worker sends, the receiver can tell."""
+    taken: list[Request] = []
+    workers: list[int] = []
+
+    def kill_at_first(request: Request) -> Reply:
+        taken.append(request)
+        if len(taken) == 1:
+            os.kill(workers[0], signal.SIGKILL)
+        return Reply("ok")
+
     await world.outbox.add_once("k", "threshold", THRESHOLD)
-    dying = world.delivery()
-
-    async def die(*_: Any, **__: Any) -> None:
-        raise ConnectionError("killed")
-
-    record, world.outbox.record = world.outbox.record, die  # type: ignore[method-assign]
-    with pytest.raises(ExceptionGroup):
-        await dying.run()
-    world.outbox.record = record  # type: ignore[method-assign]
-    await world.delivery().run()
-    assert len(receiver.requests) == 1, "the dead worker's claim still holds"
-    await world.later(minutes=3)
-    assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
-    assert len(receiver.requests) == 2
+    with serving(kill_at_first) as port:
+        world.targets["ALERT_HOOK"] = f"http://127.0.0.1:{port}/x"
+        world.routes.append(AlertRoute(("*",), "webhook", "ALERT_HOOK", "ALERT_SECRET"))
+        command = [sys.executable, "-c", WORKER, world.storage, world.prefix, str(port), SECRET]
+        worker = await asyncio.create_subprocess_exec(*command)
+        workers.append(worker.pid)
+        assert await asyncio.wait_for(worker.wait(), 60) == -signal.SIGKILL
+        await world.delivery().run()
+        assert len(taken) == 1, "the dead worker's claim still holds"
+        await world.later(minutes=3)
+    assert len(taken) == 2
+    assert len({request.headers["webhook-id"] for request in taken}) == 1
     assert await world.outbox.waiting() == []
 
 
@@ -405,16 +440,17 @@ async def test_dead_letters_are_noticed_once_per_code_and_day(azurite: Azurite) 
     prefix = f"t{uuid.uuid4().hex[:12]}"
     tables = await open_tables(Settings(storage_connection=azurite.connection_string, table_prefix=prefix))
     letters, outbox = DeadLetters(tables.deadletters, tables.bodies), Outbox(tables.outbox)
-    job, now_ms = DeadLetterNotices(letters, outbox), int(START.timestamp() * 1000)
+    job, now = DeadLetterNotices(letters, outbox), datetime.now(UTC)
+    now_ms = int(now.timestamp() * 1000)
     body = b'{"data": {"tenant": "acme"}}'
     for number in range(3):
         await letters.put("tenant_unknown", "not configured", body, Position("ns/usage/0", now_ms, number))
     await letters.put("invalid_event", "no id", b"{}", None)
-    assert await job.run(START) == 2
+    assert await job.run(now) == 2
     await letters.put("tenant_unknown", "not configured", body, Position("ns/usage/0", now_ms, 9))
-    assert await job.run(START) == 0
+    assert await job.run(now) == 0
     payloads = {notice.payload["code"]: notice.payload for notice in await outbox.waiting()}
-    day = f"{START:%Y-%m-%d}"
+    day = f"{now:%Y-%m-%d}"
     assert payloads["tenant_unknown"] == {
         "code": "tenant_unknown",
         "day": day,
@@ -423,7 +459,7 @@ async def test_dead_letters_are_noticed_once_per_code_and_day(azurite: Azurite) 
         "tenants": {"acme": 3},
     }
     assert payloads["invalid_event"]["tenants"] == {}
-    yesterday = START - timedelta(days=1)
+    yesterday = now - timedelta(days=1)
     assert [code async for code, _, _ in letters.received_since(yesterday)].count("tenant_unknown") == 4
     assert [each async for each in letters.received_since(datetime.now(UTC) + timedelta(minutes=1))] == []
     await tables.close()
