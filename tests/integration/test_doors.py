@@ -428,6 +428,24 @@ async def test_a_changed_limit_decides_the_next_calls_and_is_taken_back(client: 
     ]
 
 
+async def test_what_is_to_come_and_what_might_have_been_are_told_from_the_ledger(client: httpx.AsyncClient) -> None:
+    """A billed call is in the forecast of its team at once, and a budget too small for it would have refused it, where
+    the one in force did not. Nobody exported an invoice yet, and that is said."""
+    await client.post("usage", content=event("search"), headers=ONE)
+    await eventually(lambda: _at_least(spent(client, "team:search"), CALL_NANO_USD))
+    forecast = (await client.get("forecast", params=READ)).json()
+    (line,) = (each for each in forecast["teams"] if each["team"] == "search")
+    assert Decimal(line["value"]) >= Decimal(line["spent"]) >= Decimal(CALL_NANO_USD) / 10**9
+    assert (line["method"], line["history_days"]) == ("linear", 0)
+    assert (await client.get("anomalies", params=READ)).json()["anomalies"] == []
+    question = {"tenant": "contoso", "period": forecast["period"], "budget": {"id": "team-month", "limit": "0.000001"}}
+    answer = (await client.post("budgets/simulate", json=question)).json()
+    assert answer["changed"]["refused"]["calls"] == answer["changed"]["calls"] > 0
+    assert (answer["in_force"]["refused"]["calls"], answer["in_force"]["budget"]["limit"]) == (0, "100.00")
+    missing = await client.get("reconciliation")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "reconciliation_unknown")
+
+
 async def test_models_and_route_answer_from_the_configuration(client: httpx.AsyncClient) -> None:
     """Prices in force, and the cheapest model for the work."""
     models = (await client.get("models", params=READ)).json()["models"]
