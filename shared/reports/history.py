@@ -6,6 +6,7 @@ the last days are read each time, because late events still change them.
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -61,9 +62,14 @@ class SpendHistory:
         self._ledger = ledger
         self._kept: OrderedDict[tuple[str, date], tuple[float, DaySums]] = OrderedDict()
         self._series = 0
+        self._reading: dict[str, asyncio.Lock] = {}  # by tenant; those that exist, so they are few
 
     async def days(self, tenant: str, first: date, last: date, now_utc: datetime) -> dict[date, DaySums]:
         """The sums of each UTC day from first to last, both included. Holds names of no person."""
+        async with self._reading.setdefault(tenant, asyncio.Lock()):  # a page asks several questions at once
+            return await self._days(tenant, first, last, now_utc)
+
+    async def _days(self, tenant: str, first: date, last: date, now_utc: datetime) -> dict[date, DaySums]:
         found: dict[date, DaySums] = {}
         missing: list[date] = []
         for day in _each(first, last):

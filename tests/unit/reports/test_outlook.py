@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -95,6 +96,14 @@ async def test_settled_days_are_read_once() -> None:
     before = ledger.hours_read
     assert await forecasts.month("contoso", None, NOW) == first
     assert ledger.hours_read - before <= 4 * 24
+
+
+async def test_questions_at_the_same_time_read_once() -> None:
+    """A page that asks for several things at once does not read twelve weeks for each."""
+    ledger = Ledger(office(84))
+    forecasts = Forecasts(SpendHistory(ledger))
+    await asyncio.gather(*(forecasts.month("contoso", None, NOW) for _ in range(5)))
+    assert ledger.hours_read <= 85 * 24 + 4 * 4 * 24
 
 
 async def test_weekly_budget_is_forecast_in_its_own_time_zone() -> None:
