@@ -13,7 +13,7 @@ import pytest
 from local.azurite import Azurite
 from shared.config.edits import ConfigEdits, budget_version
 from shared.config.edits_yaml import EDITS
-from shared.config.loader import load_config
+from shared.config.loader import config_version, load_config
 from shared.config.place import ConfigPlace, ContainerPlace, DirectoryPlace, open_place
 from shared.config.publish import plan_publication, publish
 from shared.config.source import open_container, open_source
@@ -228,6 +228,27 @@ async def test_where_the_app_may_only_read_an_edit_says_so(tmp_path: Path) -> No
     with pytest.raises(Conflict) as refused:
         await Dashboard(place).change("own", "100")
     assert refused.value.code == "config_read_only"
+
+
+async def test_an_edit_writes_one_file_and_is_read_whole(azurite: Azurite) -> None:
+    """With a thousand team files an edit would otherwise take as long as a publication, and every worker's next look."""
+    address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
+    settings = Settings(config_location=address, storage_connection=azurite.connection_string)
+    async with open_container(address, settings) as container:
+        await container.create_container()
+        place = ContainerPlace(container, address)
+        first = (await publish(GIT, place, who="git", why="first")).version
+        dashboard = Dashboard(place)
+        for limit in ("100", "101"):
+            await dashboard.change("own", limit)
+            version = (await place.held()).version
+            names = [name async for name in container.list_blob_names(name_starts_with=f"versions/{version}/")]
+            assert names == [f"versions/{version}/{EDITS}"]
+            worker = open_source(settings)
+            assert config_version(await worker.fetch()) == version
+            await worker.close()
+        await dashboard.edits.revert("contoso", "own", version=await dashboard.version("own"), who="ada", why="done")
+        assert (await place.held()).version == first
 
 
 async def test_a_damaged_version_is_repaired_by_publishing_it_again(azurite: Azurite) -> None:
