@@ -231,7 +231,7 @@ async def test_where_the_app_may_only_read_an_edit_says_so(tmp_path: Path) -> No
 
 
 async def test_an_edit_writes_one_file_and_is_read_whole(azurite: Azurite) -> None:
-    """With a thousand team files an edit would otherwise take as long as a publication, and every worker's next look."""
+    """Of a thousand team files an edit would otherwise upload all, and every worker's next look download them."""
     address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
     settings = Settings(config_location=address, storage_connection=azurite.connection_string)
     async with open_container(address, settings) as container:
