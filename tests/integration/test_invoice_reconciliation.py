@@ -210,6 +210,21 @@ async def test_changed_invoice_is_corrected_by_the_difference(reconciled: Reconc
     assert (await reconciled.run())["totals"]["variance"] == "0.00"
 
 
+async def test_opened_corrections_stay_told_when_exports_are_gone(reconciled: Reconciled) -> None:
+    """Exports are deleted after a while: comparing the month again then forgets no correction, so none opens twice."""
+    await reconciled.october([charge(FIRST, "120.00", INPUT)])
+    reconciled.ledger.all = [used(FIRST, "90")]
+    opened = (await reconciled.run())["corrections"]
+    names = [blob.name async for blob in reconciled.exports.list_blobs()]
+    for name in names:
+        await reconciled.exports.delete_blob(name)
+    gone = await reconciled.run(DONE + timedelta(days=400))
+    assert (gone["status"], gone["corrections"], len(opened)) == ("no_export", opened, 1)
+    await reconciled.october([charge(FIRST, "120.00", INPUT)])
+    assert (await reconciled.run(DONE + timedelta(days=401)))["corrections"] == opened
+    assert len(reconciled.sent) == 1
+
+
 async def test_small_variance_is_shown_and_not_corrected(reconciled: Reconciled) -> None:
     """0.90 USD of 1 are below the floor in money, 5 of 1000 below the percentage: both are within tolerance."""
     await reconciled.october([charge(FIRST, "1.00", INPUT), charge(FIRST, "1000.00", OUTPUT)])

@@ -105,7 +105,9 @@ class Reconciliations:
                     ledger.add(cell)
         variances = compare(period, invoice, ledger, rules)
         final = complete and not problems
-        opened, held = await self._open(period, variances, invoice, ledger, config, end_utc) if final else ([], [])
+        opened, held = await self._earlier(period), list[Held]()
+        if final:
+            opened, held = await self._open(period, variances, invoice, ledger, config, end_utc, opened)
         body = _body(period, now_utc, chosen, problems, invoice, ledger, variances, final=final)
         body["compared_to"] = compared_to.isoformat() if until_utc > start_utc else None
         body["corrections"] = opened
@@ -136,6 +138,7 @@ class Reconciliations:
         ledger: LedgerSide,
         config: Config,
         end_utc: datetime,
+        earlier: list[dict[str, Any]],
     ) -> tuple[list[dict[str, Any]], list[Held]]:
         """Put the corrections onto the hub. One that an earlier run opened and that has not reached the ledger yet
         holds its meter back, or a changed export would correct the same money twice."""
