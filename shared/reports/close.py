@@ -176,7 +176,7 @@ class CloseService:
         until = closing.fenced_at_utc + timedelta(seconds=self._fence_seconds)
         left = (until - datetime.now(UTC)).total_seconds()
         if left > 0:
-            await self._sleep(left)
+            await self._sleep(min(left, self._fence_seconds))  # the clock of whoever fenced may be ahead
 
     async def _pin(self, tenant: str, period: str, closing: Closing) -> PinnedBasis:
         """Write down what the statement is built on; whoever is first decides for all."""
