@@ -68,7 +68,7 @@ async def test_shares_and_unpriced(ledger: LedgerStore, as_of_utc: Any, estimate
     """A quarter of the cost is estimated, then missing; one call has no price: told, and it costs nothing."""
     await ledger.insert(
         [
-            usage(1, cost_nano_usd=3_000),
+            usage(1, cost_nano_usd=3_000, saved_nano_usd=700),
             usage(2, cost_nano_usd=1_000, measured=False),
             usage(3, cost_nano_usd=None, pricing_status="unpriced"),
         ]
@@ -90,6 +90,8 @@ async def test_shares_and_unpriced(ledger: LedgerStore, as_of_utc: Any, estimate
         "estimated_share": estimated[1],
         "missing_share": missing[1],
         "unpriced": 1,
+        "saved": "0.0000007",
+        "refused": 0,
     }
 
 
