@@ -136,7 +136,7 @@ def _parquet_of(rows: int, directory: Path) -> Path:
     schema = pa.schema([*fields, *((name, pa.int64()) for name in counts)])
     with pq.ParquetWriter(path, schema) as writer:
         for made in hours(rows):
-            columns: list[list[Any]] = [[decode(row.entity).time_utc.replace(tzinfo=None) for row in made]]
+            columns: list[list[Any]] = [[row.time_utc.replace(tzinfo=None) for row in made]]
             columns += [[row.team for row in made], [row.app for row in made]]
             columns += [[row.model.model for row in made], [row.model.deployment for row in made]]
             for kind in range(len(KINDS)):

@@ -42,6 +42,7 @@ class Made(NamedTuple):
     """One row, as Table Storage returns it, and what of it a plain aggregation needs."""
 
     entity: Entity
+    time_utc: datetime
     team: str
     app: str
     model: ModelPrices
@@ -85,7 +86,7 @@ def _row(number: int, hour: int, chance: random.Random, templates: dict[tuple[st
         "cost_nano_usd": (cost, "Edm.Int64"),
         "charge_nano_usd": (cost, "Edm.Int64"),
     }
-    return Made(entity, f"team-{team}", app, model, tokens, (costs[0], costs[1], costs[2]))
+    return Made(entity, at, f"team-{team}", app, model, tokens, (costs[0], costs[1], costs[2]))
 
 
 def _template(model: ModelPrices) -> Entity:
