@@ -1,4 +1,4 @@
-"""Statements add up: whatever the calls, the pools, the percentages and the currency, no nano-dollar appears or goes."""
+"""Statements add up: whatever the calls, pools, percentages and currency, no nano-dollar appears or goes."""
 
 from __future__ import annotations
 
@@ -209,3 +209,45 @@ def test_every_way_to_add_a_bill_up_gives_the_same_sum(basis: Basis, cells: list
             assert charge.billed_pico == (0 if covered else charge.tokens * charge.price_pico)
     for line in statement.lines:
         assert sum(kind.ledger_nano_usd for kind in line.kinds) == line.usage.cost_nano_usd
+
+
+def test_a_late_call_of_a_covered_month_owes_nothing_and_takes_no_share() -> None:
+    """Its own month's pool was paid in full: it neither costs its price by the token nor moves this month's shares."""
+    ptu = Pool(
+        id="ptu",
+        tenant="contoso",
+        label="PTU",
+        kind="ptu",
+        deployments=frozenset({"ptu-1"}),
+        terms=(PoolTerm(START - timedelta(days=31), 1, 10**9),),
+    )
+    late = call_cell("shop", -96, {"input": 3_000}, deployment="ptu-1", correction="new")
+    own = call_cell("search", 5, {"input": 1_000}, deployment="ptu-1")
+    with Spool() as spool:
+        bill = bill_of(Basis(tenant="contoso", period="2026-11", pools=(ptu,)), [late, own], spool)
+        charges = list(bill.charges())
+    (line,) = bill.statement.corrections
+    assert (line.owed_nano, line.covered_nano) == (0, 7_500_000)  # 3,000 tokens at 2.50 USD per million
+    assert {(a.team, a.kind): a.amount_nano for a in bill.statement.allocated} == {("search", "pool"): 720 * 10**9}
+    assert {charge.team: charge.effective_pico for charge in charges if charge.commitment_status == "Used"} == {
+        "shop": 0,
+        "search": 720 * 10**12,
+    }
+
+
+def test_shared_costs_do_not_make_each_other_dearer() -> None:
+    """Two costs by cost are both split by what was owed before either, whatever their order."""
+    costs = [
+        SharedCost(id=name, tenant="contoso", label=name, by="cost", terms=(SharedTerm(START, nano),))
+        for name, nano in (("a", 9 * 10**9), ("b", 3 * 10**9))
+    ]
+    costs[0] = SharedCost(
+        id="a", tenant="contoso", label="a", by="even", terms=costs[0].terms, include=frozenset({"shop"})
+    )
+    cells = [call_cell("search", 1, {"input": 2_000}), call_cell("shop", 2, {"input": 1_000})]
+    statement = bill_of(Basis(tenant="contoso", period="2026-11", shared=tuple(costs)), cells).statement
+    assert {(line.team, line.id): line.amount_nano for line in statement.allocated} == {
+        ("shop", "a"): 9 * 10**9,
+        ("search", "b"): 2 * 10**9,
+        ("shop", "b"): 1 * 10**9,
+    }
