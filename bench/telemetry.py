@@ -21,7 +21,7 @@ from shared.ledger.delivery import Delivery
 from shared.ledger.ingest import IngestService
 from shared.telemetry import Telemetry
 
-ROUNDS, BATCHES = 4, 2
+ROUNDS, BATCHES = 5, 2
 LEAST_OF_WITHOUT = 0.9
 SIGNALS = frozenset({"traces", "metrics", "logs"})
 RECEIVER = """
