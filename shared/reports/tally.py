@@ -141,7 +141,7 @@ class Tally:
         self.pool_use: dict[str, defaultdict[str, int]] = {pool.id: defaultdict(int) for pool in basis.pools}
         self.billed_pico: defaultdict[str, int] = defaultdict(int)  # by team, of all charges on disk
         self._savings: defaultdict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
-        self._unpriced: dict[tuple[str, str, str], tuple[list[int], defaultdict[str, int]]] = {}
+        self._unpriced: dict[tuple[str, str, str, str], tuple[list[int], defaultdict[str, int]]] = {}
 
     def add(self, cell: RollupCell) -> None:
         """Add a cell; those of other statements, and grants of budgets, are no part of this one."""
@@ -197,11 +197,17 @@ class Tally:
 
     @property
     def unpriced(self) -> tuple[Unpriced, ...]:
-        """Calls without a price; what a re-rate took back is not among them."""
+        """Calls without a price. What a re-rate took back is not among them: of a call of this statement it leaves
+        nothing, and of one that a closed month counted it makes less than nothing of that month's."""
+        found: dict[tuple[str, str, str], tuple[int, dict[str, int]]] = {}
+        for (team, provider, model, _), (calls, tokens) in sorted(self._unpriced.items()):
+            if calls[0] > 0:
+                known, sums = found.get((team, provider, model), (0, {}))
+                both = {kind: sums.get(kind, 0) + tokens.get(kind, 0) for kind in sorted({*sums, *tokens})}
+                found[team, provider, model] = known + calls[0], both
         return tuple(
-            Unpriced(team=team, provider=provider, model=model, calls=calls[0], tokens=dict(sorted(tokens.items())))
-            for (team, provider, model), (calls, tokens) in sorted(self._unpriced.items())
-            if calls[0]
+            Unpriced(team=team, provider=provider, model=model, calls=calls, tokens=tokens)
+            for (team, provider, model), (calls, tokens) in found.items()
         )
 
     def _pool_of(self, cell: RollupCell) -> Pool | None:
@@ -237,7 +243,7 @@ class Tally:
         sums[1] += cell.saved_nano_usd
 
     def _add_unpriced(self, team: str, cell: RollupCell) -> None:
-        key = team, cell.provider, cell.model
+        key = team, cell.provider, cell.model, f"{cell.quarter_utc.astimezone(UTC):%Y-%m}"
         calls, tokens = self._unpriced.setdefault(key, ([0], defaultdict(int)))
         calls[0] += cell.unpriced
         for kind in PRICED_KINDS:

@@ -251,3 +251,27 @@ def test_shared_costs_do_not_make_each_other_dearer() -> None:
         ("search", "b"): 2 * 10**9,
         ("shop", "b"): 1 * 10**9,
     }
+
+
+def test_only_calls_that_still_have_no_price_are_told() -> None:
+    """A closed month's call that was rated again takes none away from this month's; a late one rated again is gone."""
+
+    def missing(day: int, calls: int, correction: str = "") -> RollupCell:
+        return RollupCell(
+            tenant="contoso",
+            quarter_utc=START + timedelta(days=day),
+            scopes={"team": "search"},
+            model="new-model",
+            pricing_status="unpriced",
+            booked_period="2026-11",
+            correction=correction,  # type: ignore[arg-type]
+            requests=calls,
+            unpriced=calls,
+            tokens={"input": 10 * calls},
+        )
+
+    october = [missing(-3, -4, "negative"), missing(-40, 2, "new"), missing(-40, -1, "negative")]
+    november = [missing(1, 5), missing(2, -2)]
+    statement = bill_of(Basis(tenant="contoso", period="2026-11"), [*october, *november]).statement
+    (told,) = statement.unpriced
+    assert (told.calls, told.tokens) == ((5 - 2) + (2 - 1), {"input": 40})
