@@ -79,7 +79,7 @@ export function dailyBars(sentence, days, parts, details) {
 // Spend added up over the days of a period; from today on the forecast with its band; a line at the limit.
 export function cumulativeBand(sentence, days, sums, forecast, limit, details) {
   const last = sums.length - 1;
-  const top = niceTop(Math.max(0, ...sums, forecast ? forecast.at(-1).high : 0, limit ?? 0));
+  const top = niceTop(Math.max(0, ...sums, forecast ? Math.max(forecast.at(-1).value, forecast.at(-1).high ?? 0) : 0, limit ?? 0));
   return chart(
     sentence,
     (width) => {
@@ -88,10 +88,10 @@ export function cumulativeBand(sentence, days, sums, forecast, limit, details) {
       const points = (values, from = 0) => values.map((value, at) => `${x(from + at)},${y(value)}`).join(" ");
       const marks = [...drawn];
       if (forecast) {
-        const low = [sums[last], ...forecast.map((each) => each.low)];
-        const high = [sums[last], ...forecast.map((each) => each.high)];
-        const outline = [...high.map((value, at) => `${x(last + at)},${y(value)}`), ...low.map((value, at) => `${x(last + at)},${y(value)}`).reverse()];
-        marks.push(s("polygon", { points: outline.join(" "), class: "band" }));
+        if (forecast.at(-1).low !== null) {
+          const edge = (name) => [sums[last], ...forecast.map((each) => each[name])].map((value, at) => `${x(last + at)},${y(value)}`);
+          marks.push(s("polygon", { points: [...edge("high"), ...edge("low").reverse()].join(" "), class: "band" }));
+        }
         marks.push(s("polyline", { points: points([sums[last], ...forecast.map((each) => each.value)], last), class: "line expected" }));
       }
       if (sums.length) {

@@ -48,7 +48,7 @@ function keyFigures(context, total, forecast) {
     const end = forecastOf(context, ahead);
     return tiles(
       tile("Spend this month, USD", money(row?.cost ?? "0.00"), counted(row?.requests ?? 0, "call")),
-      tile("Forecast for the month, USD", end ? money(cents(end.value)) : "\u2013", end ? `${plain(end.low)} to ${plain(end.high)}` : "by team, below"),
+      tile("Forecast for the month, USD", end ? money(cents(end.value)) : "\u2013", end ? rangeText(end) : "by team, below"),
       tile("Saved, USD", h("a", { href: context.link(["savings"]) }, money(row?.saved ?? "0.00")), "downgrades and refusals"),
       tile("Measured", h("a", { href: context.link(["coverage"]) }, row ? percent(Number(row.measured_share)) : "\u2013"), "of the cost; the rest is estimated"),
       tile("Unpriced calls", h("a", { href: context.link(["unpriced"]) }, count(row?.unpriced ?? 0)), row?.unpriced ? "their cost is not known yet" : "every call has a price"),
@@ -71,7 +71,13 @@ function cents(text) {
   return fromNano(((amount + 5000000n) / 10000000n) * 10000000n);
 }
 
+// Until there are past errors to take it from, a forecast has no range.
+function rangeText({ low, high }) {
+  return low === null ? "no range yet" : `${plain(low)} to ${plain(high)}`;
+}
+
 function plain(text) {
+  if (text === null) return "\u2013";
   return moneyText(cents(text)).replace(" USD", "");
 }
 
@@ -133,13 +139,13 @@ function monthChart(rows, ahead) {
   const spent = new Map(rows.map((row) => [row.day, row.cost ?? "0"]));
   let sum = 0n;
   const sums = past.map((day) => Number(fromNano((sum += nano(spent.get(day))))));
-  const path = ahead ? ahead.days.filter((each) => each.day > past.at(-1)).map(({ value, low, high }) => ({ value: Number(value), low: Number(low), high: Number(high) })) : [];
-  const said = ahead ? ` Expected at the end: ${plain(ahead.value)} USD, in four of five cases between ${plain(ahead.low)} and ${plain(ahead.high)}. Method: ${METHODS[ahead.method] ?? ahead.method}.` : "";
+  const path = ahead ? ahead.days.filter((each) => each.day > past.at(-1)).map(({ value, low = null, high = null }) => ({ value: Number(value), low: low === null ? null : Number(low), high: high === null ? null : Number(high) })) : [];
+  const said = ahead ? ` Expected at the end: ${plain(ahead.value)} USD, ${ahead.low === null ? "no range yet" : `in four of five cases ${rangeText(ahead)}`}. Method: ${METHODS[ahead.method] ?? ahead.method}.` : "";
   const sentence = `Spent so far: ${moneyText(fromNano(sum))}.${said}`;
   return [
     h("p", { class: "muted small" }, sentence),
     cumulativeBand(sentence, days, sums, path.length ? path : null, null, null),
-    legend(["bar-1", "spent"], ...(path.length ? [["band", "forecast, P10 to P90"]] : [])),
+    legend(["bar-1", "spent"], ...(path.length ? [["band", ahead.low === null ? "forecast" : "forecast, P10 to P90"]] : [])),
   ];
 }
 

@@ -411,6 +411,25 @@ def test_loading_and_failing_are_drawn_and_one_failure_leaves_the_rest(admin: Vi
     admin.complaints = [each for each in admin.complaints if "503" not in each]
 
 
+def test_a_forecast_without_a_range_draws_none(admin: Visit) -> None:
+    """Before there are past errors to take it from, the line is drawn and the range is said to be missing."""
+
+    def without_range(route: Route) -> None:
+        body = route.fetch().json()
+        body["forecast"] |= {"low": None, "high": None}
+        for day in body["forecast"]["days"]:
+            day.pop("low", None), day.pop("high", None)
+        route.fulfill(json=body)
+
+    page = admin.go("overview")
+    expect(page.locator("polygon.band")).to_have_count(1)
+    page.route("**/api/v1/forecast?*", without_range)
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.get_by_text("no range yet").first).to_be_visible()
+    expect(page.locator("polyline.expected")).to_have_count(1)
+    expect(page.locator("polygon.band")).to_have_count(0)
+
+
 def test_the_policy_stops_what_the_page_did_not_bring(browser: Browser, app_url: str) -> None:
     """A script, a style, a picture and a question to another origin that somebody managed to put into the page."""
     visit = Visit(browser, app_url, ADMIN)
