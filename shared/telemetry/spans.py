@@ -21,8 +21,8 @@ log = logging.getLogger("tollkeeper.telemetry")
 
 CALLS_WAITING = 20_000  # some 20 MB at most
 CALLS_AT_ONCE = 20  # some 2 ms of work between two rests, so that a budget check in this process hardly waits
-# Making a span takes 0.1 to 0.15 ms, encoding it on the exporter's thread twice as long. Resting 25 times as long as the
-# making took keeps both near a tenth of the time, however slow or busy the machine is: some hundred calls a second.
+# Making a span takes 0.1 to 0.15 ms, encoding it on the exporter's thread twice as long. Resting 25 times as long as
+# the making took keeps both near a tenth of the time, however busy the machine is: some hundred calls a second.
 REST = 25
 
 
