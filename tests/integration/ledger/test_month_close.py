@@ -131,8 +131,10 @@ class Crash(RuntimeError):
 
 
 class Dying:
-    """Something whose `fatal`-th call, counted over all that share the count, kills before it does anything. To die right
-    after a call is to die before the next one."""
+    """Something whose `fatal`-th call, counted over all that share the count, kills before it does anything.
+
+    To die right after a call is to die before the next one.
+    """
 
     def __init__(self, inner: Any, count: list[int], fatal: int) -> None:
         self._inner, self._count, self._fatal = inner, count, fatal
