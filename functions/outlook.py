@@ -48,6 +48,6 @@ def _teams(call: Call, reach: Reach) -> list[str] | None:
 def _days(text: str | None) -> int:
     if text is None:
         return DEFAULT_DAYS
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= MAX_DAYS):
+    if not (text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= MAX_DAYS):
         raise InvalidRequest(f"days: expected a whole number from 1 to {MAX_DAYS}, got {text[:20]!r}", param="days")
     return int(text)

@@ -122,11 +122,14 @@ def local_month(period: str, zone: str) -> tuple[datetime, datetime]:
 
 
 def _in_force(snapshot: Snapshot, tenant: str, budget: Budget) -> Budget | None:
-    """The configured budget that the changed one would replace: of that id, else of that scope and period."""
-    known = snapshot.index.of_tenant(tenant)
-    place = (budget.scope_type, budget.scope_key, budget.period)
-    by_place = [each for each in known if (each.scope_type, each.scope_key, each.period) == place]
-    found = next((each for each in known if each.id == budget.id), by_place[0] if by_place else None)
+    """The configured budget that the changed one would replace: of that id, else of that period.
+
+    Of the same scope always: whoever may ask about one scope need not be allowed to read another by a budget's id.
+    """
+    scope = (budget.scope_type, budget.scope_key)
+    known = [each for each in snapshot.index.of_tenant(tenant) if (each.scope_type, each.scope_key) == scope]
+    by_period = next((each for each in known if each.period == budget.period), None)
+    found = next((each for each in known if each.id == budget.id), by_period)
     return found if found is not None and found.period in _REPLAYED else None
 
 

@@ -52,7 +52,7 @@ async def test_forecast_of_the_tenant_is_for_those_who_see_all_of_it(doors: Door
     assert (own["forecast"], [line["team"] for line in own["teams"]]) == (None, ["search"])
 
 
-@pytest.mark.parametrize("days", ["0", "32", "x", "-1", "99999999", "\u0663"])
+@pytest.mark.parametrize("days", ["0", "32", "x", "-1", "99999999", "\u0663", "00319999", "9" * 5_000])
 async def test_days_of_anomalies_are_bounded(doors: Doors, services: SimpleNamespace, days: str) -> None:
     """One to 31 days, in plain digits."""
     reply = await doors.call("anomalies", query={**CONTOSO, "days": days}, as_=ADMIN)
@@ -76,6 +76,17 @@ async def test_simulation_of_others_is_refused(doors: Doors, replaying: SimpleNa
     assert (reply.status, reply.code) == (403, "scope_not_allowed")
     reply = await doors.call("budget_simulate", body=question(scope=scope, period="month", limit="5"), as_=ADMIN)
     assert reply.status == 200
+
+
+async def test_simulation_tells_nothing_of_another_scope_by_the_id_of_its_budget(
+    doors: Doors, replaying: SimpleNamespace
+) -> None:
+    """b1 is the budget of every team: named beside a scope of one's own it must not be replayed, nor shown."""
+    body = question(id="b1", scope="team:search", period="month", limit="5")
+    reply = await doors.call("budget_simulate", body=body, as_=ADA)
+    assert (reply.status, reply.json["in_force"]) == (200, None)
+    body = question(id="b1", limit="5")
+    assert (await doors.call("budget_simulate", body=body, as_=ADMIN)).json["in_force"]["budget"]["id"] == "b1"
 
 
 @pytest.mark.parametrize(
