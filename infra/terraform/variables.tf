@@ -325,13 +325,13 @@ variable "settings" {
   default     = {}
   nullable    = false
   validation {
-    condition     = alltrue([for name in keys(var.settings) : can(regex("^[A-Za-z][A-Za-z0-9_]*$", name)) && !can(regex("^ALERT_|^SMTP_URL$|SECRET|_HEADERS$", name))])
-    error_message = "settings: expected names of settings that hold no secret; ALERT_..., SMTP_URL, HELICONE_WEBHOOK_SECRET and OTEL_..._HEADERS belong to secret_settings."
+    condition     = alltrue([for name in keys(var.settings) : can(regex("^[A-Za-z][A-Za-z0-9_]*$", name)) && !can(regex("^ALERT_|^SMTP_URL$|SECRET|_HEADERS$|_KEY$", name))])
+    error_message = "settings: expected names of settings that hold no secret; ALERT_..., SMTP_URL, HELICONE_WEBHOOK_SECRET, PSEUDONYM_KEY and OTEL_..._HEADERS belong to secret_settings."
   }
 }
 
 variable "secret_settings" {
-  description = "Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS, SMTP_URL or OTEL_EXPORTER_OTLP_HEADERS. The secret has the setting's name in lower case with dashes, alert-slack-finops; put it there before or after the deployment, it is never in the state."
+  description = "Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS, SMTP_URL, PSEUDONYM_KEY or OTEL_EXPORTER_OTLP_HEADERS. The secret has the setting's name in lower case with dashes, alert-slack-finops; put it there before or after the deployment, it is never in the state."
   type        = set(string)
   default     = []
   nullable    = false

@@ -34,6 +34,8 @@ LEFT_ALONE = {
     "MAIL_FROM": "for those who send mail; `settings` adds it",
     "COMMUNICATION_ENDPOINT": "for those who send mail through Azure; `settings` adds it",
     "SMTP_URL": "for those who send mail by a server of theirs; `secret_settings` adds it",
+    "PSEUDONYM_KEY": "for those whose scopes name people by address; `secret_settings` adds it",
+    "AZURE_MONITOR_CALLS": "for those who pay for a span of every call; `settings` adds it",
     **dict.fromkeys(
         (
             *(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "LOGS_", "METRICS_")),

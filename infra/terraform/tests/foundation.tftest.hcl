@@ -508,7 +508,7 @@ run "settings_of_ones_own" {
 
   variables {
     settings        = { MAIL_FROM = "tollkeeper@contoso.com", PUBLIC_URL = "https://tollkeeper.contoso.com", USAGE_HUB = "other" }
-    secret_settings = ["ALERT_SLACK_FINOPS"]
+    secret_settings = ["ALERT_SLACK_FINOPS", "PSEUDONYM_KEY"]
   }
 
   assert {
@@ -523,6 +523,16 @@ run "settings_of_ones_own" {
     condition     = local.app_settings.USAGE_HUB == azurerm_eventhub.usage.name
     error_message = "What the templates make is not replaced."
   }
+}
+
+run "no_key_among_settings" {
+  command = plan
+
+  variables {
+    settings = { PSEUDONYM_KEY = "0123456789abcdef0123456789abcdef" }
+  }
+
+  expect_failures = [var.settings]
 }
 
 run "no_secret_among_settings" {
