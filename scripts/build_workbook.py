@@ -44,6 +44,7 @@ TABS: dict[str, tuple[Tile, ...]] = {
         Tile("coverage", "linechart", 50),
         Tile("dead_letters", "table", 50),
         Tile("drift", "table", 50),
+        Tile("notices_given_up", "table"),
         Tile("problems", "table"),
     ),
 }

@@ -11,6 +11,11 @@ import pytest
 
 from shared.budgets.spend import SpendService
 from shared.budgets.standing import StandingLog
+from shared.config.model import AlertRoute
+from shared.notify.channels import Channels
+from shared.notify.delivery import Delivery
+from shared.notify.notice import GIVE_UP_AFTER
+from shared.settings import Settings
 from shared.usage.build import true_up_event_bytes
 from shared.usage.hub import PartitionState
 from shared.usage.llm_log import LogRecord
@@ -180,4 +185,8 @@ async def test_records_have_the_fields_that_queries_read(stack: Stack, logged: L
     await stack.repair.reconcile_all()
     await stack.streams.logged([LogRecord("nobody-reported-it", 1, 10, 5, True)])
     await stack.sweep.run(datetime.now(UTC) + timedelta(hours=2))
+    routes = [AlertRoute(("*",), "webhook", "ALERT_NOWHERE", None)]  # whose address nobody has set
+    channels = Channels(Settings(environment="development"), None)
+    for now in (datetime.now(UTC), datetime.now(UTC) + GIVE_UP_AFTER):
+        await Delivery(stack.outbox, lambda: routes, channels, lambda now=now: now).run()  # type: ignore[misc]
     assert {name: set().union(*logged(name)) for name in FIELDS} == FIELDS

@@ -35,6 +35,7 @@ var queries = {
   function_errors: loadTextContent('../../alerts/function_errors.kql')
   ingest_lag: loadTextContent('../../alerts/ingest_lag.kql')
   latency: loadTextContent('../../alerts/latency.kql')
+  notices_given_up: loadTextContent('../../alerts/notices_given_up.kql')
   silence: loadTextContent('../../alerts/silence.kql')
   unpriced: loadTextContent('../../alerts/unpriced.kql')
   usage_spike: loadTextContent('../../alerts/usage_spike.kql')
