@@ -9,13 +9,13 @@ from typing import Protocol
 
 from shared.ledger.coverage import DEFAULT_WAIT
 from shared.ledger.rollup import RollupCell
-from shared.money import decimal_from_nano
 from shared.months import month_before, month_of, month_span
 from shared.reports.basis import Basis, PinnedBasis
 from shared.reports.bill import Bill, make_bill
+from shared.reports.incomplete import incomplete
 from shared.reports.spool import Spool
 from shared.reports.standings import Standings
-from shared.reports.statement import BudgetStanding, Statement, Status
+from shared.reports.statement import BudgetStanding, Status
 from shared.reports.tally import Tally
 
 _FROZEN_MONTHS_SEARCHED = 12
@@ -115,21 +115,3 @@ def status_of(period: str, now_utc: datetime, *, closed: bool) -> Status:
     if closed:
         return "final"
     return "draft" if month_of(now_utc) <= period else "provisional"
-
-
-def incomplete(statement: Statement) -> tuple[str, ...]:
-    """What a statement's own figures say is not known, in sentences."""
-    notes = []
-    totals = statement.totals
-    calls = sum(missing.calls for missing in statement.unpriced)
-    if calls > 0:
-        models = ", ".join(sorted({missing.model for missing in statement.unpriced})[:5])
-        notes.append(f"{calls} calls have no price yet and cost nothing here: {models}.")
-    waiting, missing = totals.coverage.requests.estimated, totals.coverage.requests.missing
-    if waiting:
-        amount = decimal_from_nano(totals.coverage.costs_nano_usd.estimated)
-        notes.append(f"{waiting} streamed calls are estimated at {amount} USD and may still be measured.")
-    if missing:
-        amount = decimal_from_nano(totals.coverage.costs_nano_usd.missing)
-        notes.append(f"{missing} streamed calls were never measured; their estimate of {amount} USD stands.")
-    return tuple(notes)

@@ -15,6 +15,7 @@ import msgspec
 from shared.ledger.coverage import Coverage
 from shared.money import decimal_from_nano
 from shared.reports.charge import Correction
+from shared.reports.incomplete import incomplete
 
 Status = Literal["draft", "provisional", "final"]
 UNASSIGNED = "(unassigned)"  # calls whose scopes name no team still belong to the tenant's bill
@@ -285,7 +286,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
     def of_teams(self, teams: Iterable[str]) -> Statement:
         """The statement limited to some teams; their totals add up to the tenant's. The forecast is the tenant's, so
-        it is left out."""
+        it is left out, and notes on figures are on these teams' own."""
         wanted = frozenset(teams)
 
         def mine(parts: Iterable[_Part]) -> tuple[_Part, ...]:
@@ -293,6 +294,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
         return self._limited(
             wanted,
+            self._general_notes(),
             lines=mine(self.lines),
             corrections=mine(self.corrections),
             allocated=mine(self.allocated),
@@ -310,12 +312,18 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
             for part in getattr(self, name):
                 if part.team in parts:
                     parts[part.team][name].append(part)
+        general = self._general_notes()
         for team, mine in parts.items():
-            yield team, self._limited({team}, **{name: tuple(found) for name, found in mine.items()})
+            yield team, self._limited({team}, general, **{name: tuple(found) for name, found in mine.items()})
 
-    def _limited(self, wanted: Collection[str], **parts: Any) -> Statement:
+    def _general_notes(self) -> tuple[str, ...]:
+        """The notes that are not on figures of the whole tenant, which are not for every team to read."""
+        own = incomplete(self)
+        return tuple(note for note in self.notes if note not in own)
+
+    def _limited(self, wanted: Collection[str], general_notes: tuple[str, ...], **parts: Any) -> Statement:
         previous = self.previous_nano
-        return msgspec.structs.replace(
+        limited = msgspec.structs.replace(
             self,
             number="-".join((self.tenant, self.period, *sorted(wanted))),
             teams=tuple(sorted(wanted)),
@@ -323,3 +331,4 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
             forecast=None,
             **parts,
         )
+        return msgspec.structs.replace(limited, notes=(*general_notes, *incomplete(limited)))

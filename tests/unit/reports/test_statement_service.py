@@ -95,6 +95,23 @@ async def test_what_is_incomplete_is_said() -> None:
     assert complete.notes == ()
 
 
+async def test_notes_of_a_team_tell_nothing_of_other_teams() -> None:
+    """Counts, amounts and models of the whole tenant would show one team what others do; what holds for all stays."""
+    ads = {"scopes": {"team": "ads"}}
+    ledger = Ledger(
+        cell(requests=3, unpriced=3, cost_nano_usd=0, pricing_status="unpriced", model="secret-model", **ads),
+        cell(measured=False, cost_nano_usd=5, **ads),
+        cell(measured=False, cost_nano_usd=9),
+    )
+    bill = await reports_over(lambda: CONFIG, ledger, formats=JSON).bill("contoso", "2026-11", DUE, with_charges=False)
+    late = "Ingest is behind."
+    statement = bill.noting((late, *bill.statement.notes)).statement
+    mine = (late, "1 streamed calls were never measured; their estimate of 0.000000009 USD stands.")
+    assert statement.of_teams(["search"]).notes == mine
+    assert dict(statement.by_team())["search"].notes == mine
+    assert "secret-model" in statement.of_teams(["ads"]).notes[1]
+
+
 class Hours:
     """An hour index with some hours that still get rows."""
 
