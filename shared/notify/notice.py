@@ -46,7 +46,8 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
             return msgspec.structs.replace(tried, given_up_at=now_utc.isoformat())
         wait = min(FIRST_WAIT * 2 ** min(attempts - 1, 20), LONGEST_WAIT)
         if retry_after_seconds is not None:
-            wait = max(wait, min(timedelta(seconds=retry_after_seconds), LONGEST_WAIT))
+            asked = min(retry_after_seconds, LONGEST_WAIT.total_seconds())  # before a timedelta, which can overflow
+            wait = max(wait, timedelta(seconds=asked))
         return msgspec.structs.replace(tried, next_try_at=(now_utc + wait).isoformat())
 
 

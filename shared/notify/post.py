@@ -6,15 +6,17 @@ log and into traces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from shared.notify.message import clean
 
 TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 2_000
+LEAST_SECRET_CHARS = 8  # shorter parts of an address are words such as `services`, not secrets
 
 
 class DeliveryFailed(Exception):
@@ -59,8 +61,18 @@ async def post(
         raise DeliveryFailed(f"the connection failed ({type(error).__name__})", outage=True) from None
     if 300 <= status < 400:
         raise DeliveryFailed(f"HTTP {status}: redirects are not followed; set the final address")
-    reason = clean(f"HTTP {status} {said.decode('utf-8', 'replace')}".replace(url, "***"), 200)
+    reason = clean(f"HTTP {status} {_without_address(said.decode('utf-8', 'replace'), url)}", 200)
     raise DeliveryFailed(reason, retry_after_seconds=wait, outage=status in (408, 429) or status >= 500)
+
+
+def _without_address(said: str, url: str) -> str:
+    """What a receiver said, without the address and its secret parts: many name the path they do not know."""
+    split = urlsplit(url)
+    parts = [url, split.path, split.query, *split.path.split("/"), *re.split("[&=]", split.query), split.password or ""]
+    for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
+        if len(part) >= LEAST_SECRET_CHARS:
+            said = said.replace(part, "***")
+    return said
 
 
 def _seconds(retry_after: str | None) -> float | None:

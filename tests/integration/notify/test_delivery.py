@@ -287,6 +287,31 @@ async def test_redirects_and_plain_http_are_refused(world: World) -> None:
     assert "127.0.0.1" not in str(notice.progress)
 
 
+async def test_receiver_that_names_the_path_it_was_asked_for_gives_no_secret_away(world: World) -> None:
+    """A Slack or Teams address is its own password, and many servers say which path they do not know."""
+    secret = "B0SECRETSECRET"
+    receiver = world.route("HOOK", "slack")
+    world.targets["ALERT_HOOK"] += f"/{secret}/T%2B0token?sig={secret[::-1]}"
+    said = f"Cannot POST /x/{secret}/T%2B0token (T+0token) with sig={secret[::-1]}"
+    receiver.replies = [Reply(said, 404)]
+    await world.outbox.add_once("k", "threshold", THRESHOLD)
+    await world.delivery().run()
+    (notice,) = await world.outbox.waiting()
+    error = notice.progress["slack:ALERT_HOOK"].error
+    assert error.startswith("HTTP 404 Cannot POST ***")
+    assert not any(part in error for part in (secret, "0token", secret[::-1]))
+
+
+async def test_receiver_that_asks_for_an_endless_wait_holds_up_nobody(world: World) -> None:
+    """It is asked again after the longest wait; the notices of other routes go out in the same run."""
+    receiver, good = world.route("ENDLESS"), world.route("GOOD")
+    receiver.replies = [Reply("", 429, {"Retry-After": "9" * 400})]
+    await world.outbox.add_once("k", "threshold", THRESHOLD)
+    await world.delivery().run()
+    await world.later(hours=6, seconds=1)
+    assert (len(receiver.requests), len(good.requests)) == (2, 1)
+
+
 async def test_every_channel_posts_its_own_form(world: World) -> None:
     """Slack blocks, a Teams card in its envelope, a signed webhook: each as JSON over its own address."""
     slack, teams, hook = world.route("S", "slack"), world.route("T", "teams"), world.route("W")
