@@ -30,6 +30,7 @@ from shared.config.model import Config
 from shared.config.source import DirectorySource
 
 CHAT = "/openai/v1/chat/completions"
+DASHBOARD = "/dashboard"
 _OF_THE_HOST = (("GET", "/"), ("GET", "/admin/host/status"), ("GET", "/runtime/webhooks/none"))
 _START_SECONDS = 300  # a fresh app loads its package and its configuration first
 _POLL_SECONDS = 5.0
@@ -47,7 +48,7 @@ class Chosen(msgspec.Struct, frozen=True):
     @property
     def public(self) -> tuple[str, ...]:
         """Routes that need no token: the dashboard's page, which holds no data, and by choice /health."""
-        return ("/dashboard", "/health") if self.public_health else ("/dashboard",)
+        return (DASHBOARD, "/health") if self.public_health else (DASHBOARD,)
 
 
 CHOSEN = {
@@ -116,6 +117,22 @@ def check_anonymous(functions_url: str, public: Collection[str]) -> Iterator[Fin
         yield Finding("FAIL", f"{closed} of {len(asked)} routes answer 403 to anonymous callers instead of 401")
     else:
         yield Finding("ok", f"anonymous callers get 401 on all {len(asked)} routes")
+
+
+def check_dashboard(functions_url: str) -> Iterator[Finding]:
+    """People who are not signed in yet get the page, from which they sign in, and it keeps to its own content."""
+    answer = httpx.get(f"{functions_url}{DASHBOARD}", timeout=60)
+    kind, policy = answer.headers.get("content-type", ""), answer.headers.get("content-security-policy", "")
+    if answer.status_code == HTTPStatus.FORBIDDEN:
+        yield Finding("warn", f"{DASHBOARD} is not reachable from this address, so it is not tested: run this inside")
+    elif answer.status_code == HTTPStatus.UNAUTHORIZED:
+        yield Finding("FAIL", f"{DASHBOARD} asks for a token, so nobody can sign in from it: see excludedPaths")
+    elif not (answer.status_code == HTTPStatus.OK and kind.startswith("text/html")):
+        yield Finding("FAIL", f"{DASHBOARD} answers {answer.status_code} {kind} instead of its page")
+    elif "default-src 'none'" not in policy:
+        yield Finding("FAIL", f"{DASHBOARD} comes without its Content-Security-Policy: {policy or 'there is none'}")
+    else:
+        yield Finding("ok", f"{DASHBOARD} is there for people to sign in")
 
 
 def check_health(
@@ -240,6 +257,7 @@ def smoke(
     yield from _reached(lambda: check_secrets(arm, outputs), "what the app reads from Key Vault")
     yield from _reached(lambda: check_health(app, audience, credential, sleep=sleep), "the function app")
     yield from _reached(lambda: check_anonymous(app, chosen.public), "the function app")
+    yield from _reached(lambda: check_dashboard(app), "the function app")
     if chosen.unfinished:
         yield Finding("warn", f"roles: the gateway has no Budget.Check, so no call is tested: {chosen.unfinished}")
         return

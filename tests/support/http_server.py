@@ -53,9 +53,9 @@ def serving(answer: Callable[[Request], Reply], tls: ssl.SSLContext | None = Non
             is_json = isinstance(reply.body, dict | list)
             sent = json.dumps(reply.body).encode() if is_json else str(reply.body or "").encode()
             self.send_response(reply.status)
-            self.send_header("Content-Type", "application/json" if is_json else "text/plain")
+            kind = "application/json" if is_json else "text/plain"
             self.send_header("Content-Length", str(len(sent)))
-            for name, value in reply.headers.items():
+            for name, value in ({"Content-Type": kind} | reply.headers).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(sent)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from functions.dashboard_page.page import dashboard_page
 from scripts.azure import smoke as smoke_module
 from scripts.azure.arm import Arm
 from scripts.azure.smoke import Chosen, check_health, routes, smoke, smoke_model
@@ -21,6 +22,7 @@ SECRETS = f"{GATEWAY}/subscriptions/search-prod/listSecrets"
 AUDIENCE = "api://11111111-1111-1111-1111-111111111111"
 CHAT = "/openai/v1/chat/completions"
 PREFIX = "/api/v1"
+PAGE = Reply(dashboard_page().html.decode(), headers={**dashboard_page().headers, "Content-Type": "text/html"})
 REFERENCES = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Web/sites/func/config/configreferences/appsettings"
 
 
@@ -38,6 +40,7 @@ def outputs(azure: AzureStub) -> dict[str, Any]:
         azure.on(method, f"{PREFIX}{path}", refused)
     for method, path in smoke_module._OF_THE_HOST:
         azure.on(method, path, refused)
+    azure.on("GET", f"{PREFIX}/dashboard", PAGE)
     azure.on("GET", f"{PREFIX}/health", Reply({"config_version": "abcdef0123456789"}), refused)  # with a token, without
     azure.on("GET", REFERENCES, Reply({"value": [reference("Resolved")]}))
     azure.on("POST", SECRETS, Reply({"primaryKey": "key-of-search", "secondaryKey": "other"}))
@@ -71,7 +74,7 @@ def test_a_good_deployment_has_nothing_to_report(
 ) -> None:
     """Every route refuses the anonymous; a token and a key of a team get through."""
     lines = found(arm, outputs, tokens, config)
-    assert [line[:4] for line in lines] == ["ok  "] * 4
+    assert [line[:4] for line in lines] == ["ok  "] * 5
     asked = {(request.method, request.path) for request in azure.requests if "authorization" not in request.headers}
     assert {(method, f"{PREFIX}{path}") for method, path in routes()} <= asked
     (call,) = azure.to("POST", CHAT)
@@ -103,16 +106,42 @@ def test_one_open_door_is_a_failure(
     assert "{} {} answers 400".format(*method_and_path) in line
 
 
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply("You do not have permission", 401), "asks for a token"),
+        (Reply({"error": {"code": "not_ready"}}, 503), "answers 503"),
+        (Reply({"figures": []}), "answers 200 application/json"),
+        (Reply("<!doctype html>", headers={"Content-Type": "text/html"}), "without its Content-Security-Policy"),
+        (
+            Reply(
+                "<!doctype html>",
+                headers={"Content-Type": "text/html", "Content-Security-Policy": "frame-ancestors 'self'"},
+            ),
+            "without its Content-Security-Policy",
+        ),
+    ],
+)
+def test_a_dashboard_that_nobody_can_open_or_that_may_load_anything_is_a_failure(
+    azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config, reply: Reply, words: str
+) -> None:
+    """Shut to people who are not signed in yet, another answer, or a page without the policy that pins its scripts."""
+    azure.on("GET", f"{PREFIX}/dashboard", reply)
+    (line,) = [line for line in found(arm, outputs, tokens, config) if line.startswith("FAIL")]
+    assert line.startswith("FAIL  /dashboard")
+    assert words in line
+
+
 def test_an_app_that_is_closed_to_this_address_proves_nothing(
     azure: AzureStub, arm: Arm, tokens: Tokens, outputs: dict[str, Any], config: Config
 ) -> None:
     """403 everywhere is the firewall: a warning, not a pass; 403 on some routes only is a failure."""
     closed = Reply("Ip Forbidden", 403)
     azure.on("POST", f"{PREFIX}/usage", closed)
-    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "ok  ", "FAIL", "ok  "]
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "ok  ", "FAIL", "ok  ", "ok  "]
     for method, path in [*((m, f"{PREFIX}{p}") for m, p in routes()), *smoke_module._OF_THE_HOST]:
         azure.on(method, path, closed)
-    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "warn", "warn", "ok  "]
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "warn", "warn", "warn", "ok  "]
 
 
 def test_a_start_is_waited_for_and_a_failure_is_not_for_ever(azure: AzureStub, tokens: Tokens, sleeps: Sleeps) -> None:
@@ -154,7 +183,7 @@ def test_parts_that_cannot_be_reached_do_not_hide_the_others(
 ) -> None:
     """Each question is asked, whatever became of the one before."""
     outputs |= {"FUNCTIONS_URL": "http://127.0.0.1:9/api/v1"}
-    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "FAIL", "FAIL", "ok  "]
+    assert [line[:4] for line in found(arm, outputs, tokens, config)] == ["ok  ", "FAIL", "FAIL", "FAIL", "ok  "]
     azure.on("GET", REFERENCES, Reply({"value": [reference("Resolved")]}))
     azure.on("POST", SECRETS, Reply({"error": {"code": "AuthorizationFailed", "message": "no"}}, 403))
     assert "AuthorizationFailed" in found(arm, outputs, tokens, config)[-1]
@@ -201,7 +230,7 @@ def test_a_gateway_that_cannot_have_its_role_yet_is_not_called(
 ) -> None:
     """After a first deployment the call would fail, whatever the deployment is worth; the line says what is left."""
     lines = found(arm, outputs, tokens, config, Chosen(unfinished="run make entra ENV=dev"))
-    assert [line[:4] for line in lines] == ["ok  ", "ok  ", "ok  ", "warn"]
+    assert [line[:4] for line in lines] == ["ok  ", "ok  ", "ok  ", "ok  ", "warn"]
     assert lines[-1].endswith("run make entra ENV=dev")
     assert azure.to("POST", CHAT) == []
 
