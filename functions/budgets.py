@@ -41,7 +41,7 @@ async def get_budgets(call: Call) -> Answer:
     """The budgets that apply to what the caller may see, each with its origin (git or an edit) and its version."""
     reach, config = call.reach(), call.services.config.current
     shown = [
-        budget_definition(config, budget, with_reason=_shows_reason(reach, budget))
+        budget_definition(config, budget, with_reason=_shows_reason(call, reach, budget))
         for budget in config.budgets
         if budget.tenant in (None, reach.tenant) and _touches(reach, config, budget)
     ]
@@ -57,11 +57,13 @@ async def get_budget_history(call: Call) -> Answer:
     reach, config = call.reach(), call.services.config.current
     path = call.request.route_params.get("budget_id", "")
     budget = budget_of(config, reach.tenant, path.removesuffix(_HISTORY))
-    if not (_touches(reach, config, budget) and _shows_reason(reach, budget)):
-        raise Forbidden(f"budget {budget.id!r} is not of your teams alone", code="scope_not_allowed")
+    if not (_touches(reach, config, budget) and _shows_reason(call, reach, budget)):
+        raise Forbidden(f"budget {budget.id!r} covers more than you may read", code="scope_not_allowed")
     if not path.endswith(_HISTORY):
         return Answer(budget_definition(config, budget))
     changes = await call.services.config_edits.history(budget.id, _limit(call))
+    if not _is_admin(call):  # a publication is of every tenant, and so is its reason
+        changes = [change | {"why": None} if change["kind"] == "publish" else change for change in changes]
     return Answer({"tenant": reach.tenant, "budget": budget.id, "changes": changes})
 
 
@@ -112,9 +114,16 @@ def _touches(reach: Reach, config: Config, budget: Budget) -> bool:
     return reach.tenant_wide or bool(reach.scopes.get(budget.scope_type)) or budget.scope_type in named_by_callers
 
 
-def _shows_reason(reach: Reach, budget: Budget) -> bool:
-    """Why a budget that many teams share was changed may speak of another team."""
-    return reach.tenant_wide or budget.scope_key != "*"
+def _shows_reason(call: Call, reach: Reach, budget: Budget) -> bool:
+    """Why a budget that many share was changed may speak of another team, and where tenants share it, of a tenant."""
+    if _is_admin(call) or budget.scope_key != "*":
+        return True
+    one_tenant = budget.tenant is not None or len(call.services.config.current.tenants) == 1
+    return reach.tenant_wide and one_tenant
+
+
+def _is_admin(call: Call) -> bool:
+    return call.principal.has_any((CHARGEBACK_ADMIN,))
 
 
 def _limit(call: Call) -> int:

@@ -62,7 +62,7 @@ async function changesOf(context, id, found) {
 }
 
 function hiddenHistory() {
-  return emptyState("Not shown to you", "This budget covers more than your teams, so its history is for readers of the whole tenant.");
+  return emptyState("Not shown to you", "This budget covers more than your teams, so its history is for those who see all it covers.");
 }
 
 function unknown() {

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from door_fakes import Doors, Reply, principal
+from door_fakes import Doors, Recorder, Reply, principal
 
 from shared.config.edits import ConfigEdits
 from shared.config.place import ConfigPlace, DirectoryPlace
@@ -99,14 +99,26 @@ async def test_a_change_is_shown_with_who_and_why_and_undone(doors: Doors, budge
 
 
 async def test_why_a_shared_budget_was_changed_is_for_those_who_see_all(doors: Doors, budgets: SimpleNamespace) -> None:
-    """The reason may speak of another team; the figures bind everybody, so everybody sees them."""
-    version = (await listed(doors, ADMIN))["every/team"]["version"]
-    assert (await put(doors, "every/team", {"version": version, "limit": "70", "why": "ads ran wild"})).status == 200
-    seen = (await listed(doors, ADA))["every/team"]
-    assert (seen["limit"], seen["edit"]["why"], seen["edit"]["who"]) == ("70.00", None, None)
-    assert (await listed(doors, FINANCE))["every/team"]["edit"]["why"] == "ads ran wild"
-    assert (await history(doors, "every/team", ADA)).code == "scope_not_allowed"
-    assert (await history(doors, "every/team", FINANCE)).json["changes"][0]["after"]["limit"] == "70.00"
+    """The reason may speak of another team or tenant; the figures bind everybody, so everybody sees them."""
+    for shared, limit in (("every/team", "70"), ("persons", "7")):
+        version = (await listed(doors, ADMIN))[shared]["version"]
+        assert (await put(doors, shared, {"version": version, "limit": limit, "why": "ads ran wild"})).status == 200
+        seen = (await listed(doors, ADA))[shared]
+        assert (seen["limit"], seen["edit"]["why"], seen["edit"]["who"]) == (f"{limit}.00", None, None)
+        assert (await history(doors, shared, ADA)).code == "scope_not_allowed"
+        assert (await history(doors, shared, ADMIN)).json["changes"][0]["why"] == "ads ran wild"
+    seen = await listed(doors, FINANCE)
+    assert (seen["persons"]["edit"]["why"], seen["every/team"]["edit"]["why"]) == ("ads ran wild", None)
+    assert (await history(doors, "persons", FINANCE)).json["changes"][0]["after"]["limit"] == "7.00"
+    assert (await history(doors, "every/team", FINANCE)).code == "scope_not_allowed"
+
+
+async def test_why_files_were_published_is_for_admins(doors: Doors, budgets: SimpleNamespace) -> None:
+    """One publication changes budgets of many teams and tenants, so its reason may speak of any; edits keep theirs."""
+    changes = [{"kind": kind, "why": "for fabrikam"} for kind in ("publish", "edit")]
+    budgets.config_edits = SimpleNamespace(history=Recorder(changes))
+    shown = [(await history(doors, "search-own", as_)).json["changes"] for as_ in (ADMIN, ADA)]
+    assert [[each["why"] for each in seen] for seen in shown] == [["for fabrikam"] * 2, [None, "for fabrikam"]]
 
 
 async def test_a_stale_version_is_a_conflict(doors: Doors, budgets: SimpleNamespace) -> None:
