@@ -180,7 +180,7 @@ class AsyncCredential:
 
 
 async def _publish(url: str, files: Mapping[str, bytes], credential: TokenCredential) -> str:
-    """The version that is current now. Says which edits of the dashboard ended."""
+    """The version that is current now. Says which edits of the dashboard ended, and which stay."""
     from azure.storage.blob.aio import ContainerClient
 
     own = AsyncCredential(credential)
@@ -189,6 +189,8 @@ async def _publish(url: str, files: Mapping[str, bytes], credential: TokenCreden
         done = await publish_files(files, ContainerPlace(container, url), who=who, why="make deploy")
     for edit in done.difference.discarded:
         say(f"discarded, because git wins: {told(edit)}")
+    for edit in done.difference.kept:
+        say(f"kept, as billing.yaml says: {told(edit)}")
     return done.version
 
 

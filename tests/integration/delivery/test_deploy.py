@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from azure.core.exceptions import HttpResponseError
+from azure.storage.blob.aio import ContainerClient
 
+from local.azurite import Azurite
 from scripts.azure import deploy as module
 from scripts.azure.arm import Arm, ArmError
 from scripts.azure.deploy import AsyncCredential, Deploy, DeployError, plan_only
@@ -21,6 +24,11 @@ from scripts.azure.finding import Finding
 from scripts.azure.flex import DeploymentError
 from scripts.azure.smoke import Chosen
 from scripts.azure.terraform import Terraform, TerraformError
+from shared.config.edits import ConfigEdits, budget_version
+from shared.config.place import open_place
+from shared.config.source import DirectorySource, _credential, open_container, open_source
+from shared.config.store import ConfigStore
+from shared.settings import Settings
 from tests.support.azure_stub import AzureStub, Reply, Sleeps, Tokens
 
 GROUP = "/subscriptions/s/resourceGroups/rg"
@@ -337,6 +345,34 @@ def test_a_function_app_that_azure_does_not_show_is_no_first_deployment(deployed
     with pytest.raises(ArmError, match="AuthorizationFailed"):
         deployed.run()
     assert deployed.order == []
+
+
+async def test_edits_that_a_deployment_ends_or_keeps_are_named(
+    azurite: Azurite, tokens: Tokens, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever deploys reads whose change of a budget is gone, with the reason it was made for, or that it stays."""
+    address = f"{azurite.blob_endpoint.rstrip('/')}/config-{uuid4().hex[:8]}"
+    settings = Settings(config_location=address, storage_connection=azurite.connection_string)
+    opened, key = ContainerClient.from_container_url, _credential(settings)  # a token would need TLS
+    monkeypatch.setattr(ContainerClient, "from_container_url", lambda url, **_: opened(url, credential=key))
+    files = DirectorySource(str(module.ROOT / "config")).read()
+    keeping = {**files, "billing.yaml": files["billing.yaml"].replace(b"edits: git_wins", b"edits: keep")}
+    async with open_container(address, settings) as container:
+        await container.create_container()
+    store = ConfigStore(open_source(settings))
+    first = await module._publish(address, files, tokens)
+    assert (await store.load()).version == first
+    edits = ConfigEdits(lambda: open_place(settings), lambda: store.refresh(force=True))
+    for published, said in ((files, "discarded, because git wins"), (keeping, "kept, as billing.yaml says")):
+        version = budget_version(store.current, "search-month")
+        await edits.change("default", "search-month", {"limit": "0.10"}, version=version, who="ada", why="quarter end")
+        capsys.readouterr()
+        await module._publish(address, published, tokens)
+        await store.refresh(force=True)
+        (line,) = capsys.readouterr().out.splitlines()
+        assert f"{said}: budget search-month to 0.10, by ada at " in line
+        assert line.endswith("quarter end")
+    await store.close()
 
 
 def test_the_storage_client_gets_the_callers_token(tokens: Tokens) -> None:
