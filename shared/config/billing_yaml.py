@@ -222,7 +222,8 @@ def _check_deployments(pools: list[Pool], section: Section) -> None:
     """A call is covered by one pool or none."""
     for index, pool in enumerate(pools):
         for other in pools[:index]:
-            if pool.tenant == other.tenant and (both := sorted(pool.deployments & other.deployments)):
+            both = sorted({d.lower() for d in pool.deployments} & {d.lower() for d in other.deployments})
+            if pool.tenant == other.tenant and both:
                 section.problem("pools", f"{other.id!r} and {pool.id!r} both cover the deployment {both[0]!r}")
 
 

@@ -62,9 +62,10 @@ class Sums(msgspec.Struct):
     def body(self) -> dict[str, Any]:
         """As the API shows it: money as decimal strings, shares as decimal strings with four decimals.
 
-        A group in which no call has a price has no cost, null: zero would pass for free.
+        A group in which no call has a price has no cost, null: zero would pass for free. Amounts without calls that it
+        holds are known, and shown.
         """
-        unknown = self.requests > 0 and self.unpriced == self.requests
+        unknown = self.cost_nano_usd == 0 and self.requests > 0 and self.unpriced == self.requests
         return {
             "requests": self.requests,
             "tokens": dict(sorted(self.tokens.items())),

@@ -16,7 +16,8 @@ from shared.reports.statement import Statement, Status
 MANIFEST = "manifest.json"
 BASIS = "basis.json"
 _DIGEST_CHARS = 12
-_SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SLUG = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9_-])?")  # no segment of a blob's name may end with a dot
+_SLUG_DIGEST_CHARS = 32  # names may be chosen to collide: two teams must never write one file
 
 
 class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,4 +119,4 @@ def team_slug(team: str) -> str:
     if _SLUG.fullmatch(team):
         return team
     readable = re.sub(r"[^a-z0-9]+", "-", team.lower()).strip("-")[:40] or "team"
-    return f"{readable}~{hashlib.sha256(team.encode()).hexdigest()[:8]}"
+    return f"{readable}~{hashlib.sha256(team.encode()).hexdigest()[:_SLUG_DIGEST_CHARS]}"

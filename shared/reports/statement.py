@@ -36,8 +36,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cost(self) -> str | None:
-        """The cost as a decimal string; None when no call has a price: unknown, which is not zero."""
-        unknown = self.requests > 0 and self.unpriced_requests == self.requests
+        """The cost as a decimal string; None when no call has a price: unknown, which is not zero.
+
+        Corrections may make it an amount although no call has a price."""
+        unknown = self.cost_nano_usd == 0 and self.requests > 0 and self.unpriced_requests == self.requests
         return None if unknown else decimal_from_nano(self.cost_nano_usd)
 
     def __add__(self, other: Usage) -> Usage:
@@ -325,7 +327,7 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
         previous = self.previous_nano
         limited = msgspec.structs.replace(
             self,
-            number="-".join((self.tenant, self.period, *sorted(wanted))),
+            number=f"{self.tenant}-{self.period}-{'+'.join(sorted(wanted))}",
             teams=tuple(sorted(wanted)),
             previous_nano=None if previous is None else {t: n for t, n in previous.items() if t in wanted},
             forecast=None,

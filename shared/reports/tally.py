@@ -129,7 +129,8 @@ class Tally:
         self._as_of_utc = as_of_utc
         self._wait = stream_wait
         self._spool = spool
-        self._pools: dict[str, Pool] = {d: pool for pool in basis.pools for d in pool.deployments}
+        # Azure tells deployments apart whatever their case, so a pool's need not be spelled as in models.yaml.
+        self._pools: dict[str, Pool] = {d.lower(): pool for pool in basis.pools for d in pool.deployments}
         self._quarter_utc: datetime | None = None
         self._day: date | None = None
         self._charges: defaultdict[str, dict[_ChargeKey, list[int]]] = defaultdict(dict)
@@ -211,7 +212,8 @@ class Tally:
         )
 
     def _pool_of(self, cell: RollupCell) -> Pool | None:
-        pool = self._pools.get(cell.deployment)
+        """The pool that pays for the cell's calls. An adjustment is an amount and no call: it is owed."""
+        pool = None if cell.correction == "adjustment" else self._pools.get(cell.deployment.lower())
         term = None if pool is None else pool.term_at(cell.quarter_utc)
         return pool if term is not None and term.covers else None
 

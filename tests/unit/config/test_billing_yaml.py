@@ -146,7 +146,7 @@ def test_a_percentage_of_the_tenant_beats_one_for_all() -> None:
         ("pools:\n- {id: p, weights: {output: 0.0001}}", "output: expected 0 to 1000 with at most three decimals"),
         ("pools:\n- {id: p, deployments: [d]}\n- {id: p, deployments: [d]}", "the id 'p' is used twice"),
         (
-            "pools:\n- {id: p, deployments: [d]}\n- {id: q, deployments: [d]}",
+            "pools:\n- {id: p, deployments: [d]}\n- {id: q, deployments: [D]}",
             "'p' and 'q' both cover the deployment 'd'",
         ),
         ("shared:\n- {id: s}", "shared[0].by: is required"),

@@ -16,7 +16,7 @@ from shared.reports.basis import Basis
 from shared.reports.bill import Bill, make_bill
 from shared.reports.charge import Charge
 from shared.reports.spool import Spool
-from shared.reports.statement import Rate
+from shared.reports.statement import Rate, Usage
 from shared.reports.tally import Tally
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -233,6 +233,32 @@ def test_a_late_call_of_a_covered_month_owes_nothing_and_takes_no_share() -> Non
         "shop": 0,
         "search": 720 * 10**12,
     }
+
+
+def test_a_pool_pays_for_calls_however_its_deployment_is_spelled_and_for_no_adjustment() -> None:
+    """`PTU-1` of billing.yaml is `ptu-1` of the calls; what the invoice corrects of it is owed, as the pool is no part
+    of an amount without tokens."""
+    ptu = Pool("ptu", "contoso", "PTU", "ptu", frozenset({"PTU-1"}), (PoolTerm(START, 1, 10**9),))
+    covered = call_cell("search", 5, {"input": 1_000}, deployment="ptu-1")
+    variance = RollupCell(
+        tenant="contoso",
+        quarter_utc=START,
+        scopes={"team": "search"},
+        deployment="ptu-1",
+        booked_period="2026-11",
+        correction="adjustment",
+        remark="variance",
+        cost_nano_usd=-7,
+    )
+    bridge = bill_of(Basis(tenant="contoso", period="2026-11", pools=(ptu,)), [variance, covered]).statement.bridge
+    assert (bridge.usage_nano, bridge.covered_nano, bridge.corrections_nano) == (2_500_000, -2_500_000, -7)
+    assert bridge.total_nano == 720 * 10**9 - 7
+
+
+def test_a_cost_is_unknown_only_where_no_amount_is_known() -> None:
+    """An invoice's correction is money even where none of the calls has a price."""
+    assert Usage(requests=2, unpriced_requests=2).cost is None
+    assert Usage(requests=2, unpriced_requests=2, cost_nano_usd=-(10**9)).cost == "-1.00"
 
 
 def test_shared_costs_do_not_make_each_other_dearer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -251,3 +252,7 @@ def test_a_team_folder_is_safe_and_its_own() -> None:
     assert len(set(slugs)) == len(slugs)
     assert all(set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-~") for slug in slugs)
     assert not [slug for slug in slugs if slug.startswith(".")]
+    assert team_slug("search.") != "search."  # which storage takes for "search"
+    chosen = ("team !!!!??!!??!!??!!!??!", "team !!!?!!!!?!!?!?!!!???")
+    assert [sha256(name.encode()).hexdigest()[:8] for name in chosen] == ["beeb952b"] * 2
+    assert len({team_slug(name) for name in chosen}) == 2
