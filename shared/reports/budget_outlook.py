@@ -11,6 +11,7 @@ from shared.budgets.periods import Period
 from shared.money import decimal_from_nano, nano_from_decimal
 from shared.reports.forecast import HISTORY_DAYS, forecast
 from shared.reports.history import Quarters, SpendHistory, local_days
+from shared.reports.outlook import straight_line
 from shared.reports.projection import Projection, project, rate_nano_usd_per_hour, rate_window, spend_by_hour
 from shared.scopes import ORGANISATIONAL
 
@@ -65,6 +66,5 @@ def _projection(
         known = local_days(spends, period.zone, HISTORY_DAYS, now_utc)
         last_day = datetime.fromtimestamp(period.end_s - 1, ZoneInfo(period.zone)).date()
         found = forecast(known.history, spent_nano_usd, known.today, last_day, known.today_left_ppm)
-        if found is not None:
-            return found
+        return straight_line(known, spends, spent_nano_usd, now_utc, ends_at_utc) if found is None else found
     return project(spent_nano_usd, rate, hourly, now_utc, ends_at_utc)

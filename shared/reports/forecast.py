@@ -116,7 +116,7 @@ def band_ppm(days: Sequence[int], first_weekday: int, ahead: int) -> tuple[int, 
         if expected > 0:
             ratios.append(sum(days[origin : origin + horizon]) * PPM // expected)
     if len(ratios) < _FEWEST_ERRORS:
-        return PPM, PPM
+        return None
     ratios.sort()
     return quantile(ratios, 1, 10), quantile(ratios, 9, 10)
 

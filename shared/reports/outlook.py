@@ -13,13 +13,12 @@ from shared.months import month_of, month_span
 from shared.reports.anomalies import WINDOW_DAYS, Anomaly, judge
 from shared.reports.forecast import HISTORY_DAYS, days_to_come, forecast
 from shared.reports.history import DaySums, Quarters, Scope, SpendHistory, Spent, local_days, quarters_of, totals
-from shared.reports.projection import Projection, project, rate_nano_usd_per_hour, spend_by_hour
+from shared.reports.projection import RATE_WINDOW, Projection, project, rate_nano_usd_per_hour, spend_by_hour
 from shared.reports.statement import Forecast
 
 log = logging.getLogger("tollkeeper.reports")
 
 MAX_ANOMALY_DAYS = 31
-_HOURS_A_DAY = 24
 
 
 class Notices(Protocol):
@@ -132,15 +131,16 @@ def straight_line(
 ) -> Projection:
     """Less than two weeks are known: their mean rate since the first spend, for all the time that is left.
 
-    The spread of their hours makes the range; of less than a day there is none.
+    The rate is of a day at least, or the first busy hour would look like every hour of the month. The spread of the
+    hours makes the range; of less than a day there is none.
     """
     first = found.history.since_first_spend().first_day
-    begun = [quarter_utc for quarter_utc, _ in quarters if quarter_utc.date() >= first]
-    window = (min(begun, default=now_utc), now_utc)
+    first_utc = min((quarter_utc for quarter_utc, _ in quarters if quarter_utc.date() >= first), default=now_utc)
+    window = (min(first_utc, now_utc - RATE_WINDOW), now_utc)
     hourly = spend_by_hour(quarters, window)
     rate_nano_usd = rate_nano_usd_per_hour(sum(hourly), window)
     line = project(spent_nano_usd, rate_nano_usd, hourly, now_utc, end_utc)
-    if len(hourly) < _HOURS_A_DAY and now_utc < end_utc:
+    if now_utc - first_utc < RATE_WINDOW and now_utc < end_utc:
         return Projection(line.value_nano_usd, None, None)
     return line
 

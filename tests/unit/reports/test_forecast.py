@@ -68,8 +68,18 @@ def test_a_period_that_ended_is_what_was_spent() -> None:
 def test_band_holds_past_errors() -> None:
     """Weeks that swing between 50 and 150 USD were forecast wrongly, so the band is wide, and around the value."""
     days = tuple(spend for i in range(12) for spend in history(1, factor=3 if i % 2 else 1).days_nano_usd)
-    low, high = band_ppm(days, 0, 14)
+    band = band_ppm(days, 0, 14)
+    assert band is not None
+    low, high = band
     assert low < 800_000 < 1_000_000 < 1_200_000 < high
+
+
+def test_a_history_without_errors_to_learn_from_has_no_band() -> None:
+    """One day of spend and thirteen quiet ones were forecast once: a value, and no range that would look certain."""
+    today = MONDAY + timedelta(days=14)
+    found = forecast(History(MONDAY, (USD,) + (0,) * 13), USD, today, today + timedelta(days=6))
+    assert found is not None
+    assert (found.low_nano_usd, found.high_nano_usd) == (None, None)
 
 
 def test_quantile_lies_between_neighbours_in_proportion() -> None:

@@ -88,6 +88,22 @@ async def test_first_day_has_no_range() -> None:
     assert (statement.low_nano_usd, statement.high_nano_usd) == (None, None)
 
 
+async def test_a_young_budget_leads_where_the_month_leads() -> None:
+    """5 USD in three hours are a day's rate, not every hour's: 5 + 5 x 14.5 days left, in /spend and /forecast alike."""
+    ledger = Ledger([used(NOW - timedelta(hours=3), 5)])
+    cell = cell_at(CellFamily("team", "month", "UTC"), "search", period_at("month", "UTC", NOW.timestamp()))
+
+    async def one(tenant: str, scope_type: str, scope_key: str) -> list[dict[str, Any]]:
+        return [{"cell": cell.id, "spent": "5.00"}]
+
+    (counter,) = await BudgetOutlook(SimpleNamespace(one=one), SpendHistory(ledger)).of_scope(
+        "contoso", "team", "search", NOW
+    )
+    (line,) = (await Forecasts(SpendHistory(ledger)).month("contoso", ["search"], NOW))["teams"]
+    assert counter["projection"] == {name: line[name] for name in ("value", "low", "high", "method")}
+    assert abs(Decimal(line["value"]) - (5 + 5 * Decimal("14.5"))) < Decimal("0.000001")
+
+
 async def test_settled_days_are_read_once() -> None:
     """A second question reads the days that may still change, not eight weeks again."""
     ledger = Ledger(office(84))
