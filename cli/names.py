@@ -38,12 +38,13 @@ def set_name(
     json: AsJson = False,
 ) -> None:
     """Give a user a display name, or another one."""
-    key = validate_scope_key(user, "user")
+    stated = validate_scope_key(user, "user")
 
-    async def work(services: Services) -> str:
-        return (await services.names.put(tenant, key, name, await services.operator())).name
+    async def work(services: Services) -> tuple[str, str]:
+        key = services.pseudonyms.key("user", stated)  # what the ledger has in place of an address
+        return key, (await services.names.put(tenant, key, name, await services.operator())).name
 
-    given = run(work)
+    key, given = run(work)
     if json:
         as_json({"tenant": tenant, "user": key, "name": given})
     else:
@@ -58,7 +59,7 @@ def erase(user: User, tenant: Tenant = "default", yes: Yes = False, json: AsJson
         if json:
             raise InvalidRequest("--yes: is required with --json, because nobody is asked", param="yes")
         typer.confirm(f"Erase the name of {key}?", abort=True, err=True)
-    run(lambda services: services.names.erase(tenant, key))
+    run(lambda services: services.names.erase(tenant, services.pseudonyms.key("user", key)))
     if json:
         as_json({"tenant": tenant, "user": key, "erased": True})
     else:

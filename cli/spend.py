@@ -65,7 +65,8 @@ def _show_outlook(tenant: str, scope: str, rows: list[dict[str, Any]]) -> None:
 async def _read(services: Services, tenant: str, kind: str, key: str | None, state: str | None) -> list[dict[str, Any]]:
     if key is None:
         return await services.spend.list(tenant, kind or None, state)
-    rows = await services.budget_outlook.of_scope(tenant, kind, key, datetime.now(UTC))
+    stands = services.pseudonyms.key(kind, key)  # in the ledger in place of an address
+    rows = await services.budget_outlook.of_scope(tenant, kind, stands, datetime.now(UTC))
     if not rows:
         raise NotFound(f"scope: no budget of tenant {tenant!r} covers {kind}:{key}", param="scope")
     return rows

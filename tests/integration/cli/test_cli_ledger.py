@@ -96,6 +96,21 @@ def test_names_are_set_listed_and_erased(tollkeeper: Command) -> None:
     assert tollkeeper("names", "erase", "u-1", "--tenant", "acme", "--yes").code == 1
 
 
+def test_a_name_is_kept_under_the_key_that_stands_for_an_address(
+    tollkeeper: Command, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Where addresses are hashed none gets into the table of names, and erasing by the address finds the name."""
+    hashed = tmp_path / "hashed.env"
+    hashed.write_text(Path(environment["file"]).read_text() + f"PSEUDONYM_KEY={'k' * 32}\n")
+    tollkeeper.env_file = hashed
+    given = tollkeeper("names", "set", "Ada@acme.example", "Ada", "--tenant", "acme", "--json").json
+    assert given["user"].startswith("hmac-")
+    listed = tollkeeper("names", "list", "--tenant", "acme", "--json")
+    assert [each["user"] for each in listed.json["users"]] == [given["user"]]
+    assert tollkeeper("names", "erase", "ada@acme.example", "--tenant", "acme", "--yes").code == 0
+    assert tollkeeper("names", "list", "--tenant", "acme", "--json").json["users"] == []
+
+
 def test_an_open_month_is_not_closed(tollkeeper: Command) -> None:
     """The error names what is wrong, and the code is the one of a refusal."""
     ended = tollkeeper("close", THIS_MONTH, "--tenant", "acme", "--yes")
