@@ -168,7 +168,7 @@ async def test_a_call_from_check_to_statement(client: httpx.AsyncClient) -> None
     await eventually(lambda: _is(spent(client, f"team:{team}"), CALL_NANO_USD), seconds=2)
     (budget,) = (await client.get(f"spend/team/{team}", params=READ)).json()["budgets"]
     assert Decimal(budget["rate"]) > 0
-    assert Decimal(budget["projection"]["low"]) >= Decimal(budget["spent"])
+    assert Decimal(budget["projection"]["value"]) >= Decimal(budget["spent"])
     summary = await client.get("usage/summary", params={**READ, "group_by": "team,model", "team": team})
     (row,) = summary.json()["rows"]
     assert (row["requests"], Decimal(row["cost"])) == (1, Decimal(CALL_NANO_USD) / 10**9)

@@ -89,7 +89,7 @@ async def test_first_day_has_no_range() -> None:
 
 
 async def test_a_young_budget_leads_where_the_month_leads() -> None:
-    """5 USD in three hours are a day's rate, not every hour's: 5 + 5 x 14.5 days left, in /spend and /forecast alike."""
+    """5 USD in three hours are a day's rate, not an hour's: 5 + 5 x 14.5 days, for /spend and /forecast alike."""
     ledger = Ledger([used(NOW - timedelta(hours=3), 5)])
     cell = cell_at(CellFamily("team", "month", "UTC"), "search", period_at("month", "UTC", NOW.timestamp()))
 
