@@ -1,7 +1,7 @@
 import { address, encoded } from "./api.js";
 import { h, label } from "./dom.js";
 import { count, monthText, sizeText, time } from "./format.js";
-import { badge, emptyState, panel } from "./parts.js";
+import { badge, emptyState, panel, plainPanel } from "./parts.js";
 import { table } from "./tables.js";
 
 const STATES = { final: ["closed", "active"], provisional: ["over, not yet closed", "warned"], draft: ["still running", ""] };
@@ -15,9 +15,21 @@ export const statements = {
       if (periods.length === 0) return emptyState("No statement yet", "The first draft is written in the night after the first call.");
       return periods.map((period) => month(context, period));
     };
-    return panel("Months", { what: "statements", load: () => context.get("/statements"), draw, signal: context.signal });
+    return [now(context), panel("Months", { what: "statements", load: () => context.get("/statements"), draw, signal: context.signal })];
   },
 };
+
+// The running month need not wait for the night: the same forms, computed when they are asked for.
+function now(context) {
+  const links = Object.entries(FORMS).map(([form, name]) => {
+    const [format, version] = form.split("-");
+    const query = { tenant: context.tenant.id, format, ...(version ? { focus_version: version } : {}) };
+    const said = `${name} of the running month up to now`;
+    return h("li", {}, h("a", { href: address("/chargeback/report", query), "aria-label": said, title: said }, name));
+  });
+  const whose = context.tenant.tenant_wide ? "The whole tenant" : "Your teams";
+  return plainPanel("Up to now", h("p", { class: "muted small" }, `${whose}, the running month, computed when you ask: a draft.`), h("ul", { class: "files" }, links));
+}
 
 function month(context, period) {
   const [meaning, state] = STATES[period.status] ?? ["", ""];

@@ -273,6 +273,18 @@ def test_every_offered_file_is_the_one_of_the_manifest(app_url: str) -> None:
     assert [each for each in types if each.count("charset") != each.startswith("text/")] == []
 
 
+def test_the_running_month_needs_no_night(browser: Browser, app_url: str) -> None:
+    """Each form of the running month is offered beside what was published, and comes."""
+    visit = Visit(browser, app_url, FINANCE)
+    page = visit.go("statements")
+    links = page.get_by_role("region", name="Up to now").get_by_role("link")
+    expect(links).to_have_text(["Print", "Excel", "Journal", "JSON", "FOCUS", "FOCUS 1.2", "Parquet"])
+    with page.expect_download() as saved:
+        links.get_by_text("FOCUS 1.2").click()
+    assert saved.value.suggested_filename.startswith("contoso-2")
+    visit.end()
+
+
 def test_a_team_member_sees_their_own_team_and_no_other(browser: Browser, app_url: str) -> None:
     """Lists hold one team; another team's address shows why there is nothing to see."""
     visit = Visit(browser, app_url, MEMBER)
