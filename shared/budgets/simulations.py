@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from shared.pricing.pricer import INFORMATIONAL_KINDS, INPUT_KINDS
 MAX_SPAN = timedelta(days=100)  # a quarter and what leads up to it
 MAX_CELLS = 1_000_000  # a minute or so
 MAX_SCOPES_SHOWN = 100
+REPLAYED_AT_ONCE = 2  # of each process, which answers checks too: whoever asks for a hundred at once waits
 RESOLUTION = (
     "quarter hours: calls of one quarter hour, scope and model count as equal, and are split in whole calls where a "
     "threshold lies among them"
@@ -55,6 +57,7 @@ class Simulations:
     def __init__(self, snapshot: Callable[[], Snapshot], ledger: Ledger) -> None:
         self._snapshot = snapshot
         self._ledger = ledger
+        self._turns = asyncio.Semaphore(REPLAYED_AT_ONCE)
 
     def budget(self, tenant: str, content: Mapping[str, Any]) -> Budget:
         """The budget asked about: the fields of budgets.yaml, or a configured budget's `id` and what is to change.
@@ -78,7 +81,8 @@ class Simulations:
         in_force = _in_force(snapshot, tenant, budget)
         replays = [_replay(snapshot, tenant, each, start_utc) for each in (budget, in_force) if each is not None]
         firsts = [_first(each.budget, start_utc, end_utc) for each in replays]
-        await self._walk(tenant, replays, firsts, start_utc, min(end_utc, now_utc))
+        async with self._turns:
+            await self._walk(tenant, replays, firsts, start_utc, min(end_utc, now_utc))
         answers = [_answer(snapshot, replay) for replay in replays]
         notes = [*NOTES]
         if end_utc > now_utc:

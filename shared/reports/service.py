@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollkeeper.reports")
 
+# Of each process, which answers checks too: a reader who asks for a hundred at once waits, and nobody else does.
+WRITTEN_AT_ONCE = 2
 _decode_manifest = msgspec.json.Decoder(Manifest).decode
 _decode_basis = msgspec.json.Decoder(PinnedBasis).decode
 
@@ -66,6 +68,7 @@ class Reports:
         self._publisher = publisher
         self._freshness = freshness
         self._forecast = forecast
+        self._turns = asyncio.Semaphore(WRITTEN_AT_ONCE)
 
     async def statement(self, tenant: str, period: str, teams: Sequence[str] | None, now_utc: datetime) -> Statement:
         """A tenant's statement for a month, of some teams or (None) of all. Raises InvalidRequest for a bad month."""
@@ -104,12 +107,13 @@ class Reports:
     ) -> Statement:
         """Write a month's statement, of some teams or (None) of all, to a file in one of the forms. Returns what was
         written. Raises InvalidRequest for a bad month."""
-        bill = await self.bill(tenant, period, now_utc or datetime.now(UTC))
-        try:
-            statement = bill.statement if teams is None else bill.statement.of_teams(teams)
-            await asyncio.to_thread(form.write, statement, bill.charges(teams), out)
-        finally:
-            bill.close()
+        async with self._turns:
+            bill = await self.bill(tenant, period, now_utc or datetime.now(UTC))
+            try:
+                statement = bill.statement if teams is None else bill.statement.of_teams(teams)
+                await asyncio.to_thread(form.write, statement, bill.charges(teams), out)
+            finally:
+                bill.close()
         return statement
 
     async def publish_statements(self, now_utc: datetime | None = None) -> list[str]:

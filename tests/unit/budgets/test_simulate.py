@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.budgets.simulations import Simulations
+from shared.budgets.simulations import REPLAYED_AT_ONCE, Simulations
 from shared.budgets.snapshot import Snapshot
 from shared.config.model import Budget, Config, DowngradeRule, Model, PriceOverride, Tenant
 from shared.errors import InvalidRequest, NotFound
@@ -69,12 +70,12 @@ def calls(number: int, at_utc: datetime, team: str = "search", **fields: Any) ->
     return RollupCell(tenant="contoso", quarter_utc=at_utc, **{**values, **fields})
 
 
-def service(cells: Sequence[RollupCell], *budgets: Budget) -> Simulations:
+def service(cells: Sequence[RollupCell], *budgets: Budget, ledger: Ledger | None = None) -> Simulations:
     """Simulations over these cells and the budgets in force."""
     known = config(*budgets)
     pricer = Pricer(PriceBook([]), known)
     snapshot = Snapshot(known, pricer, Router(known, pricer))
-    return Simulations(lambda: snapshot, Ledger(cells))
+    return Simulations(lambda: snapshot, ledger or Ledger(cells))
 
 
 async def simulate(cells: Sequence[RollupCell], content: dict[str, Any], *budgets: Budget) -> dict[str, Any]:
@@ -222,3 +223,23 @@ async def test_unknown_id_and_month_to_come_are_refused() -> None:
     simulations = service([])
     with pytest.raises(InvalidRequest, match="has not begun"):
         await simulations.run("contoso", "2026-12", simulations.budget("contoso", REFUSE), NOW)
+
+
+async def test_many_replays_at_once_take_turns() -> None:
+    """A reader who asks again and again cannot fill the worker that answers checks."""
+    running = most = 0
+
+    class Slow(Ledger):
+        async def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+            async for cell in super().cells(tenant, start_utc, end_utc):
+                yield cell
+
+    simulations = service([], ledger=Slow([calls(1, day(3))]))
+    budget = simulations.budget("contoso", REFUSE)
+    found = await asyncio.gather(*(simulations.run("contoso", "2026-10", budget, NOW) for _ in range(10)))
+    assert ([each["changed"]["calls"] for each in found], most) == ([1] * 10, REPLAYED_AT_ONCE)

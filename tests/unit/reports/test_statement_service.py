@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from shared.reports.freshness import LedgerFreshness
 from shared.reports.manifest import team_slug
 from shared.reports.published import PublishedStatements
 from shared.reports.publishing import Publisher
-from shared.reports.service import Reports
+from shared.reports.service import WRITTEN_AT_ONCE, Reports
 from tests.support.reports import MemoryFiles, MemoryMonths, Settled, reports_over
 
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
@@ -57,7 +59,9 @@ class Ledger:
         self.all = list(cells)
         self.broken = broken
 
-    async def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]:
+    async def cells(
+        self, tenant: str, start_utc: datetime, end_utc: datetime, *, booked_later: bool = False
+    ) -> AsyncIterator[RollupCell]:
         if tenant == self.broken:
             raise OSError("away")
         for each in self.all:
@@ -111,6 +115,26 @@ async def test_notes_of_a_team_tell_nothing_of_other_teams() -> None:
     assert statement.of_teams(["search"]).notes == mine
     assert dict(statement.by_team())["search"].notes == mine
     assert "secret-model" in statement.of_teams(["ads"]).notes[1]
+
+
+async def test_many_statements_on_demand_are_written_in_turns() -> None:
+    """A reader who asks for a hundred at once cannot fill the memory of the worker that answers checks."""
+    running = most = 0
+
+    class Slow(Ledger):
+        async def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+            async for found in super().cells(tenant, start_utc, end_utc):
+                yield found
+
+    reports = reports_over(lambda: CONFIG, Slow(cell()), formats=JSON)
+    asked = (reports.write("contoso", "2026-11", None, FORMATS["json"], BytesIO(), DUE) for _ in range(10))
+    assert len(await asyncio.gather(*asked)) == 10
+    assert most == WRITTEN_AT_ONCE
 
 
 class Hours:
