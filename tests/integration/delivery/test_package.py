@@ -13,6 +13,7 @@ import pytest
 
 from scripts.azure import package
 from scripts.azure.package import PACKAGES, PackageError, build, find_python, install
+from shared.reports.formats import FORMATS
 
 # -I: neither the checkout, nor the environment, nor the packages installed here can help.
 LOAD = """
@@ -26,6 +27,30 @@ found = [function.get_function_name() for function in function_app.app.get_funct
 files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
 outside = [name for name, file in files.items() if "/site-packages/" in file and not file.startswith(packages)]
 print(json.dumps({"functions": sorted(found), "seconds": seconds, "outside": outside}))
+"""
+
+# What is imported only when it is needed. The statement comes from the checkout, behind everything of the package.
+USE = """
+import json, sys
+from io import BytesIO
+root, packages, checkout = sys.argv[1:]
+sys.path[:0] = [root, packages]
+sys.path.append(checkout)
+from functions.dashboard_page.page import dashboard_page
+from shared.reports.formats import FORMATS
+from shared.telemetry import otlp, spans
+from tests.support.statements import every_charge, statement_of
+statement, charges = statement_of(every_charge())
+sizes = {"dashboard": len(dashboard_page().html)}
+for name, form in FORMATS.items():
+    form.write(statement, iter(charges), out := BytesIO())
+    sizes[name] = len(out.getvalue())
+import azure.monitor.opentelemetry, opentelemetry.sdk.trace
+from opentelemetry.exporter.otlp.proto.http import _log_exporter, metric_exporter, trace_exporter
+files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+elsewhere = [name for name, file in files.items() if file.startswith(checkout) and not name.startswith("tests.")]
+outside = [name for name, file in files.items() if "/site-packages/" in file and not file.startswith(packages)]
+print(json.dumps({"sizes": sizes, "outside": elsewhere + outside}))
 """
 
 
@@ -61,6 +86,16 @@ def test_the_package_runs_by_itself(unpacked: Path, python312: Path) -> None:
     """Every function of the checkout is found in the package, by nothing but the package."""
     found = load(python312, unpacked)
     assert found["functions"] == load(Path(sys.executable), package.ROOT)["functions"]
+    assert found["outside"] == []
+
+
+def test_it_writes_every_form_of_a_statement_and_the_dashboard(unpacked: Path, python312: Path) -> None:
+    """Templates, scripts and the packages that load late are inside: no start misses them, the bill would."""
+    command = [str(python312), "-I", "-B", "-c", USE, str(unpacked), str(unpacked / PACKAGES), str(package.ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert set(found["sizes"]) == {"dashboard", *FORMATS}
+    assert min(found["sizes"].values()) > 1_000
     assert found["outside"] == []
 
 
