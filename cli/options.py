@@ -10,4 +10,3 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON on standard
 Tenant = Annotated[str, typer.Option("--tenant", help="The billing organisation.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 Why = Annotated[str, typer.Option("--why", help="The reason that the record keeps.")]
-EVERY_TENANT = "--all-tenants"

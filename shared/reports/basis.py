@@ -57,6 +57,11 @@ class Basis(msgspec.Struct, frozen=True, kw_only=True):
     previous: Previous | None = None
 
     @property
+    def previous_nano(self) -> Mapping[str, int] | None:
+        """The amounts due of the month before by team; None without any in the statement's currency."""
+        return None if self.previous is None or self.previous.currency != self.currency else self.previous.totals_nano
+
+    @property
     def span(self) -> tuple[datetime, datetime]:
         """First instant of the month and of the one after."""
         return month_span(self.period)
@@ -65,10 +70,6 @@ class Basis(msgspec.Struct, frozen=True, kw_only=True):
     def usd_per_unit_nano(self) -> int:
         """What one unit of the currency is worth."""
         return NANO_PER_USD if self.rate is None else self.rate.usd_per_unit_nano
-
-    def with_standings(self, standings: tuple[BudgetStanding, ...]) -> PinnedBasis:
-        """With where budgets stood, for the record."""
-        return PinnedBasis(basis=self, standings=standings)
 
 
 class PinnedBasis(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ def basis_of(config: Config, tenant: str, period: str, previous: Previous | None
         pools=tuple(pool for pool in billing.pools if pool.tenant == tenant),
         shared=tuple(cost for cost in billing.shared if cost.tenant == tenant),
         budgets=_budget_months(config, tenant, start_utc),
-        previous=previous if previous is not None and previous.currency == currency else None,
+        previous=previous,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -67,6 +67,3 @@ def _flush(buffer: StringIO, out: BinaryIO) -> int:
     buffer.seek(0)
     buffer.truncate()
     return 0
-
-
-Writer = Callable[[Statement, Iterator[Charge], BinaryIO], None]

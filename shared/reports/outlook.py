@@ -18,8 +18,6 @@ from shared.reports.statement import Forecast
 
 log = logging.getLogger("tollkeeper.reports")
 
-MAX_ANOMALY_DAYS = 31
-
 
 class Notices(Protocol):
     """Where a notice is added once for ever."""

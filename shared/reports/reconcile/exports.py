@@ -53,7 +53,6 @@ class _ExportConfig(msgspec.Struct, rename="camel"):
 
 class _RunInfo(msgspec.Struct, rename="camel"):
     submitted_time: str = ""
-    run_id: str = ""
     start_date: str = ""
     end_date: str = ""
 

@@ -80,13 +80,9 @@ def _row(values: Mapping[str, Any], meter: str) -> InvoiceRow:
     )
 
 
-def account_of(resource_id: str) -> str:
-    """The AI account that a resource id is, or lies in; empty for what is none."""
-    return _account(resource_id)
-
-
 @lru_cache(maxsize=65_536)
 def _account(resource_id: str) -> str:
+    """The AI account that a resource id is, or lies in; empty for what is none."""
     lower = resource_id.lower()
     at = lower.find(_ACCOUNTS)
     if at < 0:
