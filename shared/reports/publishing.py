@@ -8,15 +8,15 @@ sweeps, and publishing the same bill again changes nothing.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from hashlib import file_digest
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -32,7 +32,6 @@ log = logging.getLogger("tollkeeper.reports")
 
 SWEEP_AGE = timedelta(hours=24)
 _UPLOADS_AT_ONCE = 8
-_READ_BYTES = 1 << 20
 _decode = msgspec.json.Decoder(Manifest).decode
 
 
@@ -137,16 +136,8 @@ def _write_all(bill: Bill, formats: Mapping[str, Format], directory: Path) -> li
 def _write_one(form: Format, statement: Statement, charges: Iterator[Charge], disk: Path) -> tuple[str, int]:
     with disk.open("w+b") as out:
         form.write(statement, charges, out)
-        return _digest(out)
-
-
-def _digest(out: BinaryIO) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
-    out.seek(0)
-    while chunk := out.read(_READ_BYTES):
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.hexdigest(), size
+        out.seek(0)
+        return file_digest(out, "sha256").hexdigest(), out.tell()
 
 
 class _Counted(Iterator[Charge]):
