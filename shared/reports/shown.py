@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.money import NANO_PER_USD
+from shared.money import NANO_PER_USD, scale_half_up, scale_parts
 
 MINUS = "\u2212"
 _DIGITS = 9
@@ -21,18 +21,13 @@ def decimals_for(total_nano: int) -> int:
 def amount(nano: int, decimals: int = 2) -> str:
     """Rounded half-up, thousands apart: `1,234.57`."""
     unit = 10 ** (_DIGITS - decimals)
-    return _spelled((nano + unit // 2) // unit, decimals)
+    return _spelled(scale_half_up(nano, 1, unit), decimals)
 
 
 def column(parts_nano: Sequence[int], decimals: int) -> list[str]:
     """Parts of a sum, rounded by largest remainder: their shown values add up to the shown sum."""
     unit = 10 ** (_DIGITS - decimals)
-    total = (sum(parts_nano) + unit // 2) // unit
-    floors = [part // unit for part in parts_nano]
-    by_remainder = sorted(range(len(floors)), key=lambda i: (-(parts_nano[i] % unit), i))
-    for i in by_remainder[: total - sum(floors)]:
-        floors[i] += 1
-    return [_spelled(floor, decimals) for floor in floors]
+    return [_spelled(units, decimals) for units in scale_parts(parts_nano, 1, unit)]
 
 
 def percent(part: int, whole: int) -> str:
