@@ -159,7 +159,9 @@ class Services:
         from shared.config.place import open_place
 
         bodies = self._config_bodies
-        return ConfigEdits(lambda: open_place(self.settings, bodies), lambda: self.config.refresh(force=True))
+        return ConfigEdits(
+            lambda: open_place(self.settings, bodies), lambda: self.config.refresh(force=True), self.pseudonyms
+        )
 
     @cached_property
     def publication(self) -> Publication:

@@ -8,9 +8,11 @@ again, so budgets and questions may go on naming the address.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from msgspec.structs import replace
@@ -19,6 +21,7 @@ from shared.config.model import Config
 from shared.scopes import ORGANISATIONAL
 
 _DIGITS = 32
+_ADDRESS = re.compile(r"[^/:#]+@[^/:#]+")  # in a budget's id, whose parts stand between these
 
 
 class Pseudonyms:
@@ -49,9 +52,22 @@ class Pseudonyms:
         if self._secret is None:
             return config
         budgets = [
-            replace(budget, scope_key=self.key(budget.scope_type, budget.scope_key)) for budget in config.budgets
+            replace(budget, id=self.budget_id(budget.id), scope_key=self.key(budget.scope_type, budget.scope_key))
+            for budget in config.budgets
         ]
-        return replace(config, budgets=tuple(budgets))
+        return replace(
+            config,
+            budgets=tuple(budgets),
+            edits={self.budget_id(budget_id): edit for budget_id, edit in config.edits.items()},
+            entry_digests={self.budget_id(budget_id): digest for budget_id, digest in config.entry_digests.items()},
+        )
+
+    def budget_id(self, budget_id: str) -> str:
+        """A budget's id with what stands for an address in it: one that states no id is named by its scope."""
+        secret = self._secret
+        if secret is None or "@" not in budget_id:
+            return budget_id
+        return _ADDRESS.sub(lambda found: _pseudonym(secret, unquote(found[0]).strip().lower()), budget_id)
 
     def event(self, body: bytes) -> bytes:
         """A usage event with what stands for the keys of its scopes; equal bytes give equal bytes."""

@@ -25,6 +25,7 @@ from shared.config.yaml_lines import Value
 from shared.errors import ConfigInvalid, Conflict, InvalidRequest, NotFound
 from shared.instants import rfc3339
 from shared.money import decimal_from_nano
+from shared.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 
 log = logging.getLogger("tollkeeper.config")
 
@@ -39,10 +40,15 @@ class ConfigEdits:
         self,
         open_place: Callable[[], AbstractAsyncContextManager[ConfigPlace]],
         refresh: Callable[[], Awaitable[object]],
+        pseudonyms: Pseudonyms = NO_PSEUDONYMS,
     ) -> None:
-        """`refresh` brings what was written into force in this process; others follow at their next poll."""
+        """`refresh` brings what was written into force in this process; others follow at their next poll.
+
+        Callers know budgets by the ids that `pseudonyms` makes of those in the files.
+        """
         self._open = open_place
         self._refresh = refresh
+        self._pseudonyms = pseudonyms
 
     async def change(
         self, tenant: str, budget_id: str, figures: Mapping[str, str | None], *, version: str, who: str, why: str
@@ -62,8 +68,9 @@ class ConfigEdits:
         """The newest changes of a budget's figures, newest first, publications among them."""
         async with self._open() as place:
             steps = await place.steps()
-        found = [step for step in steps if budget_id in step.budgets]
-        return [_step_view(step, budget_id) for step in found[:limit]]
+        known_as = self._pseudonyms.budget_id
+        found = [(step, filed) for step in steps for filed in step.budgets if known_as(filed) == budget_id]
+        return [_step_view(step, filed) for step, filed in found[:limit]]
 
     async def _write(
         self, tenant: str, budget_id: str, figures: Mapping[str, str | None] | None, version: str, who: str, why: str
@@ -72,8 +79,8 @@ class ConfigEdits:
             for attempt in range(1, _ATTEMPTS + 1):
                 held = await place.held()
                 before = await asyncio.to_thread(load_config, held.files, place.root)  # a second for a thousand files
-                budget = budget_of(before, tenant, budget_id)
-                if budget_version(before, budget_id) != version:
+                budget = budget_of(before, tenant, self._filed(before, budget_id))
+                if budget_version(before, budget.id) != version:
                     raise Conflict(
                         f"version: budget {budget_id!r} was changed since it was read; read it again and decide anew",
                         code="edit_conflict",
@@ -85,8 +92,8 @@ class ConfigEdits:
                 after = await asyncio.to_thread(_validated, files, place.root)
                 changed = changed_terms(before, after)
                 if not changed:
-                    return before
-                kind: ChangeKind = "edit" if budget_id in after.edits else "revert"
+                    return self._pseudonyms.config(before)
+                kind: ChangeKind = "edit" if budget.id in after.edits else "revert"
                 new_version = config_version(files)
                 change = Change(
                     sequence=held.sequence + 1,
@@ -105,8 +112,13 @@ class ConfigEdits:
                     continue
                 log.info("budget_changed", extra={"tenant": tenant, "budget": budget_id, "kind": kind, "who": who})
                 await self._refresh()
-                return after
+                return self._pseudonyms.config(after)
         raise AssertionError("unreachable")  # the last attempt returns or raises
+
+    def _filed(self, config: Config, budget_id: str) -> str:
+        """The id in the files of the budget that callers know by this one."""
+        known_as = self._pseudonyms.budget_id
+        return next((each.id for each in config.budgets if known_as(each.id) == budget_id), budget_id)
 
 
 def budget_of(config: Config, tenant: str, budget_id: str) -> Budget:

@@ -44,6 +44,15 @@ def test_budgets_follow_their_people() -> None:
     assert HASHED.scope("user:ada@contoso.com") == f"user:{keys[0]}"
 
 
+def test_no_id_of_a_budget_shows_an_address() -> None:
+    """A budget that states no id is named by its scope, and ids stand in answers, notices and logs."""
+    plain, person = "*/team:search/month/UTC", "contoso/user:Ada%20L@contoso.com/month/Europe/Amsterdam#2"
+    key = HASHED.key("user", "ada l@contoso.com")
+    assert HASHED.budget_id(person) == f"contoso/user:{key}/month/Europe/Amsterdam#2"
+    assert HASHED.budget_id(plain) == plain
+    assert NO_PSEUDONYMS.budget_id(person) == person
+
+
 def test_an_event_goes_onto_the_hub_without_the_address() -> None:
     """The same bytes each time, so that a retry is a retry; an event that names nobody is not touched."""
     data = {"tenant": "acme", "scopes": {"team": "search", "user": "ada@contoso.com"}, "model": "big"}

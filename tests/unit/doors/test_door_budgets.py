@@ -15,6 +15,7 @@ from shared.config.edits import ConfigEdits
 from shared.config.place import ConfigPlace, DirectoryPlace
 from shared.config.source import DirectorySource
 from shared.config.store import ConfigStore
+from shared.pseudonyms import Pseudonyms
 
 FILES = {
     "tenants.yaml": """
@@ -158,3 +159,30 @@ async def test_only_admins_change_and_only_what_the_tenant_has(doors: Doors, bud
     assert (await put(doors, "ads-own", body, FINANCE)).code == "role_required"
     assert (await put(doors, "elsewhere", body)).code == "budget_unknown"
     assert (await history(doors, "nothing", ADMIN)).code == "budget_unknown"
+
+
+async def test_a_budget_on_an_address_is_read_and_changed_under_its_hash(
+    doors: Doors, services: SimpleNamespace, tmp_path: Path
+) -> None:
+    """Nobody who reads budgets sees the address that git names; git and its edits go on naming it."""
+    hashed = Pseudonyms("k" * 32)
+    (tmp_path / "tenants.yaml").write_text("tenants: [{id: default}, {id: contoso}]")
+    (tmp_path / "budgets.yaml").write_text("budgets: [{scope: 'user:ada@contoso.com', period: day, limit: 5}]")
+
+    @asynccontextmanager
+    async def place() -> AsyncIterator[ConfigPlace]:
+        yield DirectoryPlace(tmp_path)
+
+    services.config = ConfigStore(DirectorySource(tmp_path), prepare=hashed.config)
+    await services.config.load()
+    services.config_edits = ConfigEdits(place, lambda: services.config.refresh(force=True), hashed)
+    ((budget_id, seen),) = (await listed(doors, ADMIN)).items()
+    changed = await put(doors, budget_id, {"version": seen["version"], "limit": "6", "why": "more"})
+    assert (changed.status, changed.json["budget"]["id"], changed.json["budget"]["limit"]) == (200, budget_id, "6.00")
+    ((seen_id, seen),) = (await listed(doors, ADMIN)).items()
+    assert (seen_id, seen["origin"], "ada" in str(seen)) == (budget_id, "edit", False)
+    assert (await history(doors, budget_id, ADMIN)).json["changes"][0]["after"]["limit"] == "6.00"
+    query = {**HERE, "version": seen["version"], "why": "over"}
+    undone = await doors.call("budget_revert", query=query, route={"budget_id": budget_id}, as_=ADMIN)
+    assert (undone.status, undone.json["budget"]["limit"]) == (200, "5.00")
+    await services.config.close()
