@@ -44,6 +44,7 @@ class Hour(NamedTuple):
     cells: int  # how many cells that rollup has, over all tenants
     etag: str
     written_at_utc: datetime  # the storage service's clock
+    booked_later: bool = True  # that rollup may have rows which another month than their own carries
 
 
 class HourIndex:
@@ -94,15 +95,19 @@ class HourIndex:
         condition = f"PartitionKey eq '{_PARTITION}' and unpriced gt 0"
         return [_hour(entity) async for entity in self._table.query_entities(condition)]
 
-    async def publish(self, hour: Hour, generation: str, cells: int, unpriced: int = 0) -> bool:
+    async def publish(
+        self, hour: Hour, generation: str, cells: int, unpriced: int = 0, *, booked_later: bool = True
+    ) -> bool:
         """Make a rollup the hour's current one; False when the hour was marked since it was read.
 
-        `unpriced`: how many of the hour's calls have no price.
+        `unpriced`: how many of the hour's calls have no price. `booked_later`: whether another month than the hour's
+        own carries some of its rows, so that that month's statement has to read it.
         """
         from azure.core import MatchConditions
         from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
 
         entity = _entity(hour.key) | {"dirty": False, "generation": generation, "cells": cells}
+        entity["booked_later"] = booked_later
         if unpriced:
             entity["unpriced"] = unpriced
         try:
@@ -146,6 +151,7 @@ def _hour(entity: Any) -> Hour:
         cells=integer(entity.get("cells", 0)),
         etag=entity.metadata["etag"],
         written_at_utc=_timestamp(entity),
+        booked_later=entity.get("booked_later", True),  # rolled up before this was kept: nobody knows
     )
 
 

@@ -77,9 +77,16 @@ class HourReader:
             for charge in charges:
                 yield charge
 
-    async def cells(self, tenant: str | None, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]:
-        """Rollup cells of [start, end), those of dirty hours rolled up in memory. None: of all tenants."""
+    async def cells(
+        self, tenant: str | None, start_utc: datetime, end_utc: datetime, *, booked_later: bool = False
+    ) -> AsyncIterator[RollupCell]:
+        """Rollup cells of [start, end), those of dirty hours rolled up in memory. None: of all tenants.
+
+        `booked_later` leaves out hours all of whose rows are booked into their own month.
+        """
         hours = await self._range(start_utc, end_utc)
+        if booked_later:
+            hours = [hour for hour in hours if hour.dirty or hour.booked_later]
         reaches = {} if tenant is None else await self._reaches(tenant, start_utc, end_utc)
 
         async def read(hour: Hour) -> list[RollupCell]:

@@ -84,7 +84,9 @@ class RollupJob:
             )
         )
         unpriced = sum(cell.unpriced for cell in roller.cells)
-        if await self._hours.publish(hour, generation, len(cells), unpriced):
+        own_month = f"{hour.key[:4]}-{hour.key[4:6]}"
+        booked_later = any(cell.booked_period != own_month for cell in roller.cells)
+        if await self._hours.publish(hour, generation, len(cells), unpriced, booked_later=booked_later):
             return True
         await self._delete_generation(hour.key, generation, [(cell["PartitionKey"], cell["RowKey"]) for cell in cells])
         return False

@@ -152,7 +152,7 @@ class _Maker:
                 PriceUsed(**key._asdict(), tokens=tokens) for key, tokens in sorted(tally.prices.items()) if tokens
             ),
             budgets=budgets,
-            previous_nano=None if basis.previous is None else basis.previous.totals_nano,
+            previous_nano=basis.previous_nano,
         )
         return Bill(
             statement, self._spool, dict(self._tails), {pool.id: pool for pool in basis.pools}, self._pool_shares

@@ -18,14 +18,15 @@ from shared.reports.standings import Standings
 from shared.reports.statement import BudgetStanding, Status
 from shared.reports.tally import Tally
 
-_FROZEN_MONTHS_SEARCHED = 12
 _CELLS_BETWEEN_BREATHS = 2_000  # a worker that builds a statement answers checks too
 
 
 class Ledger(Protocol):
     """What reports need of the ledger: its sums per quarter hour, open hours included."""
 
-    def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]: ...
+    def cells(
+        self, tenant: str, start_utc: datetime, end_utc: datetime, *, booked_later: bool = False
+    ) -> AsyncIterator[RollupCell]: ...
 
 
 class StatementBuilder:
@@ -83,14 +84,14 @@ class StatementBuilder:
 
     async def _read(self, basis: Basis, tally: Tally, standings: Standings | None) -> None:
         """One pass for the month and for its budgets, whose own months lie a little beside it."""
-        end_utc = basis.span[1]
-        start_utc = month_span(await self._first_month(basis.tenant, basis.period))[0]
-        billed = start_utc, end_utc
+        start_utc, end_utc = basis.span
+        first_utc = month_span(await self._first_month(basis.tenant, basis.period))[0]
+        billed = first_utc, end_utc
         counted = standings.span if standings is not None else None
         if counted is not None:
             start_utc, end_utc = min(start_utc, counted[0]), max(end_utc, counted[1])
         seen = 0
-        async for cell in self._ledger.cells(basis.tenant, start_utc, end_utc):
+        async for cell in self._cells(basis.tenant, first_utc, start_utc, end_utc):
             if billed[0] <= cell.quarter_utc < billed[1]:
                 tally.add(cell)
             if standings is not None and counted is not None and counted[0] <= cell.quarter_utc < counted[1]:
@@ -102,12 +103,19 @@ class StatementBuilder:
     async def _first_month(self, tenant: str, period: str) -> str:
         """Where to look for rows that a month's statement carries: frozen months before it hand it their late rows."""
         first = period
-        for _ in range(_FROZEN_MONTHS_SEARCHED):
-            before = month_before(first)
-            if not await self._is_frozen(tenant, before):
-                break
+        while await self._is_frozen(tenant, before := month_before(first)):
             first = before
         return first
+
+    async def _cells(
+        self, tenant: str, first_utc: datetime, start_utc: datetime, end_utc: datetime
+    ) -> AsyncIterator[RollupCell]:
+        """All cells of [start, end), after those of [first, start) that another month carries: years, but few hours."""
+        if first_utc < start_utc:
+            async for cell in self._ledger.cells(tenant, first_utc, start_utc, booked_later=True):
+                yield cell
+        async for cell in self._ledger.cells(tenant, start_utc, end_utc):
+            yield cell
 
 
 def status_of(period: str, now_utc: datetime, *, closed: bool) -> Status:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -109,7 +109,8 @@ class CloseService:
         return await self._months.freeze(tenant, period, who, now_utc)
 
     async def run(self, now_utc: datetime | None = None) -> list[Manifest]:
-        """Go on with every close that was begun, and from the configured day on close the month before.
+        """Go on with every close that was begun, and from the configured day on close the month before, with those
+        between it and a closed one: late rows of a month that never closes are on no statement that anybody gets.
 
         What fails for one tenant keeps no other from its turn; it is raised in the end, several errors as an
         ExceptionGroup.
@@ -121,8 +122,9 @@ class CloseService:
         for tenant in self._config().tenants:
             try:
                 closings = await self._months.closings(tenant)
-                if before not in closings and now_utc.day >= self._config().billing.close_day:
-                    closings[before] = await self.begin(tenant, before, TIMER, now_utc=now_utc)
+                if now_utc.day >= self._config().billing.close_day:
+                    for month in _unclosed(closings, before):
+                        closings[month] = await self.begin(tenant, month, TIMER, now_utc=now_utc)
             except Exception as error:
                 log.exception("close_failed", extra={"tenant": tenant})
                 failed.append(error)
@@ -190,3 +192,12 @@ class CloseService:
         if theirs is None:
             raise Conflict(f"period: the basis of {period} was taken away while it was closed", code="close_disturbed")
         return theirs
+
+
+def _unclosed(closings: Iterable[str], before: str) -> list[str]:
+    """The months to close, oldest first: the last one that is over, and the gaps since the first that was closed."""
+    known = set(closings)
+    months = [before]
+    while months[-1] > min(known, default=before):
+        months.append(month_before(months[-1]))
+    return [month for month in reversed(months) if month not in known]

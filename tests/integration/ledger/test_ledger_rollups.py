@@ -331,3 +331,17 @@ async def test_retention_deletes_old_hours_whole_and_only_when_set(
     assert [row.id async for row in ledger.rows(None, START, END)] == ["call-2"]
     assert [hour.key async for hour in hours.scan()] == ["2026112110"]
     assert len(await generations(tables)) == 1
+
+
+async def test_hours_that_hand_rows_to_another_month_are_known(ledger: LedgerStore, job: RollupJob) -> None:
+    """A statement that looks back over closed months reads those hours, rolled up or not, and no others."""
+    own, other = usage(1), usage(2, time_utc=TEN + timedelta(hours=1), booked_period="2026-12")
+    young = usage(3, time_utc=TEN + timedelta(hours=2))
+    await ledger.insert([own, other])
+    await job.run()
+    await ledger.insert([young])
+    found = [cell async for cell in ledger.reader.cells("contoso", START, END, booked_later=True)]
+    assert [cell.quarter_utc for cell in found] == [other.time_utc, young.time_utc]
+    await job.run()
+    found = [cell async for cell in ledger.reader.cells("contoso", START, END, booked_later=True)]
+    assert [cell.booked_period for cell in found] == ["2026-12"]

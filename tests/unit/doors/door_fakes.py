@@ -90,7 +90,9 @@ class FakeLedger:
     def __init__(self, cells: Sequence[RollupCell] = ()) -> None:
         self.all = list(cells)
 
-    async def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]:
+    async def cells(
+        self, tenant: str, start_utc: datetime, end_utc: datetime, *, booked_later: bool = False
+    ) -> AsyncIterator[RollupCell]:
         for cell in self.all:
             if cell.tenant == tenant and start_utc <= cell.quarter_utc < end_utc:
                 yield cell

@@ -170,7 +170,9 @@ class Ledger:
     def __init__(self, rows: Sequence[LedgerRow]) -> None:
         self._cells = sorted(roll(rows), key=lambda cell: cell.quarter_utc)
 
-    async def cells(self, tenant: str, start_utc: datetime, end_utc: datetime) -> AsyncIterator[RollupCell]:
+    async def cells(
+        self, tenant: str, start_utc: datetime, end_utc: datetime, *, booked_later: bool = False
+    ) -> AsyncIterator[RollupCell]:
         for cell in self._cells:
             if cell.tenant == tenant and start_utc <= cell.quarter_utc < end_utc:
                 yield cell
