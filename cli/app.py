@@ -5,6 +5,7 @@ Every command calls the same service as its HTTP door. docs/cli.md tells about s
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,8 @@ def common(
 
 
 def main() -> None:
-    """The entry point."""
+    """The entry point. Log records below errors are for who runs the app: without their fields they are bare words."""
+    logging.basicConfig(level=logging.ERROR, format="tollkeeper: %(message)s")
     sys.exit(run.guarded(lambda: app(standalone_mode=False, prog_name="tollkeeper"), as_json="--json" in sys.argv))
 
 

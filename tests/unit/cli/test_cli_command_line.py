@@ -84,6 +84,19 @@ def test_stores_that_are_not_named_are(capfd: pytest.CaptureFixture[str], tmp_pa
     assert (code, "--env-file" in err) == (1, True)
 
 
+def test_log_records_of_the_app_stay_out_of_a_terminal() -> None:
+    """A warning is a record with fields to who runs the app, and would be a bare word here; an error is shown."""
+    program = """
+import logging, sys
+from cli import app
+log = logging.getLogger("tollkeeper.reports")
+app.app = lambda **_: (log.warning("statement_published_by_another"), log.error("telemetry_failed")) and 0
+app.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (0, "tollkeeper: telemetry_failed\n")
+
+
 def test_prices_diff_shows_discounts_and_another_book(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """List against contract as configured; with a book, what it would change, as exact decimals."""
     (tmp_path / "config").mkdir()
