@@ -72,12 +72,7 @@ def split_largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
     whole = sum(weights)
     if whole <= 0 or min(weights) < 0:
         raise ValueError("a split needs weights that are not negative and not all zero")
-    shares = [divmod(total * weight, whole) for weight in weights]
-    parts = [share for share, _ in shares]
-    by_remainder = sorted(range(len(parts)), key=lambda i: (-shares[i][1], i))
-    for i in by_remainder[: total - sum(parts)]:
-        parts[i] += 1
-    return parts
+    return scale_parts(weights, total, whole, total)
 
 
 def scale_half_up(amount: int, numerator: int, denominator: int) -> int:

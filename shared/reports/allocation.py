@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import NamedTuple, TypeVar
 
 from shared.config.billing import WEIGHT_UNITS, Pool, PoolTerm, SharedCost, SharedTerm
-from shared.money import split_largest_remainder
+from shared.money import scale_half_up, split_largest_remainder
 from shared.reports.charge import PPB, Allocation, Element
 from shared.reports.statement import PLATFORM, UNASSIGNED
 
@@ -195,4 +195,4 @@ def _seconds(start_utc: datetime, end_utc: datetime) -> int:
 
 
 def _half_up(amount: Fraction) -> int:
-    return (2 * amount.numerator + amount.denominator) // (2 * amount.denominator)
+    return scale_half_up(1, amount.numerator, amount.denominator)

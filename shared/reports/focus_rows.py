@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-from shared.money import NANO_PER_USD
+from shared.money import NANO_PER_USD, scale_half_up
 from shared.months import month_span
 from shared.reports.charge import Allocation, Charge
 from shared.reports.exact import plain, scaled
@@ -206,7 +206,7 @@ class FocusRows:
         price_pico, unit_pico = charge.price_pico, charge.unit_pico
         if price_pico is not None and unit_pico is not None and charge.effective_pico == charge.tokens * price_pico:
             return charge.tokens * unit_pico
-        return (charge.effective_pico * self._usd_per_unit_nano + NANO_PER_USD // 2) // NANO_PER_USD
+        return scale_half_up(charge.effective_pico, self._usd_per_unit_nano, NANO_PER_USD)
 
 
 def _commit(row: Row, charge: Charge) -> None:
