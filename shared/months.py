@@ -15,6 +15,11 @@ def month_of(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m}"
 
 
+def is_month(text: str) -> bool:
+    """Whether a text spells a month."""
+    return _MONTH.fullmatch(text) is not None
+
+
 def month_span(month: str, param: str = "period") -> tuple[datetime, datetime]:
     """First instant of a month and of the month after. Raises InvalidRequest for what is no month."""
     match = _MONTH.fullmatch(month)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from shared.errors import NotFound
-from shared.months import month_span
+from shared.months import is_month, month_span
 from shared.reports.manifest import MANIFEST, Manifest, PublishedFile
 
-_MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 _decode = msgspec.json.Decoder(Manifest).decode
 
 
@@ -45,7 +43,7 @@ class PublishedStatements:
 
     async def all(self, tenant: str) -> list[Manifest]:
         """The manifests of a tenant, newest month first."""
-        months = [folder for folder in await self._files.folders(f"{tenant}/") if _MONTH.fullmatch(folder)]
+        months = [folder for folder in await self._files.folders(f"{tenant}/") if is_month(folder)]
         manifests = [await self.manifest(tenant, month) for month in sorted(months, reverse=True)]
         return [manifest for manifest in manifests if manifest is not None]
 
