@@ -12,7 +12,6 @@ from typing import TypeVar
 from shared.config.billing import WEIGHT_UNITS, Billing, Percent, Pool, PoolTerm, SharedCost, SharedTerm
 from shared.config.draft import Draft
 from shared.config.fields import Section
-from shared.config.model import PPM
 from shared.config.problems import did_you_mean
 from shared.config.reconciliation_yaml import read_anomalies, read_reconciliation
 from shared.config.yaml_lines import Value
@@ -74,16 +73,12 @@ def _percents(section: Section, name: str, label: str, draft: Draft) -> tuple[Pe
     entries: dict[tuple[str | None, datetime], Percent] = {}
     for entry in section.sections(name, PERCENT_FIELDS):
         tenant, since = draft.tenant_of(entry, None), entry.instant("effective_from")
-        percent = entry.decimal("percent", required=True)
-        if percent is None or since is None:
-            continue
-        ppm = percent * (PPM // 100)
-        if ppm != int(ppm) or not 0 <= percent <= MAX_PERCENT:
-            entry.problem("percent", f"expected 0 to {MAX_PERCENT} with at most four decimals, got {percent}")
+        ppm = entry.percent_ppm("percent", MAX_PERCENT, required=True)
+        if ppm is None or since is None:
             continue
         if (tenant, since) in entries:
             entry.problem("effective_from", "a second entry from the same moment on")
-        entries[tenant, since] = Percent(int(ppm), since, entry.text("label") or label, tenant)
+        entries[tenant, since] = Percent(ppm, since, entry.text("label") or label, tenant)
     return tuple(entries.values())
 
 

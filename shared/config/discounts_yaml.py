@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from shared.config.draft import Draft
 from shared.config.fields import Section
-from shared.config.model import PPM, Discount
+from shared.config.model import Discount
 
 DISCOUNT_FIELDS = ("percent", "effective_from", "model", "provider", "deployment", "region", "tenant")
-_PPM_OF_A_PERCENT = PPM // 100
 
 
 def read_discounts(prices: Section, draft: Draft) -> None:
     """Add the discounts of the file to the draft."""
     seen = set()
     for section in prices.sections("discounts", DISCOUNT_FIELDS):
-        off_ppm, since = _off_ppm(section), section.instant("effective_from")
+        off_ppm, since = section.percent_ppm("percent", 100, required=True), section.instant("effective_from")
         if off_ppm is None or since is None:
             continue
         discount = Discount(
@@ -33,15 +32,3 @@ def read_discounts(prices: Section, draft: Draft) -> None:
             )
         seen.add(selects)
         draft.discounts.append(discount)
-
-
-def _off_ppm(section: Section) -> int | None:
-    """Parts per million of the list price. Exact: a percentage has at most four decimals."""
-    percent = section.decimal("percent", required=True)
-    if percent is None:
-        return None
-    off_ppm = percent * _PPM_OF_A_PERCENT
-    if not 0 <= percent <= 100 or off_ppm != int(off_ppm):
-        section.problem("percent", f"expected 0 to 100 with at most four decimals, such as 12.5; got {percent}")
-        return None
-    return int(off_ppm)

@@ -15,6 +15,7 @@ from shared.config.yaml_lines import Value
 from shared.money import nano_from_decimal
 
 _NUMBER = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9]+)?")
+_PPM_PER_PERCENT = 10_000
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
@@ -99,6 +100,17 @@ class Section:
             return Decimal(text)
         self.problem(name, f"expected a plain number such as 500.00, without thousands separators; got {text!r}")
         return None
+
+    def percent_ppm(self, name: str, most: int, *, required: bool = False) -> int | None:
+        """A percentage from 0 to `most` in parts per million; None when absent or wrong."""
+        percent = self.decimal(name, required=required)
+        if percent is None:
+            return None
+        ppm = percent * _PPM_PER_PERCENT
+        if ppm != int(ppm) or not 0 <= percent <= most:
+            self.problem(name, f"expected 0 to {most} with at most four decimals, such as 12.5; got {percent}")
+            return None
+        return int(ppm)
 
     def amount_nano(self, name: str, *, required: bool = False) -> int | None:
         """A positive money amount in nano units of its currency."""

@@ -21,7 +21,6 @@ ACCOUNT_FIELDS = ("resource", "tenant", "deployments", "regions")
 METER_FIELDS = ("meter", "model", "kind", "deployment_type", "tier", "ignore")
 ANOMALY_FIELDS = ("above_usd", "above_percent")
 
-_PPM_PER_PERCENT = 10_000
 _MAX_PERCENT = 1_000
 
 
@@ -93,14 +92,8 @@ def _meters(section: Section, draft: Draft) -> dict[str, MeterRule]:
 
 
 def _percent_ppm(section: Section, name: str, default: int) -> int:
-    percent = section.decimal(name)
-    if percent is None:
-        return default
-    ppm = percent * _PPM_PER_PERCENT
-    if ppm != int(ppm) or not 0 <= percent <= _MAX_PERCENT:
-        section.problem(name, f"expected a percentage from 0 to {_MAX_PERCENT}, at most four decimals; got {percent}")
-        return default
-    return int(ppm)
+    ppm = section.percent_ppm(name, _MAX_PERCENT)
+    return default if ppm is None else ppm
 
 
 def _usd(section: Section, name: str, default: int) -> int:

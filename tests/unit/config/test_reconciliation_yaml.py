@@ -64,7 +64,7 @@ def test_defaults_are_one_percent_and_a_dollar_and_25_dollars_and_a_fifth() -> N
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ("reconciliation: {tolerance_percent: -1}", "reconciliation.tolerance_percent: expected a percentage"),
+        ("reconciliation: {tolerance_percent: -1}", "reconciliation.tolerance_percent: expected 0 to 1000"),
         ("reconciliation: {tolerance_usd: much}", "reconciliation.tolerance_usd: expected a plain number"),
         ("reconciliation: {tolerance: 1}", "reconciliation.tolerance: unknown field; did you mean"),
         ("reconciliation: {accounts: [{tenant: contoso}]}", "reconciliation.accounts[0].resource: is required"),
@@ -77,7 +77,7 @@ def test_defaults_are_one_percent_and_a_dollar_and_25_dollars_and_a_fifth() -> N
         ("reconciliation: {meters: [{meter: m, model: gpt-9, kind: input}]}", "model 'gpt-9' is not listed"),
         ("reconciliation: {meters: [{meter: m, model: gpt-4o}]}", "meters[0].kind: is required"),
         ("reconciliation: {meters: [{meter: m, model: gpt-4o, kind: inputs}]}", "'inputs' is none of input"),
-        ("anomalies: {above_percent: 2000}", "anomalies.above_percent: expected a percentage from 0 to 1000"),
+        ("anomalies: {above_percent: 2000}", "anomalies.above_percent: expected 0 to 1000"),
     ],
 )
 def test_mistake_is_named_with_its_line(fields: str, problem: str) -> None:
