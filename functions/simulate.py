@@ -15,6 +15,8 @@ from shared.errors import Forbidden, InvalidRequest
 
 bp = new_blueprint()
 
+MAX_QUESTION_BYTES = 16 * 1024  # one budget; reading it takes longer than its size suggests
+
 
 class Question(msgspec.Struct):
     """The body: a month, and a budget in the vocabulary of budgets.yaml or as an id with what is to change."""
@@ -29,7 +31,7 @@ class Question(msgspec.Struct):
 @door(CHARGEBACK_READ, CHARGEBACK_ADMIN)
 async def post_budget_simulate(call: Call) -> Answer:
     """Replay a month of the ledger against a changed budget and against the one in force."""
-    question = call.json(Question)
+    question = call.json(Question, MAX_QUESTION_BYTES)
     found = reach(call.principal, call.services.config.current, question.tenant)
     # Numbers stay the text that was sent: 0.1 must reach the budget's reader as 0.1.
     content = json.loads(bytes(question.budget), parse_float=str, parse_int=str)

@@ -24,6 +24,7 @@ from shared.pricing.pricer import INFORMATIONAL_KINDS, INPUT_KINDS
 MAX_SPAN = timedelta(days=100)  # a quarter and what leads up to it
 MAX_CELLS = 1_000_000  # a minute or so
 MAX_SCOPES_SHOWN = 100
+MAX_PATTERNS = 200  # of downgrades: each is compared with every model
 REPLAYED_AT_ONCE = 2  # of each process, which answers checks too: whoever asks for a hundred at once waits
 RESOLUTION = (
     "quarter hours: calls of one quarter hour, scope and model count as equal, and are split in whole calls where a "
@@ -69,7 +70,11 @@ class Simulations:
         if "id" in given and "scope" not in given:
             known = budget_definition(config, budget_of(config, tenant, str(given["id"])))
             given = {name: known[name] for name in _KEPT if known[name] is not None} | given
-        return budget_from_json(config, tenant, given)
+        budget = budget_from_json(config, tenant, given)
+        if sum(len(rule.sources) for rule in budget.downgrade) > MAX_PATTERNS:
+            message = f"budget.downgrade: names more than {MAX_PATTERNS} patterns, too many to replay"
+            raise InvalidRequest(message, param="budget.downgrade")
+        return budget
 
     async def run(self, tenant: str, period: str, budget: Budget, now_utc: datetime) -> dict[str, Any]:
         """The answer of `POST /budgets/simulate`: what the budget would have done in the month, and beside it the

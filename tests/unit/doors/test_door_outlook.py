@@ -95,6 +95,16 @@ async def test_simulation_tells_nothing_of_another_scope_by_the_id_of_its_budget
         (question(scope="team:search", period="month", limit="none"), "budget.limit"),
         (question(scope="team:search", period="month", limit="1e400"), "budget.limit"),
         (b'{"period": "2026-10", "budget": []}', "budget"),
+        (question(scope="team:search\ud800", period="month", limit="5"), "body"),
+        (
+            question(
+                scope="team:search",
+                period="month",
+                limit="5",
+                downgrade=[{"from": [f"m{n}" for n in range(201)], "to": "gpt-4o"}],
+            ),
+            "budget.downgrade",
+        ),
         (b'{"period": "10/2026", "budget": {"scope": "team:a", "period": "day", "limit": "1"}}', "period"),
         (b'{"budget": {}}', "period"),
     ],
@@ -105,6 +115,13 @@ async def test_wrong_question_names_the_field(
     """The fields of a budget by the rules of budgets.yaml, the rest by the door's."""
     reply = await doors.call("budget_simulate", body=body, as_=ADMIN)
     assert (reply.status, reply.param) == (400, param)
+
+
+async def test_question_is_as_long_as_a_budget_may_be(doors: Doors, replaying: SimpleNamespace) -> None:
+    """Thousands of fields would keep the worker from the checks it answers too."""
+    body = question(scope="team:search", period="month", limit="5", disable_tools=["x" * 20_000])
+    reply = await doors.call("budget_simulate", body=body, as_=ADMIN)
+    assert (reply.status, reply.code) == (413, "payload_too_large")
 
 
 async def test_comparison_of_all_accounts_is_for_admins(doors: Doors, services: SimpleNamespace) -> None:
