@@ -22,5 +22,5 @@ locals {
   }
 
   # Where the platform takes people back to who sign in for the dashboard. It stands beside the routes.
-  sign_in = [for url in compact([var.functions_url]) : "${regex("^https://[^/]+", url)}/.auth/login/aad/callback"]
+  sign_in = [for url in distinct(concat(compact([var.functions_url]), sort(var.public_urls))) : "${regex("^https://[^/]+", url)}/.auth/login/aad/callback"]
 }

@@ -57,6 +57,17 @@ variable "functions_url" {
   }
 }
 
+variable "public_urls" {
+  description = "Further addresses under which people open the dashboard, such as the one that the setting PUBLIC_URL names: they are taken back to where they signed in."
+  type        = set(string)
+  default     = []
+  nullable    = false
+  validation {
+    condition     = alltrue([for url in var.public_urls : can(regex("^https://[^/]+", url))])
+    error_message = "public_urls: expected addresses such as https://tollkeeper.contoso.com."
+  }
+}
+
 variable "functions_principal_id" {
   description = "Object id of the function app's identity, which signs people in instead of a secret: the output FUNCTIONS_PRINCIPAL_ID of infra/terraform."
   type        = string

@@ -83,3 +83,16 @@ def test_people_are_taken_back_to_the_function_app_when_they_sign_in(tmp_path: P
         "https://func-tollkeeper-dev.azurewebsites.net/.auth/login/aad/callback"
     ]
     assert deployed["gateway"]["redirect_uris"] == []
+
+
+def test_people_who_open_the_dashboard_by_another_name_are_taken_back_there(tmp_path: Path) -> None:
+    """Entra ID sends people to registered addresses only; the platform asks for the one they came by."""
+    (without_provider(tmp_path) / "terraform.tfvars").write_text(
+        'functions_url = "https://func-tollkeeper-dev.azurewebsites.net/api/v1"\n'
+        'public_urls = ["https://tollkeeper.contoso.com"]\n'
+    )
+    found: dict[str, Any] = evaluate("local.registrations", tmp_path)
+    assert found["service"]["redirect_uris"] == [
+        "https://func-tollkeeper-dev.azurewebsites.net/.auth/login/aad/callback",
+        "https://tollkeeper.contoso.com/.auth/login/aad/callback",
+    ]
