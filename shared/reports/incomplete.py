@@ -17,12 +17,15 @@ def incomplete(statement: Statement) -> tuple[str, ...]:
     calls = sum(missing.calls for missing in statement.unpriced)
     if calls > 0:
         models = ", ".join(sorted({missing.model for missing in statement.unpriced})[:5])
-        notes.append(f"{calls} calls have no price yet and cost nothing here: {models}.")
+        have = "1 call has no price yet and costs" if calls == 1 else f"{calls} calls have no price yet and cost"
+        notes.append(f"{have} nothing here: {models}.")
     waiting, missing = totals.coverage.requests.estimated, totals.coverage.requests.missing
     if waiting:
         amount = decimal_from_nano(totals.coverage.costs_nano_usd.estimated)
-        notes.append(f"{waiting} streamed calls are estimated at {amount} USD and may still be measured.")
+        are = "1 streamed call is" if waiting == 1 else f"{waiting} streamed calls are"
+        notes.append(f"{are} estimated at {amount} USD and may still be measured.")
     if missing:
         amount = decimal_from_nano(totals.coverage.costs_nano_usd.missing)
-        notes.append(f"{missing} streamed calls were never measured; their estimate of {amount} USD stands.")
+        were = "1 streamed call was" if missing == 1 else f"{missing} streamed calls were"
+        notes.append(f"{were} never measured; the estimate of {amount} USD stands.")
     return tuple(notes)

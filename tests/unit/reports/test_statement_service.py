@@ -91,8 +91,8 @@ async def test_what_is_incomplete_is_said() -> None:
     statement = await reports.statement("contoso", "2026-11", None, young + timedelta(minutes=20))
     assert statement.notes == (
         "3 calls have no price yet and cost nothing here: new.",
-        "1 streamed calls are estimated at 0.000000009 USD and may still be measured.",
-        "1 streamed calls were never measured; their estimate of 0.000000005 USD stands.",
+        "1 streamed call is estimated at 0.000000009 USD and may still be measured.",
+        "1 streamed call was never measured; the estimate of 0.000000005 USD stands.",
     )
     complete = await reports_over(lambda: CONFIG, Ledger(cell()), formats=JSON).statement(
         "contoso", "2026-11", None, DUE
@@ -111,7 +111,7 @@ async def test_notes_of_a_team_tell_nothing_of_other_teams() -> None:
     bill = await reports_over(lambda: CONFIG, ledger, formats=JSON).bill("contoso", "2026-11", DUE, with_charges=False)
     late = "Ingest is behind."
     statement = bill.noting((late, *bill.statement.notes)).statement
-    mine = (late, "1 streamed calls were never measured; their estimate of 0.000000009 USD stands.")
+    mine = (late, "1 streamed call was never measured; the estimate of 0.000000009 USD stands.")
     assert statement.of_teams(["search"]).notes == mine
     assert dict(statement.by_team())["search"].notes == mine
     assert "secret-model" in statement.of_teams(["ads"]).notes[1]
