@@ -172,11 +172,11 @@ class Tour:
         url = self._options.functions_url
         self._console.print("\n[bold]Where to look next[/]")
         for what, where in (
+            ("all of it as a page", f"{url}/dashboard#/overview?tenant={tenant}"),
             ("budgets now", f"{url}/spend?tenant={tenant}"),
             ("usage by team and model", f"{url}/usage/summary?tenant={tenant}&group_by=team,model"),
             ("this month's statement", f"{url}/chargeback/report?tenant={tenant}&format=html"),
             ("prices in force", f"{url}/models"),
-            ("all of it as a page", f"{url}/dashboard#/overview?tenant={tenant}"),
             ("all of it in a terminal", f".venv/bin/tollkeeper --env-file {self._options.env_file} spend"),
             ("change a limit", f"{self._options.config_label}/teams/{self._script.spender}.yaml, then call again"),
             ("how it works", "README.md, docs/"),
