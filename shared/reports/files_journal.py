@@ -83,7 +83,7 @@ def _usage_rows(
         versions = prices.get((line.team, line.provider, line.model, kind.kind), [])
         open_end = (line.team, line.provider, line.model) in unpriced
         row = place | whole | {"token_kind": kind.kind, "tokens": str(kind.tokens)}
-        if versions or not open_end:
+        if versions or not open_end or kind.owed_nano or kind.ledger_nano_usd:
             row |= {
                 "list_cost": decimal_from_nano(kind.list_nano),
                 "contracted_cost": decimal_from_nano(kind.owed_nano + kind.covered_nano),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from shared.reports.charge import Charge
 from shared.reports.spool import Spool
 from shared.reports.statement import Rate, Usage
 from shared.reports.tally import Tally
+from tests.support.read_files import amounts_due
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = datetime(2026, 12, 1, tzinfo=UTC)
@@ -253,6 +255,28 @@ def test_a_pool_pays_for_calls_however_its_deployment_is_spelled_and_for_no_adju
     bridge = bill_of(Basis(tenant="contoso", period="2026-11", pools=(ptu,)), [variance, covered]).statement.bridge
     assert (bridge.usage_nano, bridge.covered_nano, bridge.corrections_nano) == (2_500_000, -2_500_000, -7)
     assert bridge.total_nano == 720 * 10**9 - 7
+
+
+def test_an_amount_whose_price_was_not_kept_is_in_every_file_beside_a_call_without_a_price() -> None:
+    """Rows from before prices were kept, and calls of the same model that have no price: no form may take both for
+    unknown, as what is owed would be missing from its sum."""
+    known = RollupCell(
+        tenant="contoso",
+        quarter_utc=START,
+        scopes={"team": "search"},
+        provider="azure-openai",
+        model="gpt-4o",
+        booked_period="2026-11",
+        requests=1,
+        tokens={"input": 10},
+        lines=[CellLine("input", "p-1", 0, 0, "", 10, 25_000)],
+        cost_nano_usd=25_000,
+    )
+    unknown = call_cell("search", 3, {"output": 4}, pricing_status="unpriced", unpriced=1)
+    unknown.lines, unknown.cost_nano_usd, unknown.scopes = [], 0, {"team": "search"}
+    with Spool() as spool:
+        bill = bill_of(Basis(tenant="contoso", period="2026-11"), [known, unknown], spool)
+        assert set(amounts_due(bill.statement, list(bill.charges())).values()) == {Decimal("0.000025")}
 
 
 def test_a_cost_is_unknown_only_where_no_amount_is_known() -> None:
