@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from local.options import team_keys
-from shared.config.model import PPM, Budget, Config
+from shared.config.model import Budget, Config
+from shared.ppm import PPM
 
 Kind = Literal["chat", "stream", "tool", "embed"]
 

@@ -22,8 +22,9 @@ from shared.budgets.matching import (
     with_implicit_scopes,
 )
 from shared.budgets.periods import period_at
-from shared.config.model import PPM, Budget
+from shared.config.model import Budget
 from shared.money import NANO_PER_USD
+from shared.ppm import PPM
 
 ResolveTarget = Callable[[str, str], str | None]
 """The model that a rule's target means for a requested model (`cheapest` is resolved), or None when there is none."""

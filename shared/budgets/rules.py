@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import msgspec
 
 from shared.budgets.plan import FLAG_NOT_APPLICABLE, FLAG_PASSED_OVER, FLAG_TARGET
-from shared.config.model import PPM, Budget
+from shared.config.model import Budget
+from shared.ppm import PPM
 
 State = Literal["active", "warned", "degraded", "stopped"]
 Outcome = Literal["ok", "reserved", "exhausted"]

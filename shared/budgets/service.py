@@ -20,9 +20,10 @@ from shared.budgets.reservation import Reservation, ReservationSigner
 from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state
 from shared.budgets.snapshot import PreparedCheck, Snapshot
 from shared.budgets.store import BudgetStore, CheckReply
-from shared.config.model import PPM, Tenant
+from shared.config.model import Tenant
 from shared.errors import DeadlinePassed, Forbidden, InvalidRequest, StateUnavailable
 from shared.money import decimal_from_nano, line_nano_usd
+from shared.ppm import PPM
 from shared.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 from shared.scopes import ORGANISATIONAL
 from shared.usage.estimate import estimate_input_tokens

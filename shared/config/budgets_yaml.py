@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from shared.config.draft import Draft
 from shared.config.fields import Section
-from shared.config.model import PPM, Budget, DowngradeRule
+from shared.config.model import Budget, DowngradeRule
 from shared.config.yaml_lines import Value
 from shared.money import MAX_NANO_USD
+from shared.ppm import PPM, fraction_of_ppm
 from shared.scopes import scope_id
 
 BUDGET_FIELDS = (
@@ -113,7 +114,7 @@ def read_thresholds(section: Section, absent: Mapping[str, int], named: str) -> 
 
 
 def _fraction(section: Section, name: str, ppm: int, named: str) -> str:
-    return f"{ppm / PPM:g}" + ("" if section.has(name) else f", {named}")
+    return fraction_of_ppm(ppm) + ("" if section.has(name) else f", {named}")
 
 
 def _timezone(section: Section) -> str:

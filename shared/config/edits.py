@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from shared.config.edits_yaml import EDITED, EDITS, edited_budget, fraction_of_ppm, write_edits
+from shared.config.edits_yaml import EDITED, EDITS, edited_budget, write_edits
 from shared.config.fields import Section
 from shared.config.history import Change, ChangeKind, changed_terms, terms_of
 from shared.config.loader import config_version, load_config
@@ -25,6 +25,7 @@ from shared.config.yaml_lines import Value
 from shared.errors import ConfigInvalid, Conflict, InvalidRequest, NotFound
 from shared.instants import rfc3339
 from shared.money import decimal_from_nano
+from shared.ppm import fraction_of_ppm
 from shared.pseudonyms import NO_PSEUDONYMS, Pseudonyms
 
 log = logging.getLogger("tollkeeper.config")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
 
 import msgspec
 
 from shared.config.budgets_yaml import check_limit, read_thresholds
 from shared.config.draft import Draft
 from shared.config.fields import Section
-from shared.config.model import PPM, Budget, BudgetEdit
+from shared.config.model import Budget, BudgetEdit
 from shared.config.yaml_lines import Value
 from shared.instants import rfc3339
 from shared.money import decimal_from_nano
+from shared.ppm import fraction_of_ppm
 
 EDITS = "edits.yaml"
 EDITED = ("limit", "warn", "degrade", "stop")
@@ -60,11 +60,6 @@ def edited_budget(section: Section, git: Budget) -> tuple[Budget, dict[str, int 
     edited = msgspec.structs.replace(git, limit_nano=limit, warn_ppm=warn, degrade_ppm=degrade, stop_ppm=stop)
     names = ("limit_nano", "warn_ppm", "degrade_ppm", "stop_ppm")
     return edited, {n: None if getattr(edited, n) == getattr(git, n) else getattr(edited, n) for n in names}
-
-
-def fraction_of_ppm(ppm: int) -> str:
-    """A threshold as the files spell it: `0.8`."""
-    return f"{Decimal(ppm) / PPM:f}"
 
 
 def write_edits(edits: Iterable[BudgetEdit]) -> bytes:

@@ -13,9 +13,9 @@ from typing import Any
 from shared.config.problems import Place, Problems, did_you_mean
 from shared.config.yaml_lines import Value
 from shared.money import nano_from_decimal
+from shared.ppm import PPM_PER_PERCENT
 
 _NUMBER = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9]+)?")
-_PPM_PER_PERCENT = 10_000
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
@@ -106,7 +106,7 @@ class Section:
         percent = self.decimal(name, required=required)
         if percent is None:
             return None
-        ppm = percent * _PPM_PER_PERCENT
+        ppm = percent * PPM_PER_PERCENT
         if ppm != int(ppm) or not 0 <= percent <= most:
             self.problem(name, f"expected 0 to {most} with at most four decimals, such as 12.5; got {percent}")
             return None

@@ -8,9 +8,10 @@ from typing import Literal
 
 import msgspec
 
-from shared.config.edits_yaml import EDITS, fraction_of_ppm
+from shared.config.edits_yaml import EDITS
 from shared.config.model import Budget, BudgetEdit, Config
 from shared.money import decimal_from_nano
+from shared.ppm import fraction_of_ppm
 
 ChangeKind = Literal["publish", "edit", "revert"]
 

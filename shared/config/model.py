@@ -17,7 +17,6 @@ Enforcement = Literal["on", "observe", "off"]
 Channel = Literal["slack", "teams", "email", "webhook"]
 CHANNELS: tuple[Channel, ...] = ("slack", "teams", "email", "webhook")
 
-PPM = 1_000_000
 
 
 class DowngradeRule(msgspec.Struct, frozen=True):

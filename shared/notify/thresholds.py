@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from shared.budgets.cells import Applied
 from shared.budgets.matching import BudgetIndex, limit_nano_usd
-from shared.config.model import PPM
 from shared.money import decimal_from_nano
 from shared.notify.outbox import Outbox
+from shared.ppm import PPM
 from shared.scopes import ORGANISATIONAL
 
 log = logging.getLogger("tollkeeper.budgets")

@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 
 from msgspec.structs import replace
 
-from shared.config.model import PPM, Discount
+from shared.config.model import Discount
+from shared.ppm import PPM, percent_of_ppm
 from shared.pricing.book import Timeline, UnitPrices, canonical_provider
 from shared.pricing.catalog import ContextBand
 from shared.pricing.deployments import compact_region
@@ -72,7 +73,7 @@ def _contracted(price: UnitPrices | None, ranked: Sequence[Discount], at_utc: da
         return price
     return replace(
         price,
-        price_id=f"{price.price_id} less {percent(entry.off_ppm)}%",
+        price_id=f"{price.price_id} less {percent_of_ppm(entry.off_ppm)}%",
         unit_pico=_off(price.unit_pico, entry.off_ppm),
         bands=tuple(ContextBand(band.above_tokens, _off(band.unit_pico, entry.off_ppm)) for band in price.bands),
         listed=price,
@@ -81,8 +82,3 @@ def _contracted(price: UnitPrices | None, ranked: Sequence[Discount], at_utc: da
 
 def _off(unit_pico: Mapping[str, int], off_ppm: int) -> dict[str, int]:
     return {kind: (pico * (PPM - off_ppm) + PPM // 2) // PPM for kind, pico in unit_pico.items()}
-
-
-def percent(off_ppm: int) -> str:
-    """The percentage as a person writes it: `12.5`."""
-    return f"{off_ppm // 10_000}.{off_ppm % 10_000:04d}".rstrip("0").rstrip(".")

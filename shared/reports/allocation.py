@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 
 from shared.config.billing import WEIGHT_UNITS, Pool, PoolTerm, SharedCost, SharedTerm
 from shared.money import scale_half_up, split_largest_remainder
+from shared.ppm import PPM, percent_of_ppm
 from shared.reports.charge import PPB, Allocation, Element
 from shared.reports.statement import PLATFORM, UNASSIGNED
 
@@ -148,8 +149,8 @@ def split_shared(
 
 def percent_text(parts: int, whole: int) -> str:
     """`12.5 %` of parts in a whole, with at most four decimals and no needless zeros."""
-    units = split_largest_remainder(1_000_000, [parts, whole - parts])[0] if whole > 0 else 0
-    return f"{units // 10_000}.{units % 10_000:04d}".rstrip("0").rstrip(".") + " %"
+    ppm = split_largest_remainder(PPM, [parts, whole - parts])[0] if whole > 0 else 0
+    return f"{percent_of_ppm(ppm)} %"
 
 
 def _basis(cost: SharedCost, ratio_ppb: int, teams: int) -> str:

@@ -18,6 +18,7 @@ import msgspec
 
 from shared.config.reconciliation import AnomalyFloors
 from shared.money import decimal_from_nano
+from shared.ppm import PPM
 
 METHOD = "log_weekday_median_mad_56d"
 WINDOW_DAYS = 56
@@ -26,7 +27,6 @@ THRESHOLD = 3.0  # robust standard deviations above the usual
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _LEAST_SIGMA = 0.05  # spend that never varies must not make five per cent more an alarm
 _QUIET_SHARE = 20  # days below a twentieth of the mean day count as quiet: a weekend's zero has no logarithm
-_PPM = 1_000_000
 _WEEK = 7
 _LEVEL_DAYS = 14
 
@@ -90,4 +90,4 @@ def _weekday_medians(window: Sequence[int], offset: int) -> list[int]:
 
 def _passes_floors(spent_nano_usd: int, expected_nano_usd: int, floors: AnomalyFloors) -> bool:
     above = spent_nano_usd - expected_nano_usd
-    return above > floors.above_nano_usd and above * _PPM > expected_nano_usd * floors.above_ppm
+    return above > floors.above_nano_usd and above * PPM > expected_nano_usd * floors.above_ppm

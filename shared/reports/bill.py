@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 import msgspec
 
 from shared.config.billing import WEIGHT_UNITS, Percent, Pool
-from shared.config.model import PPM
 from shared.money import NANO_PER_USD, PICO_PER_NANO, decimal_from_nano, scale_half_up, scale_parts
+from shared.ppm import PPM, percent_of_ppm
 from shared.reports.allocation import (
     PoolShare,
     percent_text,
@@ -301,7 +301,7 @@ class _Maker:
         bases = [self._owed[team] for team in teams]
         for team, base, nano in zip(teams, bases, scale_parts(bases, percent.ppm, PPM), strict=True):
             if nano:
-                basis = f"{_percent(percent.ppm)} of {decimal_from_nano(base)}"
+                basis = f"{percent_of_ppm(percent.ppm)} % of {decimal_from_nano(base)}"
                 self._allocate(team, kind, "", percent.label, basis, nano)
                 self._tails[team].append(self._charge(team, category, percent.label, nano * PICO_PER_NANO))
 
@@ -348,7 +348,3 @@ class _Maker:
 
     def _converted(self, amount_nano_usd: int) -> int:
         return scale_half_up(amount_nano_usd, NANO_PER_USD, self._basis.usd_per_unit_nano)
-
-
-def _percent(ppm: int) -> str:
-    return f"{ppm // 10_000}.{ppm % 10_000:04d}".rstrip("0").rstrip(".") + " %"

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 
 import msgspec
 
+from shared.ppm import PPM
 from shared.reports.projection import Projection
 
 METHOD = "weekday_56d_level_14d"
@@ -19,7 +20,6 @@ PROFILE_DAYS = 56
 LEVEL_DAYS = 14
 HISTORY_DAYS = 84  # the profile's days and four weeks more, to have errors to learn from
 MIN_HISTORY_DAYS = 14
-PPM = 1_000_000
 _WEEK = 7
 _FEWEST_ERRORS = 3
 

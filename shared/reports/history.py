@@ -17,7 +17,8 @@ from zoneinfo import ZoneInfo
 
 from shared.budgets.matching import with_implicit_scopes
 from shared.ledger.rollup import RollupCell
-from shared.reports.forecast import LEVEL_DAYS, PPM, History
+from shared.ppm import PPM
+from shared.reports.forecast import LEVEL_DAYS, History
 from shared.scopes import ORGANISATIONAL
 
 QUARTERS = 96

@@ -20,9 +20,10 @@ from shared.budgets.matching import BudgetIndex, budget_family
 from shared.budgets.plan import CheckPlan, PlannedBudget, carry_field, date_plan
 from shared.budgets.rules import BudgetFigures, Candidate, decide
 from shared.budgets.store import BudgetStore
-from shared.config.model import PPM, Budget
+from shared.config.model import Budget
 from shared.ledger.row import Position
 from shared.ledger.settlement import Entry, TenantSettler
+from shared.ppm import PPM
 from shared.settings import Settings
 from tests.support.engine import Engine, budget, config, row, usd
 

@@ -14,12 +14,13 @@ from shared.budgets import refused
 from shared.budgets.answer import CheckAnswer
 from shared.budgets.refused import Refusals
 from shared.budgets.request import CheckRequest
-from shared.config.model import PPM, Config, Discount, PriceOverride, Tenant
+from shared.config.model import Config, Discount, PriceOverride, Tenant
 from shared.errors import BudgetExhausted
 from shared.ledger.codec import decode, encode
 from shared.ledger.rollup import RollupCell, roll
 from shared.ledger.rollup_codec import decode_cell, encode_cell, storable
 from shared.ledger.row import LedgerRow
+from shared.ppm import PPM
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
 from shared.usage.events import decode_event

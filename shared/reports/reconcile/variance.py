@@ -11,10 +11,10 @@ import msgspec
 
 from shared.config.reconciliation import Reconciliation
 from shared.money import decimal_from_nano, split_largest_remainder
+from shared.ppm import PPM
 from shared.reports.reconcile.invoice import nano_from_atto
 from shared.reports.reconcile.sides import MORE, InvoiceSide, LedgerSide, Line, Listed, Payer
 
-_PPM = 1_000_000
 Verdict = Literal["agrees", "within_tolerance", "corrected", "above_tolerance"]
 
 
@@ -88,7 +88,7 @@ def _variance(
     ledger_nano = sum(held_nano.values())
     corrected = ledger.corrected_nano_usd.get(remark(period, line), 0)
     rest = abs(invoice_nano - ledger_nano - corrected)
-    above = rest * _PPM > abs(invoice_nano or ledger_nano) * rules.tolerance_ppm and rest > rules.tolerance_nano_usd
+    above = rest * PPM > abs(invoice_nano or ledger_nano) * rules.tolerance_ppm and rest > rules.tolerance_nano_usd
     verdict: Verdict = "agrees" if rest == 0 else "within_tolerance"
     if above:
         verdict = "above_tolerance"

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from shared.budgets.snapshot import Snapshot
-from shared.config.model import PPM, Config, Discount, Model, PriceOverride, Tenant
+from shared.config.model import Config, Discount, Model, PriceOverride, Tenant
 from shared.ledger.codec import decode, encode
 from shared.ledger.rating import usage_row
 from shared.ledger.refusals import refusal_row
 from shared.ledger.rollup import CellLine, RollupCell, correction_of, roll
 from shared.ledger.rollup_codec import MAX_LINES_CHARS, decode_cell, encode_cell, storable
 from shared.ledger.row import LedgerRow
+from shared.ppm import PPM
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
 from shared.routing.router import Router
