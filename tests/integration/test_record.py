@@ -30,7 +30,7 @@ from shared.record.manifest import RecordBroken
 from shared.record.parquet import plain
 from shared.record.restore import Restore, RestoreProgress, RestoreRefused
 from shared.settings import Settings
-from shared.usage.build import correction_event_bytes, grant_event_bytes, true_up_event_bytes
+from shared.usage.build import correction_event_bytes, grant_event_bytes, refusal_event_bytes, true_up_event_bytes
 from tests.support.engine import LONG_AGO, PriceOverride, budget, config, usd
 from tests.support.stack import Stack, changed, delivery, open_stack, usage_bytes
 
@@ -74,8 +74,8 @@ class Record:
         await self.stack.ingest.run(batch)
 
     async def fill(self) -> None:
-        """Rows of every kind over two days: usage, a trued-up stream, a refusal's neighbours, a grant, a re-rated call
-        of a closed month, a correction; and users whose keys nobody would choose."""
+        """Rows of every kind over two days: usage, a trued-up stream, refusals, a grant, a re-rated call of a closed
+        month, a correction; and users whose keys nobody would choose."""
         [cell] = self.stack.snapshot.index.cells_of_call("acme", {"team": "search"}, "big", NOW.timestamp())
         stream = changed(usage_bytes("s", 0, time_utc=YESTERDAY), usage=None, streamed=True)
         last_month = month_before(month_of(NOW))
@@ -95,6 +95,18 @@ class Record:
             true_up_event_bytes("apim/test", "s", YESTERDAY, tenant="acme", prompt_tokens=7, completion_tokens=9),
             correction_event_bytes(
                 "t/rec", "c", YESTERDAY, tenant="acme", amount_nano_usd=-12_345, who="tollkeeper", why="variance"
+            ),
+            refusal_event_bytes(
+                "t/refusals",
+                "r",
+                YESTERDAY,
+                tenant="acme",
+                scopes={"team": "search"},
+                requested_model="big",
+                reason="budget_exhausted",
+                status=402,
+                calls=3,
+                estimate_nano_usd=1_234_567,
             ),
         )
         await self.stack.ledger.periods.freeze("acme", last_month)
@@ -170,7 +182,7 @@ async def test_what_is_restored_is_what_was_exported(record):
     assert report.waiting_days == 0
     before = await entities(record.stack.tables)
     kinds = {row["kind"] for row in before.values()}
-    assert kinds == {"usage", "accrual", "reversal", "true_up", "re_rate", "grant", "correction"}
+    assert kinds == {"usage", "accrual", "reversal", "true_up", "re_rate", "grant", "correction", "refusal"}
     tables = await record.fresh()
     restored = await record.restore(tables).run()
     assert (restored.rows, restored.present, restored.sums.rows) == (len(before), 0, len(before))
