@@ -33,7 +33,7 @@ class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
 
 
-class TeamSum(msgspec.Struct, frozen=True, kw_only=True):
+class PublishedTeam(msgspec.Struct, frozen=True, kw_only=True):
     """A team's amounts, as decimal strings: what is due in the statement's currency, and the ledger's cost in USD."""
 
     team: str
@@ -56,7 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     charges: int
     digest: str  # folder of the files; equal content has an equal digest
     notes: tuple[str, ...] = ()
-    teams: tuple[TeamSum, ...] = ()
+    teams: tuple[PublishedTeam, ...] = ()
     files: tuple[PublishedFile, ...] = ()
     carried: Mapping[str, str] = msgspec.field(default_factory=dict)  # `budget id|scope` -> USD carried into the month
 
@@ -89,7 +89,7 @@ def make_manifest(statement: Statement, files: Iterable[PublishedFile], digest: 
         digest=digest,
         notes=statement.notes,
         teams=tuple(
-            TeamSum(
+            PublishedTeam(
                 team=team,
                 slug=team_slug(team),
                 total=decimal_from_nano(part.total_nano),

@@ -17,7 +17,7 @@ from door_fakes import Doors, Recorder, principal
 
 from functions.dashboard_page.page import bundle, dashboard_page
 from shared.errors import ConfigInvalid
-from shared.reports.manifest import Manifest, PublishedFile, TeamSum
+from shared.reports.manifest import Manifest, PublishedFile, PublishedTeam
 from shared.reports.published import Download
 from shared.settings import Settings
 
@@ -160,7 +160,7 @@ MANIFEST = Manifest(
     charges=3,
     digest="0123456789ab",
     notes=("2 calls of ads have no price",),
-    teams=tuple(TeamSum(team=team, slug=team, total="15.00", ledger_cost="15.00") for team in ("ads", "search")),
+    teams=tuple(PublishedTeam(team=team, slug=team, total="15.00", ledger_cost="15.00") for team in ("ads", "search")),
     files=(_file("a.csv"), _file("a.csv", "ads"), _file("a.csv", "search"), _file("a.html", "search")),
 )
 
