@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from io import StringIO
 from typing import BinaryIO
 
+from shared.instants import rfc3339
 from shared.reports.charge import Charge
 from shared.reports.exact import plain
 from shared.reports.focus_columns import COLUMNS, DEFAULT_VERSION, FocusVersion
@@ -59,7 +60,7 @@ def _spelled(cell: Cell) -> str:
 
 @lru_cache(maxsize=1024)
 def _instant(at_utc: datetime) -> str:
-    return at_utc.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(at_utc, "seconds")
 
 
 def _flush(buffer: StringIO, out: BinaryIO) -> int:
