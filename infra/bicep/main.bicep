@@ -108,7 +108,7 @@ param functions {
 @description('Further settings of the function app by name, none of them secret, such as MAIL_FROM or OTEL_EXPORTER_OTLP_ENDPOINT. Those that the template makes go before them.')
 param settings object = {}
 
-@description('Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS; the secret is called alert-slack-finops.')
+@description('Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS; the secret is called alert-slack-finops and must be there first.')
 param secretSettings string[] = []
 
 @description('Thresholds other than those of infra/alerts/alerts.yaml, by the alert\'s name there, such as {latency: 60000}.')

@@ -331,7 +331,7 @@ variable "settings" {
 }
 
 variable "secret_settings" {
-  description = "Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS, SMTP_URL, PSEUDONYM_KEY or OTEL_EXPORTER_OTLP_HEADERS. The secret has the setting's name in lower case with dashes, alert-slack-finops; put it there before or after the deployment, it is never in the state."
+  description = "Settings of the function app whose values stand in the Key Vault, by name, such as ALERT_SLACK_FINOPS, SMTP_URL, PSEUDONYM_KEY or OTEL_EXPORTER_OTLP_HEADERS. The secret has the setting's name in lower case with dashes, alert-slack-finops; put it there first, because the app does not start without those it reads, but for ALERT_...: it is never in the state."
   type        = set(string)
   default     = []
   nullable    = false
