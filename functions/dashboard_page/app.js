@@ -66,7 +66,7 @@ function drawPerson() {
 // Everything a page needs to know about where it is.
 function contextOf(route) {
   const tenant = me.tenants.find((each) => each.id === route.query.tenant) ?? me.tenants[0];
-  const range = route.query.range in RANGES ? route.query.range : "month";
+  const range = Object.hasOwn(RANGES, route.query.range) ? route.query.range : "month";
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;

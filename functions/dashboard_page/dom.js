@@ -1,6 +1,7 @@
 // Elements without markup: every text becomes a text node, so a name that looks like HTML stays a name.
 
-const SAFE_ADDRESS = /^(#|\/(?!\/))/;
+// Ours: browsers drop tabs and line ends of an address, and read a backslash as a slash.
+const SAFE_ADDRESS = /^(#|\/(?![\/\\\t\n\r]))/;
 
 export function h(tag, properties, ...children) {
   return filled(document.createElement(tag), properties, children);

@@ -22,7 +22,7 @@ function letters(context, rows, again) {
   const button = h("button", { type: "button", class: "button primary", disabled: true, on: { click: replay } }, "Replay chosen");
   const all = h("input", { type: "checkbox", on: { change: (event) => chooseAll(event.target.checked) } });
 
-  function counted() {
+  function nameButton() {
     button.disabled = chosen.size === 0;
     replace(button, chosen.size ? `Replay ${count(chosen.size)} chosen` : "Replay chosen");
   }
@@ -33,7 +33,7 @@ function letters(context, rows, again) {
       if (checked) chosen.add(box.dataset.id);
       else chosen.delete(box.dataset.id);
     }
-    counted();
+    nameButton();
   }
 
   async function replay() {
@@ -48,7 +48,7 @@ function letters(context, rows, again) {
       setTimeout(() => context.signal.aborted || again(), 2500);
     } catch (error) {
       say(message, error.message, "problem");
-      counted();
+      nameButton();
     }
   }
 
@@ -60,7 +60,7 @@ function letters(context, rows, again) {
   function pick(id, checked) {
     if (checked) chosen.add(id);
     else chosen.delete(id);
-    counted();
+    nameButton();
   }
 
   const columns = [

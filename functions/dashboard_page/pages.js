@@ -28,7 +28,7 @@ const unknownPage = {
 };
 
 export function findPage([first = "overview", second, third]) {
-  if (first === "by" && second in DIMENSIONS) return third === undefined ? { page: usageList, names: [second] } : { page: usageDetail, names: [second, third] };
+  if (first === "by" && Object.hasOwn(DIMENSIONS, second)) return third === undefined ? { page: usageList, names: [second] } : { page: usageDetail, names: [second, third] };
   if (first === "budgets" && second !== undefined) return { page: budgetDetail, names: [second] };
   return second === undefined && Object.hasOwn(PAGES, first) ? { page: PAGES[first], names: [] } : { page: unknownPage, names: [] };
 }
