@@ -113,7 +113,10 @@ function detailFigures(context, load) {
   return section;
 }
 
+// Asked only where a budget can be: to a browser a 404 is an error, whatever becomes of it.
 async function budgetsOn(context, dimension, key) {
+  const { budgets } = await context.get("/budgets");
+  if (!budgets.some((budget) => [`${dimension}:${key}`, `${dimension}:*`].includes(budget.scope))) return [];
   const path = key.split("/").map(encodeURIComponent).join("/");
   try {
     return (await context.get(`/spend/${dimension}/${path}`)).budgets;

@@ -41,6 +41,7 @@ PAGES = {
     "by/user": "Users",
     "by/session": "Sessions",
     "by/team/search": "Team search",
+    "by/model/gpt-4o": "Model gpt-4o",  # no budget is on it
     f"by/session/{quote(HOSTILE, safe='')}": f"Session {HOSTILE}",
     "decisions": "Recent decisions",
     "savings": "Savings",
