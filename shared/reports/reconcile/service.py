@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,11 +11,10 @@ import msgspec
 
 from shared.config.model import Config
 from shared.errors import NotFound
-from shared.instants import rfc3339
 from shared.ledger.rollup import RollupCell
-from shared.money import decimal_from_nano, nano_from_decimal
+from shared.money import nano_from_decimal
 from shared.months import month_before, month_of, month_span
-from shared.reports.names import cell_text
+from shared.reports.reconcile.bodies import csv_of, month_body, opened_body, tenant_body
 from shared.reports.reconcile.exports import Chosen, Files, find_runs, read_run, whole_month
 from shared.reports.reconcile.sides import Accounts, InvoiceSide, LedgerSide, names_of, rules_of
 from shared.reports.reconcile.variance import (
@@ -25,11 +22,8 @@ from shared.reports.reconcile.variance import (
     Opening,
     Variance,
     compare,
-    listed_body,
     openings,
-    percent,
     remark_prefix,
-    variance_body,
 )
 from shared.usage.build import correction_event_bytes, partition_key
 
@@ -40,7 +34,6 @@ WHO = "tollkeeper reconciliation"
 FINAL_AFTER = timedelta(days=5)  # Azure closes a month up to 72 hours after it ended
 _PREVIOUS_UNTIL_DAY = 12  # of the month: as long the month before is compared again each night
 _JSON, _CSV = "application/json", "text/csv; charset=utf-8"
-_COLUMNS = ("account", "meter", "day", "invoice", "ledger", "variance")
 
 
 class Ledger(Protocol):
@@ -108,13 +101,13 @@ class Reconciliations:
         opened, held = await self._earlier(period), list[Held]()
         if final:
             opened, held = await self._open(period, variances, invoice, ledger, config, end_utc, opened)
-        body = _body(period, now_utc, chosen, problems, invoice, ledger, variances, final=final)
+        body = month_body(period, now_utc, chosen, problems, invoice, ledger, variances, final=final)
         body["compared_to"] = compared_to.isoformat() if until_utc > start_utc else None
         body["corrections"] = opened
         body["held"] = [{"account": h.line.account, "meter": h.line.meter.label, "why": h.why} for h in held]
         await self._put(ALL, period, body)
         for tenant, accounts in _tenants(config).items():
-            await self._put(tenant, period, _of_tenant(body, tenant, accounts))
+            await self._put(tenant, period, tenant_body(body, tenant, accounts))
         told = {"period": period, "status": body["status"], "variance": body["totals"]["variance"]}
         log.info("invoice_reconciled", extra=told | {"corrections": len(opened), "rows": invoice.rows})
         return body
@@ -152,7 +145,7 @@ class Reconciliations:
         events = [_event(each, day_utc) for each in fresh]
         if events:
             await self._publish(events)
-        return [*earlier, *(_opened(each) for each in fresh)], held
+        return [*earlier, *(opened_body(each) for each in fresh)], held
 
     async def _earlier(self, period: str) -> list[dict[str, Any]]:
         found = await self._reports.get(_name(ALL, period, "json"))
@@ -161,7 +154,7 @@ class Reconciliations:
     async def _put(self, tenant: str, period: str, body: dict[str, Any]) -> None:
         encoded = msgspec.json.encode(body, order="deterministic")
         # The table first: who reads the JSON may rely on both.
-        await self._reports.put(_name(tenant, period, "csv"), _table(body), _CSV)
+        await self._reports.put(_name(tenant, period, "csv"), csv_of(body), _CSV)
         await self._reports.put(_name(tenant, period, "json"), encoded, _JSON)
 
 
@@ -199,73 +192,6 @@ def _event(opening: Opening, day_utc: datetime) -> tuple[str, bytes]:
     return partition_key(source, opening.id), body
 
 
-def _opened(opening: Opening) -> dict[str, Any]:
-    return {
-        "id": opening.id,
-        "tenant": opening.payer.tenant,
-        "team": opening.payer.team,
-        "amount": decimal_from_nano(opening.amount_nano_usd),
-        "why": opening.remark,
-    }
-
-
-def _body(
-    period: str,
-    now_utc: datetime,
-    chosen: Chosen,
-    problems: list[str],
-    invoice: InvoiceSide,
-    ledger: LedgerSide,
-    variances: list[Variance],
-    *,
-    final: bool,
-) -> dict[str, Any]:
-    invoiced = sum(each.invoice_nano_usd for each in variances)
-    held = sum(each.ledger_nano_usd for each in variances)
-    corrected = sum(each.corrected_nano_usd for each in variances)
-    status = "no_export" if not chosen.runs else "incomplete" if problems else "final" if final else "provisional"
-    return {
-        "period": period,
-        "as_of": rfc3339(now_utc, "seconds"),
-        "currency": "USD",
-        "status": status,
-        "problems": problems,
-        "notes": list(chosen.notes),
-        "exports": [
-            {
-                "export": run.export,
-                "scope": run.scope,
-                "version": run.version,
-                "submitted_at": rfc3339(run.submitted_utc, "seconds"),
-                "first_day": run.first_day.isoformat(),
-                "last_day": run.last_day.isoformat(),
-                "partitions": len(run.parts),
-            }
-            for run in chosen.runs
-        ],
-        "rows": invoice.rows,
-        "rows_not_compared": invoice.outside,
-        "totals": {
-            "invoice": decimal_from_nano(invoiced),
-            "ledger": decimal_from_nano(held),
-            "corrected": decimal_from_nano(corrected),
-            "variance": decimal_from_nano(invoiced - held - corrected),
-            "variance_percent": percent(invoiced - held - corrected, invoiced),
-        },
-        "meters": [variance_body(each) for each in variances],
-        "unmatched": listed_body(invoice.unmatched, "account", "meter"),
-        "ignored": listed_body(invoice.ignored, "account", "meter"),
-        "capacity": listed_body(invoice.capacity, "account", "meter"),
-        "other_charges": listed_body(invoice.others, "category", "service"),
-        "other_currencies": listed_body(invoice.currencies, "currency", "category"),
-        "not_compared": {
-            "covered_by_pools": decimal_from_nano(ledger.covered_nano_usd),
-            "other_providers": decimal_from_nano(ledger.elsewhere_nano_usd),
-            "unpriced_rows": ledger.unpriced_rows,
-        },
-    }
-
-
 def _tenants(config: Config) -> dict[str, set[str]]:
     """The accounts that are a tenant's alone."""
     found: dict[str, set[str]] = {}
@@ -273,39 +199,6 @@ def _tenants(config: Config) -> dict[str, set[str]]:
         if account.tenant is not None:
             found.setdefault(account.tenant, set()).add(account.resource)
     return found
-
-
-def _of_tenant(body: dict[str, Any], tenant: str, accounts: set[str]) -> dict[str, Any]:
-    """What of a comparison a tenant may see: its own accounts, with their own totals."""
-    meters = [each for each in body["meters"] if each["account"] in accounts]
-    sums = {name: sum(nano_from_decimal(each[name]) for each in meters) for name in ("invoice", "ledger", "corrected")}
-    variance = sums["invoice"] - sums["ledger"] - sums["corrected"]
-    mine = {name: [e for e in body[name] if e["account"] in accounts] for name in ("unmatched", "ignored", "capacity")}
-    kept = ("period", "as_of", "currency", "status", "compared_to")
-    return {
-        **{name: body[name] for name in kept},
-        "tenant": tenant,
-        "totals": {
-            **{name: decimal_from_nano(amount) for name, amount in sums.items()},
-            "variance": decimal_from_nano(variance),
-            "variance_percent": percent(variance, sums["invoice"]),
-        },
-        "meters": meters,
-        **mine,
-        "corrections": [each for each in body["corrections"] if each["tenant"] == tenant],
-    }
-
-
-def _table(body: dict[str, Any]) -> bytes:
-    """The comparison per account, meter and day."""
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\r\n")
-    table.writerow(_COLUMNS)
-    for meter in body["meters"]:
-        for day in meter["days"]:
-            row = (meter["account"], meter["meter"], day["day"], day["invoice"], day["ledger"], day["variance"])
-            table.writerow([cell_text(cell) for cell in row[:3]] + list(row[3:]))
-    return out.getvalue().encode()
 
 
 def _name(tenant: str, period: str, extension: str) -> str:

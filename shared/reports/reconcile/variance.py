@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from shared.config.reconciliation import Reconciliation
-from shared.money import decimal_from_nano, split_largest_remainder
+from shared.money import split_largest_remainder
 from shared.ppm import PPM
 from shared.reports.reconcile.invoice import nano_from_atto
-from shared.reports.reconcile.sides import MORE, InvoiceSide, LedgerSide, Line, Listed, Payer
+from shared.reports.reconcile.sides import MORE, InvoiceSide, LedgerSide, Line, Payer
 
 Verdict = Literal["agrees", "within_tolerance", "corrected", "above_tolerance"]
 
@@ -147,57 +147,3 @@ def _shares(variance: Variance, ledger: LedgerSide, owner_of: Mapping[str, str])
         return shares
     owner = owner_of.get(variance.line.account)  # billed, and nowhere in the ledger: it is the account's owner's
     return [(Payer(owner, ""), 1)] if owner is not None else []
-
-
-def variance_body(variance: Variance) -> dict[str, Any]:
-    """As the published JSON shows it."""
-    line, open_nano = variance.line, variance.open_nano_usd
-    invoice = variance.invoice_nano_usd
-    return {
-        "account": line.account,
-        "meter": line.meter.label,
-        "model": line.meter.model,
-        "kind": line.meter.kind,
-        "deployment_type": line.meter.place,
-        "tier": line.meter.tier,
-        "invoice": decimal_from_nano(invoice),
-        "ledger": decimal_from_nano(variance.ledger_nano_usd),
-        "corrected": decimal_from_nano(variance.corrected_nano_usd),
-        "variance": decimal_from_nano(open_nano),
-        "variance_percent": percent(open_nano, invoice),
-        "ledger_tokens": variance.ledger_tokens,
-        "verdict": variance.verdict,
-        "days": [
-            {
-                "day": day.isoformat(),
-                "invoice": decimal_from_nano(billed),
-                "ledger": decimal_from_nano(held),
-                "variance": decimal_from_nano(billed - held),
-            }
-            for day, billed, held in variance.days
-        ],
-    }
-
-
-def percent(part: int, whole: int) -> str | None:
-    """A percentage with four decimals, rounded half away from zero; None of nothing."""
-    if whole == 0:
-        return None
-    scaled = (abs(part) * 1_000_000 * 2 // abs(whole) + 1) // 2
-    sign = "-" if (part < 0) != (whole < 0) and scaled else ""
-    return f"{sign}{scaled // 10_000}.{scaled % 10_000:04d}"
-
-
-def listed_body(sums: Mapping[tuple[str, str], Listed], first: str, second: str) -> list[dict[str, Any]]:
-    """Sums that are shown and not compared."""
-    return [
-        {
-            first: key[0],
-            second: key[1],
-            "amount": decimal_from_nano(nano_from_atto(each.amount_atto)),
-            "rows": each.rows,
-            "from": each.first.isoformat() if each.first else None,
-            "to": each.last.isoformat() if each.last else None,
-        }
-        for key, each in sorted(sums.items())
-    ]
