@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 _COLUMNS_WITHOUT_TERMINAL = 400  # into a file or a pipe rich assumes 80, and would cut what people grep for
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(0x7F, 0xA0)) if code != 10}
+_DIRECTION = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they show a name as another
+_CONTROL = {c: "\N{REPLACEMENT CHARACTER}" for c in (*range(32), *range(0x7F, 0xA0), *_DIRECTION) if c != 10}
 
 
 class Advance(Protocol):
@@ -66,5 +67,5 @@ def progress(title: str) -> Iterator[Advance]:
 
 
 def plain(text: str) -> str:
-    """Without control characters: a name in the ledger must not steer the terminal of whoever reads it."""
+    """Without control and direction characters: no name in the ledger may steer the terminal of whoever reads it."""
     return text.translate(_CONTROL)

@@ -127,11 +127,12 @@ def test_prices_diff_shows_discounts_and_another_book(capfd: pytest.CaptureFixtu
 
 
 def test_names_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    """Escape sequences and markup in a name come out as harmless text."""
-    output.table("x", {"name": False}, [["\x1b[31mred\x07"], ["[bold]not bold[/]"]])
+    """Escape sequences, markup and turned writing in a name come out as harmless text."""
+    output.table("x", {"name": False}, [["\x1b[31mred\x07"], ["[bold]not bold[/]"], ["\u202elive\u2066"]])
     shown = capfd.readouterr().out
     assert "\x1b" not in shown
     assert "\x07" not in shown
+    assert "\ufffdlive\ufffd" in shown
     assert "[bold]not bold[/]" in shown
 
 
