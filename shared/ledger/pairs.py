@@ -15,7 +15,7 @@ from shared.ledger.family import Family, Pair
 from shared.ledger.hours import HourIndex
 from shared.ledger.insert import PartitionWriter
 from shared.ledger.inserted import Inserted, RowRef, compare
-from shared.ledger.keys import call_key_of, partition_key, row_key
+from shared.ledger.keys import call_key_of, hour_key, partition_key, row_key
 from shared.ledger.periods import Periods
 from shared.ledger.row import LedgerRow
 from shared.ledger.tables import TRANSACTION_ROWS
@@ -68,9 +68,9 @@ class PairStore:
         Then the call is to be read again. When it raises, any pair may be stored: insert the same ones again. Raises
         RowTooLarge before anything is written.
         """
-        encoded = [await self._encode(pair) for pair in pairs]
-        covered_until = await self._hours.mark({each.partition.partition("-")[0] for each in encoded})
+        covered_until = await self._hours.mark({hour_key(pair.reversal.time_utc) for pair in pairs})
         async with asyncio.timeout(covered_until - time.monotonic()):
+            encoded = [await self._encode(pair) for pair in pairs]
             written = await asyncio.gather(
                 *(self._write(chunk) for chunk in _transactions(encoded)),
                 return_exceptions=True,  # let the others finish: less is left for the next delivery

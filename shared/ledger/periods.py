@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from shared.months import month_after, month_of
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from azure.data.tables.aio import TableClient
 
 _LONG_AGO = "1970-01-01T00:00:00+00:00"  # of a month frozen by hand
+_CLOCK_BEHIND = timedelta(minutes=5)  # by which a worker's may be: to it, a month that was just closed still runs
 REMEMBER_SECONDS = 15.0  # a close waits longer than this before it scans, so that no worker books into a frozen month
 
 
@@ -35,7 +36,7 @@ class Periods:
     async def booked(self, tenant: str, time_utc: datetime) -> str:
         """The month that books a row of this time, inserted now. The running month is never frozen."""
         month = month_of(time_utc)
-        this_month = month_of(datetime.now(UTC))
+        this_month = month_of(datetime.now(UTC) + _CLOCK_BEHIND)
         while month < this_month and await self.is_frozen(tenant, month):
             month = month_after(month)
         return month

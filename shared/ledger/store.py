@@ -18,7 +18,7 @@ from shared.ledger.codec import Entity, decode, encode
 from shared.ledger.hours import HourIndex
 from shared.ledger.insert import PartitionWriter
 from shared.ledger.inserted import Inserted, Outcome, RowRef
-from shared.ledger.keys import adjustment_key, hour_start, partition_key, row_key
+from shared.ledger.keys import adjustment_key, hour_key, hour_start, partition_key, row_key
 from shared.ledger.pairs import PairStore
 from shared.ledger.periods import Periods
 from shared.ledger.reading import HourReader, LedgerCharge
@@ -46,9 +46,10 @@ class LedgerStore:
         Sets `booked_period` where it is empty. When it raises, any part may be stored: insert the same rows again, and
         those that are there come back as `redelivered`. Raises RowTooLarge before anything is written.
         """
-        groups = await self._group(rows)
-        covered_until = await self.hours.mark({group.entity["PartitionKey"].partition("-")[0] for group in groups})
+        # Months are booked under the mark's time limit too: a close waits no longer than that for what began before it.
+        covered_until = await self.hours.mark({hour_key(row.time_utc) for row in rows})
         async with asyncio.timeout(covered_until - time.monotonic()):
+            groups = await self._group(rows)
             written = await asyncio.gather(
                 *(self._writer.insert(chunk) for chunk in _transactions([group.entity for group in groups])),
                 return_exceptions=True,  # let the others finish: less is left for the next delivery
