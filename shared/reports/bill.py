@@ -40,7 +40,8 @@ from shared.reports.statement import (
     Status,
     UsageLine,
 )
-from shared.reports.tally import CorrectionKey, KindSum, LineSum, Tally
+from shared.reports.sums import CorrectionKey, KindSum, LineSum
+from shared.reports.tally import Tally
 
 _HOUR = timedelta(hours=1)
 _PICO_PER_NANO_HALF = PICO_PER_NANO // 2

@@ -9,94 +9,25 @@ from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
-import msgspec
-
 from shared.config.billing import WEIGHT_UNITS, Pool
-from shared.ledger.coverage import Coverage, Parts, known_as
+from shared.ledger.coverage import known_as
 from shared.ledger.rollup import CellLine, RollupCell
 from shared.ledger.row import PricingStatus
 from shared.money import NANO_PER_USD, PICO_PER_NANO, scale_half_up
 from shared.reports.basis import Basis
+from shared.reports.cell_parts import AMOUNT, NO_PRICE, cell_parts
 from shared.reports.charge import Charge, Correction
 from shared.reports.spool import Spool
-from shared.reports.statement import UNASSIGNED, Saving, Unpriced, Usage
+from shared.reports.statement import UNASSIGNED, Saving, Unpriced
+from shared.reports.sums import CorrectionKey, KindSum, LineKey, LineSum, PriceKey
 from shared.usage.tokens import PRICED_KINDS
 
-AMOUNT = ""  # the token kind of an amount that no tokens made
-_NO_PRICE = -1
-_PRICED = frozenset(PRICED_KINDS)
 _WHAT: dict[Correction, str] = {
     "": "",
     "negative": "Correction, taken back: ",
     "new": "Correction, billed anew: ",
     "adjustment": "Correction: ",
 }
-
-
-class LineKey(NamedTuple):
-    """What a usage line is for; empty where the calls did not say."""
-
-    team: str
-    app: str
-    provider: str
-    model: str
-    deployment: str
-
-
-class CorrectionKey(NamedTuple):
-    """What a correction line is for."""
-
-    team: str
-    correction: Correction
-    month: str
-    provider: str
-    model: str
-    remark: str
-
-
-class PriceKey(NamedTuple):
-    """What tells the prices of a statement apart."""
-
-    team: str
-    price_id: str
-    provider: str
-    model: str
-    kind: str
-    tier: str
-    unit_pico: int
-    list_pico: int
-
-
-class KindSum(msgspec.Struct):
-    """Sums of one token kind; a call is owed or covered by a pool, never both."""
-
-    tokens: int = 0
-    owed_nano_usd: int = 0
-    covered_nano_usd: int = 0
-    list_pico_usd: int = 0
-
-
-class LineSum(msgspec.Struct):
-    """Sums of one line."""
-
-    requests: int = 0
-    tokens: dict[str, int] = msgspec.field(default_factory=dict)
-    cost_nano_usd: int = 0
-    covered_costs: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0])  # measured, estimated, missing
-    covered_requests: list[int] = msgspec.field(default_factory=lambda: [0, 0, 0])
-    unpriced: int = 0
-    kinds: dict[str, KindSum] = msgspec.field(default_factory=dict)
-
-    @property
-    def usage(self) -> Usage:
-        """As a statement shows it."""
-        return Usage(
-            requests=self.requests,
-            tokens=dict(sorted(self.tokens.items())),
-            cost_nano_usd=self.cost_nano_usd,
-            coverage=Coverage(Parts(*self.covered_costs), Parts(*self.covered_requests)),
-            unpriced_requests=self.unpriced,
-        )
 
 
 class _ChargeKey(NamedTuple):
@@ -165,7 +96,7 @@ class Tally:
             self.days[team, self._day] += cell.cost_nano_usd
         if cell.pricing_status == "unpriced":
             self._add_unpriced(team, cell)
-        for part in _parts(cell):
+        for part in cell_parts(cell):
             self._add_part(team, line, cell, part, pool)
 
     def finish(self) -> None:
@@ -262,7 +193,7 @@ class Tally:
             kind.covered_nano_usd += part.cost_nano_usd
             if not cell.correction:
                 self.pool_use[pool.id][team] += part.tokens * pool.weight(cell.model, part.kind)
-        if part.unit_pico != _NO_PRICE:
+        if part.unit_pico != NO_PRICE:
             kind.list_pico_usd += part.tokens * part.list_pico
         else:
             kind.list_pico_usd += part.cost_nano_usd * PICO_PER_NANO
@@ -293,7 +224,7 @@ class Tally:
             sums = self._charges[team]
             charges = [self._charge(team, key, *sums[key]) for key in sorted(sums) if any(sums[key])]
             for key, (tokens, _) in sums.items():
-                if key.unit_pico != _NO_PRICE:
+                if key.unit_pico != NO_PRICE:
                     self.prices[_price_key(team, key)] += tokens
             self.billed_pico[team] += sum(charge.billed_pico for charge in charges)
             if self._spool is not None and charges:
@@ -304,7 +235,7 @@ class Tally:
         if self._day is None:
             raise RuntimeError("charges without a day")
         starts_utc = datetime(self._day.year, self._day.month, self._day.day, tzinfo=UTC)
-        priced = key.unit_pico != _NO_PRICE
+        priced = key.unit_pico != NO_PRICE
         price_pico = self._converted(key.unit_pico) if priced else None
         pool = next((pool for pool in self.basis.pools if pool.id == key.pool), None)
         if pool is not None:
@@ -352,34 +283,6 @@ class Tally:
 
 def _price_key(team: str, key: _ChargeKey) -> PriceKey:
     return PriceKey(team, key.price_id, key.provider, key.model, key.kind, key.tier, key.unit_pico, key.list_pico)
-
-
-def _parts(cell: RollupCell) -> list[CellLine]:
-    """The cell as tokens of one kind at one price each; their costs sum to the cell's.
-
-    Tokens without a price, and amounts without tokens, are parts too: nothing of the ledger may be lost on the way.
-    """
-    parts = [_priced(line) for line in cell.lines if line.tokens or line.cost_nano_usd]
-    priced: dict[str, int] = {}
-    rest = cell.cost_nano_usd
-    for line in cell.lines:
-        priced[line.kind] = priced.get(line.kind, 0) + line.tokens
-        rest -= line.cost_nano_usd
-    parts += [
-        CellLine(kind, "", _NO_PRICE, _NO_PRICE, "", tokens - priced.get(kind, 0), 0)
-        for kind, tokens in sorted(cell.tokens.items())
-        if tokens != priced.get(kind, 0) and kind in _PRICED
-    ]
-    if rest:
-        parts.append(CellLine(AMOUNT, "", _NO_PRICE, _NO_PRICE, "", 0, rest))
-    return parts
-
-
-def _priced(line: CellLine) -> CellLine:
-    """The line; without its price where a cost says that the price was not kept."""
-    if line.unit_pico or not line.cost_nano_usd:
-        return line
-    return CellLine(line.kind, line.price_id, _NO_PRICE, _NO_PRICE, line.tier, line.tokens, line.cost_nano_usd)
 
 
 def _description(key: _ChargeKey) -> str:
