@@ -184,8 +184,8 @@ TERRAFORM = (
     Fault(
         "a table forgotten",
         "infra/names.yaml",
-        "periods, state, streams]",
-        "periods, state]",
+        "periods, state, streams, names]",
+        "periods, state, names]",
         "table 'tollkeeperstreams' is named and not declared",
     ),
     Fault(
