@@ -32,8 +32,11 @@ class RouteRequest(msgspec.Struct, kw_only=True):
 @door(BUDGET_CHECK, CHARGEBACK_READ, CHARGEBACK_ADMIN)
 async def get_models(call: Call) -> Answer:
     """Every model with the prices in force for the tenant, its capabilities and its fallbacks."""
-    tenant = known_tenant(call.services.config.current, call.query("tenant") or DEFAULT_TENANT)
-    return Answer({"models": call.services.router.models_view(tenant.id, datetime.now(UTC))})
+    if call.principal.has_any((BUDGET_CHECK,)):  # a gateway serves every tenant
+        tenant = known_tenant(call.services.config.current, call.query("tenant") or DEFAULT_TENANT).id
+    else:  # what a tenant negotiated is for its own readers
+        tenant = call.reach().tenant
+    return Answer({"models": call.services.router.models_view(tenant, datetime.now(UTC))})
 
 
 @bp.function_name("route")

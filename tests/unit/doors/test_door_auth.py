@@ -178,3 +178,25 @@ async def test_correction_needs_an_attributable_person(doors: Doors, services: S
     reply = await doors.call("budget_reset", body=body, as_=principal("Chargeback.Admin", oid=None))
     assert (reply.status, reply.code) == (401, "not_authenticated")
     assert services.reset.reset.calls == []
+
+
+NOT_OF_A_TENANT = {"dashboard", "health", "me", "dead_letters"}
+
+
+async def test_no_reading_route_crosses_into_another_tenant(doors: Doors, services: SimpleNamespace) -> None:
+    """Finance of one tenant and member of none elsewhere: whatever `tenant` says, every other route refuses."""
+    finance = principal("Chargeback.Read", oid="fin", groups=["finance-group"])
+    named = {"period": "2026-10", "file": "a.csv", "scope_type": "team", "scope_key": "fab", "budget_id": "b1/history"}
+    asked = []
+    for name, function in sorted(doors.functions.items()):
+        trigger = function.get_trigger()
+        methods = [method.value for method in getattr(trigger, "methods", None) or ()]
+        if methods != ["GET"] or name in NOT_OF_A_TENANT:
+            continue
+        route = {key: value for key, value in named.items() if key in trigger.route}
+        for tenant in ("fabrikam", "default", "nobody", "../contoso", "contoso/../fabrikam"):
+            reply = await doors.call(name, query={"tenant": tenant}, route=route, as_=finance)
+            assert reply.status in (400, 403), (name, tenant)
+        asked.append(name)
+    assert {"decisions", "forecast", "anomalies", "budgets", "budget_history", "names", "reconciliation"} <= set(asked)
+    assert {"models", "statement_list", "statement_file", "chargeback_report", "usage_summary", "spend"} <= set(asked)
