@@ -24,7 +24,7 @@ from shared.months import month_before, month_of, month_span
 from shared.reports.basis import PinnedBasis
 from shared.reports.building import StatementBuilder
 from shared.reports.freshness import INGEST_MAY_LAG, Freshness
-from shared.reports.manifest import BASIS, Manifest
+from shared.reports.manifest import BASIS, Manifest, month_folder
 from shared.reports.publishing import Publisher
 from shared.reports.service import Reports
 
@@ -186,7 +186,7 @@ class CloseService:
         standings = await self._builder.standings(basis)
         mine = PinnedBasis(basis=basis, standings=standings, as_of_utc=closing.fenced_at_utc)
         body = msgspec.json.format(msgspec.json.encode(mine), indent=1)
-        if await self._files.put_new(f"{tenant}/{period}/{BASIS}", body, "application/json"):
+        if await self._files.put_new(month_folder(tenant, period) + BASIS, body, "application/json"):
             return mine
         theirs = await self._reports.pinned_basis(tenant, period)
         if theirs is None:

@@ -74,6 +74,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return next((file for file in self.files if (file.name, file.team) == (name, team)), None)
 
 
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
+def month_folder(tenant: str, period: str) -> str:
+    """Where a month's manifest and basis lie, and its digest folders are."""
+    return f"{tenant}/{period}/"
+
+
 def make_manifest(statement: Statement, files: Iterable[PublishedFile], digest: str, charges: int) -> Manifest:
     """The manifest of a statement's files."""
     return Manifest(

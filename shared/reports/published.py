@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from shared.errors import NotFound
 from shared.months import is_month, month_span
-from shared.reports.manifest import MANIFEST, Manifest, PublishedFile
-
-_decode = msgspec.json.Decoder(Manifest).decode
+from shared.reports.manifest import MANIFEST, Manifest, PublishedFile, decode_manifest, month_folder
 
 
 class Files(Protocol):
@@ -38,8 +34,8 @@ class PublishedStatements:
     async def manifest(self, tenant: str, period: str) -> Manifest | None:
         """The manifest of a month; None when nothing was published. Raises InvalidRequest for what is no month."""
         month_span(period)
-        found = await self._files.get(f"{tenant}/{period}/{MANIFEST}")
-        return None if found is None else _decode(found[0])
+        found = await self._files.get(month_folder(tenant, period) + MANIFEST)
+        return None if found is None else decode_manifest(found[0])
 
     async def all(self, tenant: str) -> list[Manifest]:
         """The manifests of a tenant, newest month first."""
@@ -54,7 +50,7 @@ class PublishedStatements:
         if manifest is None or file is None:
             of = f"team {team[:63]!r}" if team is not None else f"tenant {tenant!r}"
             raise NotFound(f"file: {of} has no published {name[:80]!r} of {period}", param="file")
-        chunks = await self._files.chunks(f"{tenant}/{period}/{manifest.digest}/{file.path}")
+        chunks = await self._files.chunks(f"{month_folder(tenant, period)}{manifest.digest}/{file.path}")
         if chunks is None:  # published anew between the two reads, long after: the old folder is gone
             raise NotFound(f"file: {name[:80]!r} of {period} was just replaced; ask again", param="file")
         return Download(file, chunks)

@@ -22,7 +22,16 @@ import msgspec
 
 from shared.reports.bill import Bill
 from shared.reports.charge import Charge
-from shared.reports.manifest import MANIFEST, Manifest, PublishedFile, content_digest, make_manifest, team_slug
+from shared.reports.manifest import (
+    MANIFEST,
+    Manifest,
+    PublishedFile,
+    content_digest,
+    decode_manifest,
+    make_manifest,
+    month_folder,
+    team_slug,
+)
 from shared.reports.statement import Statement
 
 if TYPE_CHECKING:
@@ -32,7 +41,6 @@ log = logging.getLogger("tollkeeper.reports")
 
 SWEEP_AGE = timedelta(hours=24)
 _UPLOADS_AT_ONCE = 8
-_decode = msgspec.json.Decoder(Manifest).decode
 
 
 class Files(Protocol):
@@ -62,13 +70,13 @@ class Publisher:
         A final statement stays: neither a draft nor another final one replaces it. When another worker published a
         draft meanwhile, a final statement replaces it; a draft leaves it, as the next run comes soon.
         """
-        folder = month_folder(bill.statement)
+        folder = month_folder(bill.statement.tenant, bill.statement.period)
         async with rendered(bill, self._formats) as (manifest, written):
             body = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
             uploaded = False
             while True:
                 before = await self._files.get(folder + MANIFEST)
-                if before is not None and (known := _decode(before[0])).status == "final":
+                if before is not None and (known := decode_manifest(before[0])).status == "final":
                     return known
                 if not uploaded:
                     await self._upload(folder, manifest.digest, written)
@@ -79,7 +87,7 @@ class Publisher:
                 log.warning("statement_published_by_another", extra={"tenant": manifest.tenant})
                 if manifest.status != "final":
                     after = await self._files.get(folder + MANIFEST)
-                    return manifest if after is None else _decode(after[0])
+                    return manifest if after is None else decode_manifest(after[0])
         await self._files.sweep(folder, f"{folder}{manifest.digest}/", SWEEP_AGE)
         return manifest
 
@@ -93,11 +101,6 @@ class Publisher:
         async with asyncio.TaskGroup() as tasks:
             for each in written:
                 tasks.create_task(upload(each))
-
-
-def month_folder(statement: Statement) -> str:
-    """Where a month's manifest lies and its digest folders are."""
-    return f"{statement.tenant}/{statement.period}/"
 
 
 @asynccontextmanager

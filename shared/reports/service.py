@@ -17,7 +17,7 @@ from shared.reports.basis import Basis, PinnedBasis, Previous, basis_of
 from shared.reports.bill import Bill
 from shared.reports.building import StatementBuilder, status_of
 from shared.reports.freshness import Freshness
-from shared.reports.manifest import BASIS, MANIFEST, Manifest
+from shared.reports.manifest import BASIS, MANIFEST, decode_manifest, month_folder
 from shared.reports.publishing import Publisher
 from shared.reports.statement import Forecast, Statement
 
@@ -28,7 +28,6 @@ log = logging.getLogger("tollkeeper.reports")
 
 # Of each process, which answers checks too: a reader who asks for a hundred at once waits, and nobody else does.
 WRITTEN_AT_ONCE = 2
-_decode_manifest = msgspec.json.Decoder(Manifest).decode
 _decode_basis = msgspec.json.Decoder(PinnedBasis).decode
 
 Forecaster = Callable[[str, datetime], Awaitable[Forecast | None]]
@@ -148,7 +147,7 @@ class Reports:
 
     async def pinned_basis(self, tenant: str, period: str) -> PinnedBasis | None:
         """What a closer wrote down; None when none has yet."""
-        found = await self._files.get(f"{tenant}/{period}/{BASIS}")
+        found = await self._files.get(month_folder(tenant, period) + BASIS)
         return None if found is None else _decode_basis(found[0])
 
     async def _publish(self, tenant: str, period: str, now_utc: datetime) -> str:
@@ -157,8 +156,8 @@ class Reports:
             await self._publisher.publish(bill)
         finally:
             bill.close()
-        return f"{tenant}/{period}/{MANIFEST}"
+        return month_folder(tenant, period) + MANIFEST
 
     async def _previous(self, tenant: str, period: str) -> Previous | None:
-        found = await self._files.get(f"{tenant}/{month_before(period)}/{MANIFEST}")
-        return None if found is None else _decode_manifest(found[0]).previous
+        found = await self._files.get(month_folder(tenant, month_before(period)) + MANIFEST)
+        return None if found is None else decode_manifest(found[0]).previous
