@@ -63,6 +63,11 @@ def data_zone(region: str) -> str | None:
     return ZONE_BY_REGION.get(compact_region(region))
 
 
+def same_deployment(one: str, other: str) -> bool:
+    """Whether both name one deployment: Azure tells them apart whatever their case."""
+    return one.lower() == other.lower()
+
+
 def compact_region(region: str) -> str:
     """A region's name as Azure's API spells it: `West Europe` is `westeurope`."""
     return region.lower().replace(" ", "")

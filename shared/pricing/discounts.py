@@ -16,7 +16,7 @@ from shared.config.model import Discount
 from shared.ppm import PPM, percent_of_ppm
 from shared.pricing.book import Timeline, UnitPrices, canonical_provider
 from shared.pricing.catalog import ContextBand
-from shared.pricing.deployments import compact_region
+from shared.pricing.deployments import compact_region, same_deployment
 
 _GLOB = frozenset("*?[")
 
@@ -30,7 +30,7 @@ def discounts_of_call(
         for entry in discounts
         if entry.tenant in (None, tenant)
         and (entry.provider is None or canonical_provider(entry.provider) == provider)
-        and entry.deployment in (None, deployment)
+        and (entry.deployment is None or same_deployment(entry.deployment, deployment))
         and (entry.region is None or compact_region(entry.region) == compact_region(region))
     ]
 

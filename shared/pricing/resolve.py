@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from shared.config.model import Config, Model, PriceOverride
 from shared.pricing.book import PriceBook, Timeline, UnitPrices, beside_list, canonical_provider, preferring
-from shared.pricing.deployments import compact_region, price_lines
+from shared.pricing.deployments import compact_region, price_lines, same_deployment
 from shared.pricing.discounts import discounted, discounts_of_call
 
 
@@ -90,7 +90,7 @@ def _names_call(entry: PriceOverride, tenant: str, provider: str, deployment: st
     return (
         entry.tenant in (None, tenant)
         and (entry.provider is None or canonical_provider(entry.provider) == provider)
-        and entry.deployment in (None, deployment)
+        and (entry.deployment is None or same_deployment(entry.deployment, deployment))
         and (entry.region is None or compact_region(entry.region) == compact_region(region))
     )
 

@@ -92,6 +92,7 @@ def test_without_a_discount_the_list_price_is_the_price() -> None:
         ([off(10, model="b*"), off(20, model="big")], 2_000_000),  # an id before a pattern
         ([off(10, model="small")], 2_500_000),
         ([off(10, provider="azure-openai"), off(20, provider="anthropic")], 2_250_000),
+        ([off(10, deployment="BIG-weu")], 2_250_000),  # Azure knows no case
         ([off(10, deployment="big-weu", model="b*"), off(20, tenant="contoso")], 2_250_000),  # two names before one
         ([off(10, region="West Europe"), off(20, region="eastus")], 2_250_000),
         ([off(100)], 0),

@@ -146,7 +146,7 @@ def test_override_states_the_standard_price_only() -> None:
     general = _pricer(_override("gpt-4o", 2_000_000))
     assert _input_pico(general, "gpt-4o", tier="batch") == 1_250_000
     assert _input_pico(general, "gpt-4o", "chat-batch") == 1_250_000
-    named = _pricer(_override("gpt-4o-batch", 900_000, deployment="chat-batch"))
+    named = _pricer(_override("gpt-4o-batch", 900_000, deployment="Chat-Batch"))
     assert _input_pico(named, "gpt-4o", "chat-batch") == 900_000
 
 
