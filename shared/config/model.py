@@ -157,7 +157,7 @@ class AlertRoute(msgspec.Struct, frozen=True):
     target: str  # name of the app setting that holds the address
     secret: str | None = None  # name of the app setting that holds the signing secret of a webhook
     tenants: frozenset[str] = frozenset()  # empty: every tenant, and what concerns no tenant
-    scopes: tuple[str, ...] = ()  # type:key or type:*; empty: every notice
+    scopes: tuple[str, ...] = ()  # such as team:search or team:*; empty: every notice
 
 
 class Config(msgspec.Struct, frozen=True):
