@@ -18,7 +18,6 @@ Channel = Literal["slack", "teams", "email", "webhook"]
 CHANNELS: tuple[Channel, ...] = ("slack", "teams", "email", "webhook")
 
 
-
 class DowngradeRule(msgspec.Struct, frozen=True):
     """From the degrade threshold on, models matching `sources` (shell-style globs) are served by `target`.
 
