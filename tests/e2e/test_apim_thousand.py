@@ -247,7 +247,7 @@ def test_streams_that_were_left_are_billed_their_estimate_and_marked(outcome):
         if call.fate == "aborted":
             truth = outcome.by_call[call.name]
             assert (truth["aborted"], truth["calls"]) == (1, 0)
-            assert truth["aborted_completion_tokens"] < 60
+            assert truth["aborted_completion_tokens"] <= 60  # all but the end may be out before the model notices
             (row,) = outcome.rows[call.request_id]
             assert (row.kind, row.measured) == ("accrual", False)
             assert row.charge_nano_usd > 0

@@ -25,7 +25,7 @@ from tests.support.stack import Stack, delivery, open_stack, usage_bytes
 PHOENIX = Path(__file__).parents[2] / os.environ.get("PHOENIX", "nowhere") / "bin/phoenix"
 START_SECONDS = 180
 
-pytestmark = pytest.mark.skipif("PHOENIX" not in os.environ, reason="make phoenix runs it")
+pytestmark = pytest.mark.skipif("PHOENIX" not in os.environ, reason="needs arize-phoenix: make phoenix")
 
 
 @pytest.fixture(scope="module")

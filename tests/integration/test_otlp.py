@@ -173,7 +173,7 @@ async def test_failing_receiver_changes_nothing(
 ) -> None:
     """The same bill and the same counters as without telemetry, at once; and the process ends when it is told to."""
     collector.status = 503 if failure == "errors" else 200
-    collector.wait_seconds = 5.0 if failure == "hangs" else 0.0
+    collector.wait_seconds = 60.0 if failure == "hangs" else 0.0
     address = {"refuses": "http://127.0.0.1:9", "mistyped": "nowhere"}.get(failure, collector.address)
     telemetry = started(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=address, OTEL_BSP_SCHEDULE_DELAY="50")
     bodies = [call(f"c{number}") for number in range(200)]
@@ -183,11 +183,11 @@ async def test_failing_receiver_changes_nothing(
     ingested = time.monotonic() - begun
     telemetry.close(1.0)
     closed = time.monotonic() - begun - ingested
+    collector.released.set()
     assert (report.inserted, report.dead_letters) == (200, 0)
     rows = [row async for row in stack.ledger.rows("acme", ADMITTED - timedelta(hours=1), datetime.now(UTC))]
     assert len(rows) == 200
-    assert ingested < 5
-    assert closed < 2.5
+    assert max(ingested, closed) < 30  # nothing waited for the receiver
 
 
 def test_what_has_no_room_is_dropped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:

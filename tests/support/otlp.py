@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -16,12 +16,13 @@ from tests.support.http_server import Reply, Request, serving
 
 
 class Collector:
-    """What arrived, and how it answers: `status`, after `wait_seconds`."""
+    """What arrived, and how it answers: `status`, after `wait_seconds` or once it is released."""
 
     def __init__(self) -> None:
         self.address = ""
         self.status = 200
         self.wait_seconds = 0.0
+        self.released = Event()
         self.requests: list[Request] = []
         self.spans: list[dict[str, Any]] = []
         self.logs: list[dict[str, Any]] = []
@@ -30,7 +31,7 @@ class Collector:
 
     def answer(self, request: Request) -> Reply:
         self.requests.append(request)
-        time.sleep(self.wait_seconds)
+        self.released.wait(self.wait_seconds)
         if self.status == 200:
             body = gzip.decompress(request.body) if request.headers.get("content-encoding") == "gzip" else request.body
             {"traces": self._traces, "metrics": self._metrics, "logs": self._logs}[request.path.split("/")[-1]](body)
