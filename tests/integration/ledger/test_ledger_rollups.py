@@ -155,7 +155,7 @@ async def test_rollup_killed_before_publishing_is_never_seen(
     rows = [usage(n) for n in range(5)]
     await ledger.insert(rows)
 
-    async def killed(*_: Any) -> bool:
+    async def killed(*_: Any, **__: Any) -> bool:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
