@@ -147,52 +147,37 @@ class TrueUpEvent(Struct, frozen=True):
     content_digest: str
 
 
-class _UsageEnvelope(Struct, tag_field="type", tag=USAGE_TYPE):
+class _Enveloped(Struct, kw_only=True):
     specversion: Literal["1.0"]
     source: Identifier
     id: Identifier
+    time: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class _UsageEnvelope(_Enveloped, tag_field="type", tag=USAGE_TYPE, kw_only=True):
     data: UsageData
-    time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class _GrantEnvelope(Struct, tag_field="type", tag=GRANT_TYPE):
-    specversion: Literal["1.0"]
-    source: Identifier
-    id: Identifier
+class _GrantEnvelope(_Enveloped, tag_field="type", tag=GRANT_TYPE, kw_only=True):
     data: GrantData
-    time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class _TrueUpEnvelope(Struct, tag_field="type", tag=TRUE_UP_TYPE):
-    specversion: Literal["1.0"]
-    source: Identifier
+class _TrueUpEnvelope(_Enveloped, tag_field="type", tag=TRUE_UP_TYPE, kw_only=True):
     id: DerivedIdentifier
     data: TrueUpData
-    time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class _ReRateEnvelope(Struct, tag_field="type", tag=RE_RATE_TYPE):
-    specversion: Literal["1.0"]
-    source: Identifier
+class _ReRateEnvelope(_Enveloped, tag_field="type", tag=RE_RATE_TYPE, kw_only=True):
     id: DerivedIdentifier
     data: ReRateData
-    time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class _CorrectionEnvelope(Struct, tag_field="type", tag=CORRECTION_TYPE):
-    specversion: Literal["1.0"]
-    source: Identifier
-    id: Identifier
+class _CorrectionEnvelope(_Enveloped, tag_field="type", tag=CORRECTION_TYPE, kw_only=True):
     data: CorrectionData
-    time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class _RefusalEnvelope(Struct, tag_field="type", tag=REFUSAL_TYPE):
-    specversion: Literal["1.0"]
-    source: Identifier
-    id: Identifier
+class _RefusalEnvelope(_Enveloped, tag_field="type", tag=REFUSAL_TYPE, kw_only=True):
     data: RefusalData
-    time: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 Event = UsageEvent | GrantEvent | TrueUpEvent | ReRateEvent | CorrectionEvent | RefusalEvent
