@@ -22,23 +22,24 @@ Write = Callable[[Statement, Iterator[Charge], BinaryIO], None]
 
 
 class Format(msgspec.Struct, frozen=True):
-    """One form. `write(statement, charges, out)` reads the charges at most once and leaves the file open."""
+    """One form. `write(statement, charges, out)` leaves the file open, and reads the charges once or not at all."""
 
     name: str
     file_name: str
     media_type: str
     write: Write
     inline: bool = False  # a browser may show it; others are for saving
+    reads_charges: bool = False  # the others take all they show from the statement
 
 
 _CSV = "text/csv; charset=utf-8"
 _ALL = (
     Format("json", "statement.json", "application/json", write_json, inline=True),
     Format("csv", "journal.csv", _CSV, write_journal),
-    Format("focus", "focus-1.4.csv", _CSV, write_focus),
-    Format("focus-1.2", "focus-1.2.csv", _CSV, write_focus_1_2),
-    Format("parquet", "focus-1.4.parquet", "application/vnd.apache.parquet", write_parquet),
-    Format("parquet-1.2", "focus-1.2.parquet", "application/vnd.apache.parquet", write_parquet_1_2),
+    Format("focus", "focus-1.4.csv", _CSV, write_focus, reads_charges=True),
+    Format("focus-1.2", "focus-1.2.csv", _CSV, write_focus_1_2, reads_charges=True),
+    Format("parquet", "focus-1.4.parquet", "application/vnd.apache.parquet", write_parquet, reads_charges=True),
+    Format("parquet-1.2", "focus-1.2.parquet", "application/vnd.apache.parquet", write_parquet_1_2, reads_charges=True),
     Format("html", "statement.html", "text/html; charset=utf-8", write_html, inline=True),
     Format(
         "xlsx",

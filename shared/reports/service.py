@@ -107,10 +107,11 @@ class Reports:
         """Write a month's statement, of some teams or (None) of all, to a file in one of the forms. Returns what was
         written. Raises InvalidRequest for a bad month."""
         async with self._turns:
-            bill = await self.bill(tenant, period, now_utc or datetime.now(UTC))
+            bill = await self.bill(tenant, period, now_utc or datetime.now(UTC), with_charges=form.reads_charges)
             try:
                 statement = bill.statement if teams is None else bill.statement.of_teams(teams)
-                await asyncio.to_thread(form.write, statement, bill.charges(teams), out)
+                charges = bill.charges(teams) if form.reads_charges else iter(())
+                await asyncio.to_thread(form.write, statement, charges, out)
             finally:
                 bill.close()
         return statement

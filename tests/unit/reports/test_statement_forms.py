@@ -84,6 +84,14 @@ def test_equal_statements_give_equal_bytes(name: str) -> None:
     assert written(name, statement, charges) == written(name, statement, charges)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_form_says_whether_it_reads_charges(name: str) -> None:
+    """A form that says no is written without any: it must not need them, and one that says yes must."""
+    statement, charges = statement_of(every_charge())
+    needs_none = written(name, statement, ()) == written(name, statement, charges)
+    assert needs_none is not FORMATS[name].reads_charges
+
+
 def test_csv_and_parquet_hold_the_same_rows() -> None:
     """Every cell of the FOCUS CSV is the Parquet file's: nulls empty, decimals exact, instants in UTC."""
     statement, charges = statement_of(every_charge())
