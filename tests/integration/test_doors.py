@@ -7,8 +7,6 @@ import base64
 import csv
 import io
 import json
-import os
-import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -23,9 +21,9 @@ from azure.eventhub.aio import EventHubProducerClient
 
 from local.azurite import Azurite
 from local.eventhub.embedded import EmbeddedHub
-from local.process import Process, free_port
 from local.redis_server import RedisServer
 from shared.usage.build import usage_event_bytes
+from tests.support.hosted_app import HostedApp, hosted_app
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -60,60 +58,20 @@ ONE = {"content-type": "application/cloudevents+json"}
 
 
 @pytest.fixture(scope="module")
-def hub_names(hub: EmbeddedHub) -> tuple[str, str]:
-    """The usage hub and the LLM log's, this module's own."""
-    name = f"doors-{uuid.uuid4().hex[:8]}"
-    hub.create_hub(name, partition_count=2)
-    hub.create_hub(f"{name}-logs", partition_count=1)
-    return name, f"{name}-logs"
+def hosted(
+    azurite: Azurite, redis_server: RedisServer, hub: EmbeddedHub, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[HostedApp]:
+    """The function app, hosted; its tables, hubs and Redis data are this module's own."""
+    directory = tmp_path_factory.mktemp("doors")
+    with hosted_app(directory, CONFIG, azurite, f"{redis_server.url}/7", hub) as (app, host):
+        host.wait_until(lambda: app.answers_checks("contoso"), timeout_seconds=60)
+        yield app
 
 
 @pytest.fixture(scope="module")
-def host_url(
-    azurite: Azurite,
-    redis_server: RedisServer,
-    hub: EmbeddedHub,
-    hub_names: tuple[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[str]:
-    """The function app, hosted; its tables, hub and Redis data are this module's own."""
-    directory = tmp_path_factory.mktemp("doors")
-    for name, text in CONFIG.items():
-        path = directory / "config" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    port = free_port()
-    env = os.environ | {
-        "TOLLKEEPER_ENV": "development",
-        "CONFIG_DIR": str(directory / "config"),
-        "REDIS_URL": f"{redis_server.url}/7",
-        "EventHubs": hub.connection_string(),
-        "USAGE_HUB": hub_names[0],
-        "USAGE_CONSUMER_GROUP": "$Default",
-        "LlmLogs": hub.connection_string(),
-        "LLM_LOGS_HUB": hub_names[1],
-        "LLM_LOGS_CONSUMER_GROUP": "$Default",
-        "LEDGER_STORAGE": azurite.connection_string,
-        "LEDGER_TABLE_PREFIX": f"d{uuid.uuid4().hex[:8]}",
-        "AzureWebJobsStorage": azurite.connection_string,
-        "PYTHONUNBUFFERED": "1",
-    }
-    command = [sys.executable, "-m", "local.functions_host", "--port", str(port)]
-    host = Process("functions", command, log_path=directory / "host.log", env=env, cwd=ROOT)
-    url = f"http://127.0.0.1:{port}/api/v1/"
-    try:
-        host.wait_until(lambda: _ready(url), timeout_seconds=60)
-        yield url
-    finally:
-        host.stop()
-
-
-def _ready(url: str) -> bool:
-    ask = {"tenant": "contoso", "scopes": {"team": "warm-up"}, "model": "gpt-4o"}
-    try:
-        return httpx.post(f"{url}budget/check", json=ask, timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
+def host_url(hosted: HostedApp) -> str:
+    """The address of its routes, with a slash at the end."""
+    return f"{hosted.url}/"
 
 
 @pytest.fixture
@@ -262,9 +220,9 @@ async def test_bad_event_on_the_hub_becomes_a_dead_letter_and_can_be_replayed(cl
 
 
 @pytest.fixture
-async def llm_log(host_url: str, hub: EmbeddedHub, hub_names: tuple[str, str]) -> AsyncIterator[Callable[..., Any]]:
+async def llm_log(host_url: str, hub: EmbeddedHub, hosted: HostedApp) -> AsyncIterator[Callable[..., Any]]:
     """Puts one message onto the hub that the gateway's diagnostic setting writes to."""
-    async with EventHubProducerClient.from_connection_string(hub.connection_string(hub_names[1])) as producer:
+    async with EventHubProducerClient.from_connection_string(hub.connection_string(hosted.logs_hub_name)) as producer:
 
         async def send(*records: dict[str, Any]) -> None:
             await producer.send_batch([EventData(json.dumps({"records": records}))])

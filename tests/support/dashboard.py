@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,10 +19,10 @@ from azure.eventhub.aio import EventHubProducerClient
 
 from local.azurite import Azurite
 from local.eventhub.embedded import EmbeddedHub
-from local.process import Process, free_port
 from shared.bootstrap import Services
 from shared.settings import Settings
 from shared.usage.build import usage_event_bytes
+from tests.support.hosted_app import hosted_app
 
 ROOT = Path(__file__).parents[2]
 TENANT = "contoso"
@@ -83,39 +81,11 @@ NOBODY = {"x-ms-client-principal": "none"}
 @contextmanager
 def start_app(directory: Path, azurite: Azurite, redis_url: str, hub: EmbeddedHub, port: int = 0) -> Iterator[str]:
     """The address of a hosted function app with data of its own, its calls made and counted."""
-    for name, text in CONFIG.items():
-        path = directory / "config" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    hub_name = f"dash-{uuid.uuid4().hex[:8]}"
-    hub.create_hub(hub_name, partition_count=2)
-    hub.create_hub(f"{hub_name}-logs", partition_count=1)
-    port = port or free_port()
-    env = os.environ | {
-        "TOLLKEEPER_ENV": "development",
-        "CONFIG_DIR": str(directory / "config"),
-        "REDIS_URL": redis_url,
-        "EventHubs": hub.connection_string(),
-        "USAGE_HUB": hub_name,
-        "USAGE_CONSUMER_GROUP": "$Default",
-        "LlmLogs": hub.connection_string(),
-        "LLM_LOGS_HUB": f"{hub_name}-logs",
-        "LLM_LOGS_CONSUMER_GROUP": "$Default",
-        "LEDGER_STORAGE": azurite.connection_string,
-        "LEDGER_TABLE_PREFIX": f"d{uuid.uuid4().hex[:8]}",
-        "AzureWebJobsStorage": azurite.connection_string,
-        "PYTHONUNBUFFERED": "1",
-    }
-    command = [sys.executable, "-m", "local.functions_host", "--port", str(port)]
-    host = Process("functions", command, log_path=directory / "host.log", env=env, cwd=ROOT)
-    url = f"http://127.0.0.1:{port}/api/v1"
-    try:
-        host.wait_until(lambda: _ready(url), timeout_seconds=90)
-        _make_calls(url, hub.connection_string(hub_name))
-        asyncio.run(_publish_statements(env))
-        yield url
-    finally:
-        host.stop()
+    with hosted_app(directory, CONFIG, azurite, redis_url, hub, port) as (app, host):
+        host.wait_until(lambda: app.shows_spend(TENANT), timeout_seconds=90)
+        _make_calls(app.url, hub.connection_string(app.hub_name))
+        asyncio.run(_publish_statements(app.env))
+        yield app.url
 
 
 def check(url: str, team: str, **more: Any) -> httpx.Response:
@@ -123,13 +93,6 @@ def check(url: str, team: str, **more: Any) -> httpx.Response:
     scopes = {"team": team, **more.pop("scopes", {})}
     ask = {"tenant": TENANT, "scopes": scopes, "model": "gpt-4o", "input_tokens": 1000, **more}
     return httpx.post(f"{url}/budget/check", json=ask, timeout=10)
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/spend", params={"tenant": TENANT}, timeout=10).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _make_calls(url: str, hub_connection: str) -> None:

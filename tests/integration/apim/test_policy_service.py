@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,10 +14,10 @@ import pytest
 
 from local.azurite import Azurite
 from local.eventhub.embedded import EmbeddedHub
-from local.process import Process, free_port
 from local.redis_server import RedisServer
 from shared.config.loader import load_config
 from shared.config.named_values import generated_named_values
+from tests.support.hosted_app import hosted_app
 from tests.support.policy_bench import AZURE, CHAT, Bench, start_bench
 
 ROOT = Path(__file__).parents[3]
@@ -110,47 +107,10 @@ def hosted(
 ) -> Iterator[tuple[str, str]]:
     """(URL of the function app, name of its hub)."""
     directory = tmp_path_factory.mktemp("policies")
-    for name, text in CONFIG.items():
-        path = directory / "config" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    hub_name = f"gate-{uuid.uuid4().hex[:8]}"
-    hub.create_hub(hub_name, partition_count=2)
-    hub.create_hub(f"{hub_name}-logs", partition_count=1)
-    port = free_port()
-    env = os.environ | {
-        "TOLLKEEPER_ENV": "development",
-        "CONFIG_DIR": str(directory / "config"),
-        "REDIS_URL": f"{redis_server.url}/9",
-        "EventHubs": hub.connection_string(),
-        "USAGE_HUB": hub_name,
-        "USAGE_CONSUMER_GROUP": "$Default",
-        "LlmLogs": hub.connection_string(),
-        "LLM_LOGS_HUB": f"{hub_name}-logs",
-        "LLM_LOGS_CONSUMER_GROUP": "$Default",
-        "LEDGER_STORAGE": azurite.connection_string,
-        "LEDGER_TABLE_PREFIX": f"g{uuid.uuid4().hex[:8]}",
-        "AzureWebJobsStorage": azurite.connection_string,
-        "PYTHONUNBUFFERED": "1",
-    }
-    command = [sys.executable, "-m", "local.functions_host", "--port", str(port)]
-    host = Process("functions", command, log_path=directory / "host.log", env=env, cwd=ROOT)
-    url = f"http://127.0.0.1:{port}/api/v1"
-    try:
-        host.wait_until(
-            lambda: all(_ready(url, tenant) for tenant in ("contoso", "watched", "free")), timeout_seconds=60
-        )
-        yield url, hub_name
-    finally:
-        host.stop()
-
-
-def _ready(url: str, tenant: str) -> bool:
-    ask = {"tenant": tenant, "scopes": {"team": "warm-up"}, "model": "gpt-4o"}
-    try:
-        return httpx.post(f"{url}/budget/check", json=ask, timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
+    with hosted_app(directory, CONFIG, azurite, f"{redis_server.url}/9", hub) as (app, host):
+        tenants = ("contoso", "watched", "free")
+        host.wait_until(lambda: all(map(app.answers_checks, tenants)), timeout_seconds=60)
+        yield app.url, app.hub_name
 
 
 @pytest.fixture(scope="module")
