@@ -52,6 +52,8 @@ def resolve_identity(config: Config, identity: Mapping[str, Any]) -> tuple[str, 
         )
     (team,) = matches.values()
     scopes = {_SCOPE_TYPE[name]: value for name, value in claims.items() if value is not None}
+    if team.org is not None:
+        scopes["org"] = team.org
     return team.tenant, {"team": team.id, **scopes}
 
 

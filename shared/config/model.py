@@ -85,6 +85,7 @@ class Team(msgspec.Struct, frozen=True):
 
     id: str
     tenant: str
+    org: str | None = None  # what it is part of: key of the scope `org` that its calls carry
     cost_centre: str | None = None
     owner: str | None = None
     apps: frozenset[str] = frozenset()

@@ -11,7 +11,7 @@ from shared.config.yaml_lines import Value
 from shared.errors import InvalidRequest
 from shared.scopes import validate_scope_key
 
-TEAM_FIELDS = ("team", "tenant", "cost_centre", "owner", "identities", "allowed_models", "budgets")
+TEAM_FIELDS = ("team", "tenant", "org", "cost_centre", "owner", "identities", "allowed_models", "budgets")
 IDENTITY_KINDS = ("apps", "groups", "users", "subscriptions", "products")
 
 
@@ -23,11 +23,15 @@ def read_team(document: Value, draft: Draft) -> None:
     if team is None:
         return
     _check_id(section, team, draft)
+    org = section.text("org")
+    if org is not None:
+        _check_key(section, "org", org)
     identities = section.section("identities", IDENTITY_KINDS)
     claimed = {kind: _claim(identities, kind, team, draft) for kind in IDENTITY_KINDS} if identities else {}
     draft.teams[team] = Team(
         id=team,
         tenant=tenant,
+        org=org,
         cost_centre=section.text("cost_centre"),
         owner=section.text("owner"),
         allowed_models=section.texts("allowed_models"),
@@ -40,12 +44,16 @@ def read_team(document: Value, draft: Draft) -> None:
 def _check_id(section: Section, team: str, draft: Draft) -> None:
     if team in draft.teams:
         section.problem("team", f"{team!r} has a file already; team ids are unique across tenants")
-    if "*" in team:
-        section.problem("team", "a team id has no '*': budgets use it for every key")
+    _check_key(section, "team", team)
+
+
+def _check_key(section: Section, field: str, key: str) -> None:
+    if "*" in key:
+        section.problem(field, "has no '*': budgets use it for every key")
     try:
-        validate_scope_key(team, "team")
+        validate_scope_key(key, field)
     except InvalidRequest as error:
-        section.problem("team", error.message.removeprefix("team: "))
+        section.problem(field, error.message.removeprefix(f"{field}: "))
 
 
 def _claim(identities: Section, kind: str, team: str, draft: Draft) -> frozenset[str]:

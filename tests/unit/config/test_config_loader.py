@@ -302,6 +302,7 @@ def test_a_wrong_budget_is_refused(entry: str, field: str, says: str) -> None:
         ({"budgets": "budgets: " + "[" * 50_000 + "]" * 50_000}, "budgets.yaml:1", "levels deep"),
         ({"budgets": "- scope"}, "budgets.yaml:1", "expected the fields budgets"),
         ({"team_a": "team: '*'"}, "teams/a.yaml:1: team", "no '*'"),
+        ({"team_a": "team: a\norg: '*'"}, "teams/a.yaml:2: org", "no '*'"),
         ({"team_a": "team: a", "team_b": "team: a"}, "teams/b.yaml:1: team", "has a file already"),
         (
             {"team_a": "{team: a, budgets: [{period: day, limit: 1, tenant: contoso}]}"},

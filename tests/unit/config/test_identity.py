@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from shared.config.identity import resolve_identity
@@ -42,6 +43,14 @@ def test_group_user_and_product_resolve_too(identity: dict[str, object]) -> None
     tenant, scopes = resolve_identity(CONFIG, identity)
     assert (tenant, scopes["team"]) == ("default", "support")
     assert "groups" not in scopes
+
+
+def test_the_organisation_of_a_team_is_a_scope_of_its_calls() -> None:
+    """Teams of one `org` share its budgets; a caller can neither leave it out nor choose another."""
+    team = Team(id="ads", tenant="default", org="retail", subscriptions=frozenset({"ads-prod"}))
+    config = msgspec.structs.replace(CONFIG, teams={"ads": team})
+    _, scopes = resolve_identity(config, {"subscription": "ads-prod", "org": "wholesale"})
+    assert scopes == {"team": "ads", "org": "retail", "subscription": "ads-prod"}
 
 
 def test_an_upper_case_guid_is_the_same_app() -> None:
