@@ -7,7 +7,7 @@ import sys
 import uvicorn
 
 from gateway.app import build_app
-from shared.bootstrap import app
+from shared.bootstrap import gateway as services_of_gateway
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
 from shared.telemetry import log_to_stderr
@@ -18,12 +18,12 @@ GRACE_SECONDS = 10  # what an open stream gets to end by itself when the gateway
 def main() -> None:
     """Serve until stopped."""
     try:
-        settings = Settings.from_env()
+        settings = Settings.for_gateway()
     except ConfigInvalid as error:
         sys.exit(str(error))
     log_to_stderr()
     host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
-    gateway = build_app(app, name=settings.gateway_name)
+    gateway = build_app(services_of_gateway, name=settings.gateway_name)
     uvicorn.run(
         gateway,
         host=host,

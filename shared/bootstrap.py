@@ -88,10 +88,14 @@ class Services:
         self._snapshot: Snapshot | None = None
         self._config_bodies: dict[str, bytes] = {}  # the published files, shared by who reads and who edits them
 
-    async def start(self) -> None:
-        """Load the configuration; on a laptop also create the tables, which in Azure the templates create."""
+    async def start(self, *, knows_callers: bool = False) -> None:
+        """Load the configuration; on a laptop also create the tables, which in Azure the templates create.
+
+        `knows_callers`: the door finds out itself who calls, so the platform need not.
+        """
         settings = self.settings
-        settings.require_platform_auth()
+        if not knows_callers:
+            settings.require_platform_auth()
         self.telemetry.start(
             settings.telemetry_connection,
             settings.otlp_signals,
@@ -595,3 +599,13 @@ async def app() -> Services:
                 await services.start()
                 _services = services
     return _services
+
+
+async def gateway() -> Services:
+    """Services of the built-in gateway's process, started; its own door authenticates callers.
+
+    Raises ConfigInvalid when settings or configuration are wrong.
+    """
+    services = Services(Settings.for_gateway())
+    await services.start(knows_callers=True)
+    return services

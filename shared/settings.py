@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,6 +30,7 @@ _SECRET_FIELDS = (
     "token_keys",
     "gateway_keys",
     "upstream_key",
+    "model_keys",
     "pseudonym_key",
     "helicone_secret",
     "alert_targets",  # a webhook's address is its password
@@ -89,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upstream_url: str | None = None
     upstream_key: str | None = None
     local_model_url: str | None = None
+    model_keys: Mapping[str, str] = msgspec.field(default_factory=dict)  # ..._API_KEY: what endpoints name as `key`
 
     alert_targets: Mapping[str, str] = msgspec.field(default_factory=dict)  # ALERT_...: addresses and signing secrets
     mail_from: str | None = None
@@ -109,6 +111,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def for_operator(cls, env: Mapping[str, str] | None = None) -> Settings:
         """As `from_env`, for commands outside the app: nothing is required, and who is signed in to Azure acts."""
         return cls.from_env({**(os.environ if env is None else env), "TOLLKEEPER_ENV": "development"})
+
+    @classmethod
+    def for_gateway(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """As `from_env`, for the built-in gateway, which reaches neither the ledger's storage nor the LLM log."""
+        return _build(_Reader(os.environ if env is None else env), is_gateway=True)
 
     @property
     def usage_host(self) -> str:
@@ -206,10 +213,18 @@ class _Reader:
         return None
 
     def all_of(self, prefix: str) -> dict[str, str]:
-        """Every variable of the prefix that has a value. An unresolved Key Vault reference is none, and no problem
-        either: nobody's bill may wait for an address of notices.
+        """Every variable of the prefix that has a value, by name."""
+        return self._optional(name for name in self._env if name.startswith(prefix))
+
+    def ending_in(self, suffix: str) -> dict[str, str]:
+        """Every variable of the suffix that has a value, by name."""
+        return self._optional(name for name in self._env if name.endswith(suffix))
+
+    def _optional(self, names: Iterable[str]) -> dict[str, str]:
+        """An unresolved Key Vault reference is no value, and no problem either: nobody's bill may wait for an address
+        of notices, nor for the key of one provider.
         """
-        named = {name: self._env.get(name, "").strip() for name in sorted(self._env) if name.startswith(prefix)}
+        named = {name: self._env.get(name, "").strip() for name in sorted(names)}
         return {name: value for name, value in named.items() if value and not value.startswith("@Microsoft.KeyVault(")}
 
     def pattern(self, name: str, default: str, pattern: str, meaning: str) -> str:
@@ -220,7 +235,7 @@ class _Reader:
         return default
 
 
-def _build(read: _Reader) -> Settings:
+def _build(read: _Reader, *, is_gateway: bool = False) -> Settings:
     development = _environment(read) == "development"
     settings = Settings(
         environment="development" if development else "production",
@@ -268,11 +283,12 @@ def _build(read: _Reader) -> Settings:
         pseudonym_key=_pseudonym_key(read),
         helicone_secret=read.text("HELICONE_WEBHOOK_SECRET"),
         alert_targets=read.all_of("ALERT_"),
+        model_keys=read.ending_in("_API_KEY"),
         mail_from=read.text("MAIL_FROM"),
         smtp_url=read.url("SMTP_URL", ("smtps", "smtp")),
         communication_endpoint=read.url("COMMUNICATION_ENDPOINT", ("https", "http")),
     )
-    _check_together(read, settings)
+    _check_together(read, settings, is_gateway=is_gateway)
     if read.problems:
         raise ConfigInvalid("\n".join(read.problems))
     return settings
@@ -300,7 +316,7 @@ def _environment(read: _Reader) -> str:
     value = read.text("TOLLKEEPER_ENV") or "production"
     if value not in ("development", "production"):
         read.problems.append(f"TOLLKEEPER_ENV: expected development or production, got {value!r}")
-    if value == "development" and read.text("WEBSITE_INSTANCE_ID"):  # which only Azure sets
+    if value == "development" and (read.text("WEBSITE_INSTANCE_ID") or read.text("CONTAINER_APP_NAME")):  # set by Azure
         read.problems.append("TOLLKEEPER_ENV: is development on Azure, where every caller would be an admin; remove it")
     return value
 
@@ -356,7 +372,7 @@ def _gateway_keys(read: _Reader) -> dict[str, str]:
     return {digest.lower(): subscription for digest, subscription in keys.items()}
 
 
-def _check_together(read: _Reader, settings: Settings) -> None:
+def _check_together(read: _Reader, settings: Settings, *, is_gateway: bool) -> None:
     """What no single variable can tell: required combinations."""
     if settings.hold_bucket_seconds > settings.hold_ttl_seconds:
         read.problems.append("HOLD_BUCKET_SECONDS: is longer than HOLD_TTL_SECONDS: holds would outlive their time")
@@ -373,10 +389,10 @@ def _check_together(read: _Reader, settings: Settings) -> None:
     read.problems += [
         f"{name}__fullyQualifiedNamespace: is required, such as name.servicebus.windows.net "
         f"(or a connection string in {name})"
-        for name in ("EventHubs", "LlmLogs")
+        for name in (("EventHubs",) if is_gateway else ("EventHubs", "LlmLogs"))
         if not (read.text(name) or read.text(f"{name}__fullyQualifiedNamespace"))
     ]
-    if not settings.storage_connection:
+    if not settings.storage_connection and not is_gateway:
         read.problems += [
             f"{name}: is required, such as https://name.{service}.core.windows.net (or LEDGER_STORAGE)"
             for name, service in (("LEDGER_TABLES_ENDPOINT", "table"), ("LEDGER_BLOBS_ENDPOINT", "blob"))

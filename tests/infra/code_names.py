@@ -24,6 +24,7 @@ LEFT_ALONE = {
     "TOLLKEEPER_ENV": "production is the default, and development is refused on Azure",
     "WEBSITE_AUTH_ENABLED": "set by the platform where its authentication is on",
     "WEBSITE_INSTANCE_ID": "set by the platform",
+    "CONTAINER_APP_NAME": "set by Container Apps",
     "EventHubs": "a connection string; in Azure an identity takes its place",
     "LlmLogs": "a connection string; in Azure an identity takes its place",
     "LEDGER_STORAGE": "a connection string; in Azure an identity takes its place",

@@ -162,6 +162,22 @@ def test_serving_without_platform_authentication_is_refused_outside_development(
     Settings.from_env({"TOLLKEEPER_ENV": "development"}).require_platform_auth()
 
 
+def test_the_gateway_asks_for_no_store_that_it_has_no_right_to() -> None:
+    """It checks, calls and reports: neither the ledger's storage nor the LLM log is among its settings."""
+    needed = ("REDIS_URL", "EventHubs__fullyQualifiedNamespace", "RESERVATION_KEYS")
+    Settings.for_gateway({name: PRODUCTION[name] for name in needed})
+    with pytest.raises(ConfigInvalid) as refused:
+        Settings.for_gateway({})
+    assert {line.split(":")[0] for line in refused.value.message.splitlines()} == set(needed)
+
+
+@pytest.mark.parametrize("platform", ["WEBSITE_INSTANCE_ID", "CONTAINER_APP_NAME"])
+def test_development_is_refused_on_azure(platform: str) -> None:
+    """There every caller would be an admin: each platform of Azure is known by a variable that it alone sets."""
+    [problem] = problems_of({"TOLLKEEPER_ENV": "development", platform: "x"})
+    assert problem.startswith("TOLLKEEPER_ENV:")
+
+
 def test_addresses_of_notices_are_collected_and_never_shown() -> None:
     """By prefix; one that Key Vault has not given yet stops no start; a webhook's address is as good as a password."""
     variables = {
