@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from local.model.json_answers import asked_schema, example_of
 
 CHARS_PER_TOKEN = 4
 IMAGE_TOKENS = 85  # what an image of low detail costs at OpenAI, however many bytes it has
@@ -37,6 +39,8 @@ class Prompt:
     output_cap_tokens: int | None
     choices: int = 1
     service_tier: str = "default"
+    schema: Mapping[str, Any] | None = None  # of the JSON that the caller wants for an answer
+    tool_schemas: Mapping[str, Any] = field(default_factory=dict)  # what each function takes
 
     @property
     def tokens(self) -> int:
@@ -57,6 +61,7 @@ class Answer:
     completion_tokens: int  # of all choices, reasoning included
     reasoning_tokens: int
     service_tier: str = "default"
+    tool_example: Any = None  # arguments that fit the called tool, when it wants more than a query
 
     @property
     def text(self) -> str:
@@ -66,7 +71,7 @@ class Answer:
     @property
     def tool_arguments(self) -> str:
         """The arguments of the tool call, as JSON."""
-        return json.dumps({"query": self.text})
+        return json.dumps({"query": self.text} if self.tool_example is None else self.tool_example)
 
     def pieces(self) -> Iterator[tuple[str, int]]:
         """The text in the pieces of a stream, each with the tokens it carries."""
@@ -79,7 +84,7 @@ class Answer:
 def chat_prompt(body: Mapping[str, Any]) -> Prompt:
     """The prompt of a chat completion request."""
     contents = [message.get("content") for message in body.get("messages", []) if isinstance(message, dict)]
-    functions = [tool["function"]["name"] for tool in body.get("tools") or [] if tool.get("type") == "function"]
+    functions = [tool["function"] for tool in body.get("tools") or [] if tool.get("type") == "function"]
     choice = body.get("tool_choice", "auto")
     cap = body.get("max_completion_tokens") or body.get("max_tokens")
     named = str(choice["function"]["name"]) if isinstance(choice, dict) else None
@@ -92,7 +97,7 @@ def responses_prompt(body: Mapping[str, Any]) -> Prompt:
     items = asked if isinstance(asked, list) else [{"content": asked}]
     contents = [body.get("instructions") or ""]
     contents += [_item_content(item) for item in items if isinstance(item, dict)]
-    functions = [tool["name"] for tool in body.get("tools") or [] if tool.get("type") == "function"]
+    functions = [tool for tool in body.get("tools") or [] if tool.get("type") == "function"]
     choice = body.get("tool_choice", "auto")
     named = str(choice.get("name")) if isinstance(choice, dict) else None
     return _prompt(contents, body, functions, named, body.get("max_output_tokens"))
@@ -104,16 +109,20 @@ def answer_to(
     """The answer to a prompt; `seen_before`: it was served already (prompt caching); `echo`: begin with its words."""
     lowest, spread = DEFAULT_OUTPUT_TOKENS
     start = zlib.crc32(prompt.text.encode())
-    wanted = wanted_output_tokens or lowest + start % spread
+    tool_name = _called_tool(prompt)
+    structure = None if prompt.schema is None or tool_name else json.dumps(example_of(prompt.schema)).split(" ")
+    # Filler would break the JSON, so what is asked for decides its length.
+    wanted = len(structure) if structure else wanted_output_tokens or lowest + start % spread
     cap = prompt.output_cap_tokens
     output_tokens = min(wanted, cap) if cap else wanted
-    reasoning = output_tokens // 2 if model.startswith(REASONING_PREFIXES) else 0
-    said = prompt.last_words if echo else ()
+    reasoning = output_tokens // 2 if model.startswith(REASONING_PREFIXES) and not structure else 0
+    said = structure or (prompt.last_words if echo else ())
     filler = (WORDS[(start + i) % len(WORDS)] for i in range(output_tokens - reasoning))
     return Answer(
         words=(*said, *filler)[: output_tokens - reasoning],
         choices=prompt.choices,
-        tool_name=_called_tool(prompt),
+        tool_name=tool_name,
+        tool_example=_tool_example(prompt.tool_schemas.get(tool_name or "")),
         cut_short=output_tokens < wanted,
         prompt_tokens=prompt.tokens,
         cached_tokens=_cached_tokens(prompt.tokens) if seen_before else 0,
@@ -135,7 +144,12 @@ def embed(text: str) -> list[float]:
 
 
 def _prompt(
-    contents: list[Any], body: Mapping[str, Any], functions: list[Any], named: str | None, cap: Any, choices: int = 1
+    contents: list[Any],
+    body: Mapping[str, Any],
+    functions: list[Any],
+    named: str | None,
+    cap: Any,
+    choices: int = 1,
 ) -> Prompt:
     texts = [_text_in(content) for content in contents]
     last_words = tuple(texts[-1].split()) if texts else ()
@@ -147,12 +161,14 @@ def _prompt(
         text="\n".join(texts),
         last_words=last_words,
         images=sum(_images_in(content) for content in contents),
-        tool_names=() if unwanted else tuple(str(name) for name in functions),
+        tool_names=() if unwanted else tuple(str(function["name"]) for function in functions),
         chosen_tool=named,
         tool_required=body.get("tool_choice") == "required",
         output_cap_tokens=cap if isinstance(cap, int) and cap > 0 else None,
         choices=choices,
         service_tier=tier if tier in SERVICE_TIERS else "default",
+        schema=asked_schema(body),
+        tool_schemas={str(function["name"]): function.get("parameters") for function in functions},
     )
 
 
@@ -179,6 +195,12 @@ def _cached_tokens(prompt_tokens: int) -> int:
     if prompt_tokens < SMALLEST_CACHED_PROMPT_TOKENS:
         return 0
     return prompt_tokens // CACHE_STEP_TOKENS * CACHE_STEP_TOKENS
+
+
+def _tool_example(schema: Any) -> Any:
+    """Arguments for a function that wants others than a query; None when a query will do."""
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    return None if not properties or "query" in properties else example_of(schema)
 
 
 def _called_tool(prompt: Prompt) -> str | None:
