@@ -13,6 +13,7 @@ from shared.config.model import (
     Budget,
     BudgetEdit,
     Discount,
+    Endpoint,
     ExchangeRate,
     Model,
     PriceOverride,
@@ -32,6 +33,7 @@ class Draft:
     problems: Problems
     tenants: dict[str, Tenant] = field(default_factory=dict)
     rates: list[ExchangeRate] = field(default_factory=list)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     teams: dict[str, Team] = field(default_factory=dict)
     budgets: list[Budget] = field(default_factory=list)

@@ -181,6 +181,14 @@ class Section:
         else:
             self.problem(name, f"expected a mapping such as {{input: 2.50}}, got {field.kind()}")
 
+    def item_text(self, item: Value) -> str | None:
+        """The text of one of `items`."""
+        return self._scalar(item)
+
+    def item_section(self, item: Value, known: tuple[str, ...]) -> Section:
+        """One of `items` that is a mapping with known fields."""
+        return Section(item, known, self._problems)
+
     def section(self, name: str, known: tuple[str, ...]) -> Section | None:
         """A nested mapping with known fields; None when absent."""
         return Section(self._fields[name], known, self._problems) if self.has(name) else None

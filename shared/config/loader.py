@@ -51,6 +51,7 @@ def load_config(files: Mapping[str, bytes], root: str = "config") -> Config:
         teams=draft.teams,
         budgets=tuple(draft.budgets),
         models=draft.models,
+        endpoints=draft.endpoints,
         prices=tuple(draft.prices),
         discounts=tuple(draft.discounts),
         rates=tuple(draft.rates),

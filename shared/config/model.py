@@ -16,6 +16,8 @@ FailMode = Literal["open", "closed", "cached"]
 Enforcement = Literal["on", "observe", "off"]
 Channel = Literal["slack", "teams", "email", "webhook"]
 CHANNELS: tuple[Channel, ...] = ("slack", "teams", "email", "webhook")
+Api = Literal["azure-openai", "openai", "anthropic", "openrouter", "databricks"]
+APIS: tuple[Api, ...] = ("azure-openai", "openai", "anthropic", "openrouter", "databricks")
 
 
 class DowngradeRule(msgspec.Struct, frozen=True):
@@ -109,11 +111,26 @@ class Model(msgspec.Struct, frozen=True):
     fallbacks: tuple[str, ...] = ()
     deployment_type: str | None = None  # global, data-zone, regional, batch: which price line applies
     price_as: str | None = None  # the price-book model this id is billed as, when the ids differ
+    places: Mapping[str, str] = msgspec.field(default_factory=dict)  # deployment -> endpoint id, where config names it
 
     @property
     def served_by(self) -> tuple[str, ...]:
         """Its deployments; one of its own name where none is listed."""
         return self.deployments or (self.id,)
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the built-in gateway finds deployments of a provider. API Management has backends of its own instead."""
+
+    id: str
+    provider: str
+    api: Api
+    url: str  # without a slash at the end; what an API's paths stand behind
+    key: str | None = None  # name of the app setting that holds the key; None: Entra ID, or none is needed
+    region: str | None = None
+    data_zone: str | None = None  # such as eu: where data may be processed
+    timeout_seconds: int = 600  # for the first byte of an answer: reasoning models think for minutes
+    stall_seconds: int = 300  # of silence within an answer, after which it counts as broken
 
 
 class PriceOverride(msgspec.Struct, frozen=True):
@@ -176,3 +193,4 @@ class Config(msgspec.Struct, frozen=True):
     edits: Mapping[str, BudgetEdit] = msgspec.field(default_factory=dict)  # by budget id
     entry_digests: Mapping[str, str] = msgspec.field(default_factory=dict)  # budget id -> digest of its git entry
     loaded_at_utc: datetime | None = None
+    endpoints: Mapping[str, Endpoint] = msgspec.field(default_factory=dict)  # by id, in the order of models.yaml

@@ -12,6 +12,7 @@ from shared.config.billing_yaml import BILLING_FIELDS, PERCENT_FIELDS, POOL_FIEL
 from shared.config.budgets_yaml import BUDGET_FIELDS
 from shared.config.discounts_yaml import DISCOUNT_FIELDS
 from shared.config.edits_yaml import EDIT_FIELDS
+from shared.config.endpoints_yaml import ENDPOINT_FIELDS
 from shared.config.models_yaml import BILLED_AS, MODEL_FIELDS, PRICE_FIELDS
 from shared.config.reconciliation_yaml import ACCOUNT_FIELDS, ANOMALY_FIELDS, METER_FIELDS, RECONCILIATION_FIELDS
 from shared.config.teams_yaml import IDENTITY_KINDS, TEAM_FIELDS
@@ -24,7 +25,7 @@ SECTIONS = {
     "tenants.yaml": TENANT_FIELDS,
     "teams/*.yaml": TEAM_FIELDS + IDENTITY_KINDS,
     "budgets.yaml": BUDGET_FIELDS,
-    "models.yaml": MODEL_FIELDS + BILLED_AS,
+    "models.yaml": MODEL_FIELDS + BILLED_AS + ENDPOINT_FIELDS,
     "prices.yaml": PRICE_FIELDS + PRICED_KINDS + DISCOUNT_FIELDS,
     "billing.yaml": (
         *(BILLING_FIELDS + PERCENT_FIELDS + POOL_FIELDS + POOL_TERM_FIELDS + SHARED_FIELDS),

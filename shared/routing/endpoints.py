@@ -1,0 +1,56 @@
+"""Which endpoint serves a deployment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shared.config.model import Config, Endpoint
+from shared.pricing.book import canonical_provider
+from shared.routing.deployments import DEFAULT_PROVIDER
+
+
+class Endpoints:
+    """The endpoints of one configuration, with the one that settings name for whoever lists none.
+
+    Without any in config the default serves every model, of whatever provider. With some it serves only its own
+    provider's, unless config lists an endpoint of that provider too.
+    """
+
+    def __init__(self, config: Config, default: Endpoint | None) -> None:
+        self._by_id = config.endpoints
+        self._default = default
+        self._first: dict[str, Endpoint] = {}
+        for endpoint in config.endpoints.values():
+            self._first.setdefault(canonical_provider(endpoint.provider), endpoint)
+        self._places: dict[tuple[str, str], str] = {
+            (canonical_provider(model.provider), deployment): endpoint_id
+            for model in config.models.values()
+            for deployment, endpoint_id in model.places.items()
+        }
+        if default is not None and config.endpoints:
+            self._first.setdefault(canonical_provider(default.provider), default)
+
+    def of(self, provider: str, deployment: str) -> Endpoint | None:
+        """Where calls to a provider's deployment go: the endpoint it names, else the provider's first.
+
+        None: nothing serves this provider.
+        """
+        known = canonical_provider(provider)
+        named = self._places.get((known, deployment))
+        if named is not None:
+            return self._by_id[named]
+        return self._first.get(known) if self._by_id else self._default
+
+
+def default_endpoint(upstream_url: str | None, local_model_url: str | None) -> Endpoint | None:
+    """The endpoint of the settings: AZURE_OPENAI_ENDPOINT, else on a laptop the simulated model."""
+    url = upstream_url or local_model_url
+    if url is None:
+        return None
+    key = "AZURE_OPENAI_API_KEY" if upstream_url else None
+    return Endpoint(id="default", provider=DEFAULT_PROVIDER, api="azure-openai", url=url, key=key)
+
+
+def keys_not_set(endpoints: Mapping[str, Endpoint], keys: Mapping[str, str]) -> list[str]:
+    """`openai: OPENAI_API_KEY` for every endpoint whose key is no app setting here: no call to it can succeed."""
+    return [f"{e.id}: {e.key}" for e in endpoints.values() if e.key is not None and e.key not in keys]
