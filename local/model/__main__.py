@@ -8,6 +8,7 @@ import json
 import uvicorn
 
 from local.model.app import build_app
+from local.model.connection import Protocol
 
 
 def main() -> None:
@@ -16,7 +17,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8081)
     parser.add_argument("--deployments", type=json.loads, default={}, help='{"<deployment>": "<its model>", ...}')
     arguments = parser.parse_args()
-    uvicorn.run(build_app(arguments.deployments), host="127.0.0.1", port=arguments.port, log_level="warning")
+    app = build_app(arguments.deployments)
+    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="critical", http=Protocol)  # faults are no news
 
 
 if __name__ == "__main__":

@@ -4,7 +4,11 @@ Request headers turn its knobs (`local.model.knobs`). Beside the model's own pat
 
 * `GET /sim/usage`: what was really served, by model; with `?by=call` by the `x-sim-call-id` that requests carried;
 * `GET /sim/requests?call=<id>&containing=<text>`: the requests as they arrived, headers by name;
-* `POST /sim/release/<call id>`: let a stream that `x-sim-hold-after` holds go on.
+* `POST /sim/release/<call id>`: let a stream that `x-sim-hold-after` holds go on;
+* `POST /sim/knobs/<name>`: `{"seconds": 3, "knobs": {"x-sim-status": "429"}}` holds for every request to this
+  deployment, model or place (`*`: to all); without knobs it takes them away.
+
+Every path is also there below `/at/<place>`, so that one process can stand for several providers.
 """
 
 from __future__ import annotations
@@ -20,11 +24,13 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
-from local.model import chat, responses
+from local.model import chat, faults, responses
 from local.model.answers import Answer, Prompt, answer_to, chat_prompt, count_tokens, embed, responses_prompt
-from local.model.knobs import Knobs, failing_status, read_knobs
+from local.model.connection import with_connection
+from local.model.knobs import Knobs, StandingKnobs, failing_status, knobs_for
 from local.model.pieces import Piece
 from local.model.served import Served, Usage
 
@@ -43,6 +49,7 @@ class SimulatedModel:
         self._deployments = deployments
         self._ids = itertools.count(1)
         self._released: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._standing = StandingKnobs({})
 
     async def chat(self, request: Request) -> Response:
         """POST .../chat/completions."""
@@ -97,7 +104,8 @@ class SimulatedModel:
             usage.prompt_tokens += tokens
         data = [{"object": "embedding", "index": i, "embedding": embed(str(text))} for i, text in enumerate(texts)]
         content = {"object": "list", "data": data, "model": model}
-        return JSONResponse({**content, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+        whole = JSONResponse({**content, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+        return whole if knobs.fault is None else _spoiled(whole, knobs.fault)
 
     async def models(self, request: Request) -> Response:
         """GET .../models."""
@@ -118,14 +126,28 @@ class SimulatedModel:
         self._released[request.path_params["call"]].set()
         return JSONResponse({})
 
+    async def stand(self, request: Request) -> Response:
+        """POST /sim/knobs/{name}: knobs that stand until they are taken away."""
+        asked = json.loads(await request.body() or b"{}")
+        self._standing.hold(request.path_params["name"], asked.get("knobs") or {}, asked.get("seconds"))
+        return JSONResponse({})
+
     async def _receive(self, request: Request) -> tuple[dict[str, Any] | None, Knobs]:
-        raw, knobs = await request.body(), read_knobs(request.headers)
-        self.served.receive(knobs.call_id, request.url.path, request.url.query, request.headers, raw)
+        raw = await request.body()
+        self.served.receive(
+            request.headers.get("x-sim-call-id"), request.url.path, request.url.query, request.headers, raw
+        )
         try:
             body = json.loads(raw)
         except ValueError:
-            return None, knobs
-        return body if isinstance(body, dict) else None, knobs
+            body = None
+        body = body if isinstance(body, dict) else None
+        return body, knobs_for(request.headers, self._standing, self._names(request, body or {}))
+
+    def _names(self, request: Request, body: Mapping[str, Any]) -> list[str]:
+        """What a knob may call the one that answers: its place, its model, its deployment."""
+        named = (request.path_params.get("deployment") or body.get("model"), request.path_params.get("place"))
+        return [name for name in (named[1], self._model(request, body), named[0]) if isinstance(name, str)]
 
     def _model(self, request: Request, body: Mapping[str, Any]) -> str | None:
         """The model behind the deployment that the path or the body names: its own name is what answers carry."""
@@ -159,6 +181,13 @@ class SimulatedModel:
         produced_tokens, finished = 0, False
         try:
             for sent, piece in enumerate(pieces):
+                if knobs.fault is not None and sent == (knobs.fault_after or 0):
+                    async for spoiled in faults.spoiled_piece(knobs.fault, piece):
+                        yield spoiled
+                    if not faults.goes_on_after(knobs.fault):
+                        return
+                    produced_tokens += piece.tokens
+                    continue
                 if knobs.break_after is not None and sent >= knobs.break_after:
                     raise ConnectionResetError("x-sim-break-after asked to cut the stream")
                 if knobs.hold_after is not None and sent == knobs.hold_after:
@@ -172,10 +201,10 @@ class SimulatedModel:
                 if finished:
                     usage.add(answer)
                 else:
-                    usage.add_aborted(produced_tokens)
+                    usage.add_aborted(produced_tokens, answer.prompt_tokens)
 
 
-def build_app(deployments: Mapping[str, str] | None = None) -> Starlette:
+def build_app(deployments: Mapping[str, str] | None = None) -> ASGIApp:
     """A fresh simulated model. `deployments` says which model is behind each; what it does not name is a model."""
     model = SimulatedModel(deployments or {})
     routes = [
@@ -183,6 +212,7 @@ def build_app(deployments: Mapping[str, str] | None = None) -> Starlette:
         Route("/sim/usage", model.usage),
         Route("/sim/requests", model.requests),
         Route("/sim/release/{call}", model.release, methods=["POST"]),
+        Route("/sim/knobs/{name}", model.stand, methods=["POST"]),
     ]
     for prefix in ("/v1", "/openai/v1", "/openai/deployments/{deployment}"):
         routes += [
@@ -194,7 +224,7 @@ def build_app(deployments: Mapping[str, str] | None = None) -> Starlette:
     for prefix in ("/v1", "/openai/v1", "/openai"):
         routes.append(Route(f"{prefix}/responses", model.responses, methods=["POST"]))
     routes.append(Route("/openai/models", model.models))
-    return Starlette(routes=routes)
+    return with_connection(Starlette(routes=[*routes, Mount("/at/{place}", routes=routes)]))
 
 
 def error(status: int, code: str, message: str, param: str | None, retry_after: str | None = None) -> JSONResponse:
@@ -210,6 +240,13 @@ def error(status: int, code: str, message: str, param: str | None, retry_after: 
 async def _simulated_failure(knobs: Knobs, attempt: int, usages: tuple[Usage, ...]) -> Response | None:
     if knobs.latency_ms:
         await asyncio.sleep(knobs.latency_ms / 1000)
+    if knobs.fault in ("reset", "stall") and knobs.fault_after is None and not 0 < knobs.fail_first < attempt:
+        for usage in usages:
+            usage.errors += 1
+        if knobs.fault == "reset":
+            raise faults.reset()
+        await faults.stall()
+        return Response(status_code=499)
     status = failing_status(knobs, attempt)
     if status is None:
         return None
@@ -223,10 +260,15 @@ def _whole(
 ) -> Response:
     """A whole answer in JSON; `content` takes the filler that makes it as large as the knob asks."""
     for usage in usages:
-        usage.add(answer)
+        if knobs.fault == "error":
+            usage.errors += 1
+        else:
+            usage.add(answer)
     filler = FILLER * (knobs.answer_bytes // len(FILLER) + 1) if knobs.answer_bytes else ""
     headers = {"x-ms-region": REGION}
     whole = JSONResponse(content(filler), headers=headers)
+    if knobs.fault is not None:
+        return _spoiled(whole, knobs.fault)
     if not knobs.chunked:
         return whole
 
@@ -234,6 +276,14 @@ def _whole(
         yield bytes(whole.body)
 
     return StreamingResponse(pieces(), media_type="application/json", headers=headers)
+
+
+def _spoiled(whole: JSONResponse, fault: faults.Fault) -> Response:
+    headers = {"x-ms-region": REGION}
+    if faults.promises_length(fault):
+        headers["content-length"] = str(len(whole.body))
+    content = faults.spoiled_whole(fault, bytes(whole.body))
+    return StreamingResponse(content, media_type="application/json", headers=headers)
 
 
 def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+from local.model.faults import FAULTS, Fault
 
 FAILING_STATUS = 503  # of the attempts that x-sim-fail-first lets fail, unless x-sim-status names another
 
@@ -25,6 +28,8 @@ class Knobs:
     answer_bytes: int  # make a whole answer at least so large; what it counts stays the same
     chunked: bool  # send a whole answer without Content-Length
     echo: bool  # begin the answer with the words of the last message
+    fault: Fault | None = None  # what goes wrong with the answer
+    fault_after: int | None = None  # so many pieces were fine; None: before the head, where a fault can be that early
 
 
 def read_knobs(headers: Mapping[str, str]) -> Knobs:
@@ -43,7 +48,42 @@ def read_knobs(headers: Mapping[str, str]) -> Knobs:
         answer_bytes=_number(headers, "x-sim-answer-bytes") or 0,
         chunked=_number(headers, "x-sim-chunked") == 1,
         echo=_number(headers, "x-sim-echo") == 1,
+        fault=next((fault for fault in FAULTS if headers.get("x-sim-fault") == fault), None),
+        fault_after=_number(headers, "x-sim-fault-after"),
     )
+
+
+@dataclass
+class StandingKnobs:
+    """Knobs that hold for every request to a deployment, model or place, until they are taken away or run out."""
+
+    by_name: dict[str, tuple[dict[str, str], float | None]]  # `*` is every name; until, in monotonic seconds
+
+    def hold(self, name: str, headers: Mapping[str, str], seconds: float | None) -> None:
+        """Set them for a name; none at all takes them away."""
+        if headers:
+            until = None if seconds is None else time.monotonic() + seconds
+            self.by_name[name] = ({key.lower(): value for key, value in headers.items()}, until)
+        else:
+            self.by_name.pop(name, None)
+
+    def headers(self, names: Collection[str]) -> dict[str, str]:
+        """The knobs that stand for any of these names, `*` weakest."""
+        found: dict[str, str] = {}
+        for name in ("*", *names):
+            headers, until = self.by_name.get(name, ({}, None))
+            if until is None or time.monotonic() < until:
+                found |= headers
+        return found
+
+
+def knobs_for(headers: Mapping[str, str], standing: StandingKnobs, names: Collection[str]) -> Knobs:
+    """The knobs of a request to what bears these names. `x-sim-at` keeps a request's own for the names it lists."""
+    own = {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-sim-")}
+    at = {name.strip() for name in own.pop("x-sim-at", "").split(",") if name.strip()}
+    if at and not at & set(names):
+        own = {name: value for name, value in own.items() if name == "x-sim-call-id"}
+    return read_knobs({**standing.headers(names), **own})
 
 
 def failing_status(knobs: Knobs, attempt: int) -> int | None:

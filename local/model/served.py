@@ -26,6 +26,7 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    aborted_prompt_tokens: int = 0
     aborted_completion_tokens: int = 0
 
     def add(self, answer: Answer) -> None:
@@ -35,9 +36,10 @@ class Usage:
         self.cached_tokens += answer.cached_tokens
         self.completion_tokens += answer.completion_tokens
 
-    def add_aborted(self, produced_tokens: int) -> None:
+    def add_aborted(self, produced_tokens: int, prompt_tokens: int = 0) -> None:
         """Count a stream that was cut off."""
         self.aborted += 1
+        self.aborted_prompt_tokens += prompt_tokens
         self.aborted_completion_tokens += produced_tokens
 
 
