@@ -1,24 +1,23 @@
-"""One call as the client asked for it, and the body as it goes upstream after the budget had its say. Pure."""
+"""One call as the client asked for it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
+from gateway.tools import tools_in
 from shared.errors import InvalidRequest
+from shared.usage.estimate import estimate_input_tokens
 
-Operation = Literal["chat", "embeddings"]
+Operation = Literal["chat", "responses", "embeddings"]
 
 # What msgspec raises on hostile bytes: broken UTF-8 and deep nesting are no DecodeError.
 UNREADABLE_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
-_FUNCTION_FIELDS = ("functions", "function_call")
-_WEB_SEARCH = "web_search"
-_NAMED_TOOLS = ("", "function", "custom")  # the older `functions` have no type
+_CAPS = {"chat": ("max_completion_tokens", "max_tokens"), "responses": ("max_output_tokens",)}
 _MOST_OUTPUT_TOKENS = 10**9
 _MOST_CHOICES = 128
 
@@ -29,7 +28,7 @@ class ModelCall:
 
     operation: Operation
     body: dict[str, Any]
-    body_bytes: int
+    input_tokens: int  # an estimate
     model: str  # as the path or the body named it: a model's id or a deployment
     streamed: bool
     wants_usage_chunk: bool
@@ -44,6 +43,11 @@ def read_call(operation: Operation, raw: bytes, path_deployment: str | None) -> 
         body = msgspec.json.decode(raw)
     except UNREADABLE_JSON:
         raise InvalidRequest("the body is not valid JSON, or nested too deep") from None
+    return call_of(operation, body, len(raw), path_deployment)
+
+
+def call_of(operation: Operation, body: Any, body_bytes: int, path_deployment: str | None = None) -> ModelCall:
+    """The call that a decoded body of so many bytes asks for. Raises InvalidRequest naming the field."""
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     named = path_deployment or body.get("model")
@@ -52,35 +56,19 @@ def read_call(operation: Operation, raw: bytes, path_deployment: str | None) -> 
     streamed = body.get("stream") or False
     if not isinstance(streamed, bool):
         raise InvalidRequest("stream: expected true or false", param="stream")
+    if operation == "responses":
+        _refuse_background(body)
     return ModelCall(
         operation=operation,
         body=body,
-        body_bytes=len(raw),
+        input_tokens=estimate_input_tokens(None, body_bytes),
         model=named,
         streamed=streamed,
         wants_usage_chunk=_stream_options(body).get("include_usage") is True,
-        tools=_tools_in(body),
-        max_output_tokens=0 if operation == "embeddings" else _max_output_tokens(body),
-        choices=1 if operation == "embeddings" else _choices(body),
+        tools=tools_in(body),
+        max_output_tokens=0 if operation == "embeddings" else _max_output_tokens(operation, body),
+        choices=_choices(body) if operation == "chat" else 1,
     )
-
-
-def upstream_body(call: ModelCall, model_name: str, disabled_tools: Collection[str]) -> bytes:
-    """The body to forward: the served model's name, disabled tools left out, usage asked for on every stream.
-
-    Without usage on a stream nobody could bill it exactly; the extra chunk is taken out again on the way back.
-    """
-    body = {**call.body, "model": model_name}
-    if disabled_tools:
-        _drop_tools(body, frozenset(disabled_tools))
-    if call.streamed and call.operation == "chat":
-        body["stream_options"] = {**_stream_options(body), "include_usage": True}
-    return msgspec.json.encode(body)
-
-
-def dropped_tools(call: ModelCall, disabled_tools: Collection[str]) -> list[str]:
-    """Which of the call's own tools the budget disabled, in the call's order."""
-    return [tool for tool in call.tools if tool in disabled_tools]
 
 
 def _stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -90,15 +78,21 @@ def _stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return options
 
 
-def _max_output_tokens(body: Mapping[str, Any]) -> int | None:
+def _refuse_background(body: Mapping[str, Any]) -> None:
+    """An answer made in the background is fetched later, on a path not served here: nobody would see its usage."""
+    if body.get("background"):
+        raise InvalidRequest("background: answers in the background are not served here", param="background")
+
+
+def _max_output_tokens(operation: Operation, body: Mapping[str, Any]) -> int | None:
     """What the answer can cost at most: the cap of one choice times the number of choices."""
-    for name in ("max_completion_tokens", "max_tokens"):
+    for name in _CAPS[operation]:
         cap = body.get(name)
         if cap is None:
             continue
         if not isinstance(cap, int) or isinstance(cap, bool) or not 0 < cap <= _MOST_OUTPUT_TOKENS:
             raise InvalidRequest(f"{name}: expected a positive whole number", param=name)
-        return min(cap * _choices(body), _MOST_OUTPUT_TOKENS)
+        return min(cap * (_choices(body) if operation == "chat" else 1), _MOST_OUTPUT_TOKENS)
     return None
 
 
@@ -110,45 +104,3 @@ def _choices(body: Mapping[str, Any]) -> int:
     if not isinstance(choices, int) or isinstance(choices, bool) or not 0 < choices <= _MOST_CHOICES:
         raise InvalidRequest(f"n: expected a whole number from 1 to {_MOST_CHOICES}", param="n")
     return choices
-
-
-def _tool_name(tool: Any) -> str:
-    """The function's own name for a function; the type for a built-in tool, whatever name a caller writes beside it."""
-    if not isinstance(tool, dict):
-        raise InvalidRequest("tools: expected a list of objects", param="tools")
-    kind = str(tool.get("type") or "")
-    if kind not in _NAMED_TOOLS:
-        return _WEB_SEARCH if kind.startswith(_WEB_SEARCH) else kind  # `web_search_preview` is one too
-    own = next((tool[name] for name in ("function", "custom") if isinstance(tool.get(name), dict)), tool)
-    return str(own.get("name") or kind)
-
-
-def _tools_in(body: Mapping[str, Any]) -> tuple[str, ...]:
-    tools = body.get("tools") or []
-    functions = body.get("functions") or []
-    if not isinstance(tools, list) or not isinstance(functions, list):
-        raise InvalidRequest("tools: expected a list of objects", param="tools")
-    names = [_tool_name(tool) for tool in tools] + [_tool_name(function) for function in functions]
-    if body.get("web_search_options") is not None:
-        names.append(_WEB_SEARCH)
-    return tuple(dict.fromkeys(name for name in names if name))
-
-
-def _drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
-    """Take disabled tools out, with the fields that would be invalid or point at nothing without them."""
-    if _WEB_SEARCH in disabled:
-        body.pop("web_search_options", None)
-    for list_field, others in (("tools", _TOOL_FIELDS), ("functions", _FUNCTION_FIELDS)):
-        if not body.get(list_field):
-            continue
-        kept = [tool for tool in body[list_field] if _tool_name(tool) not in disabled]
-        if len(kept) == len(body[list_field]):
-            continue
-        body[list_field] = kept
-        choice_field = others[1]
-        choice = body.get(choice_field)
-        if isinstance(choice, dict) and _tool_name(choice) in disabled:
-            del body[choice_field]
-        if not kept:
-            for name in others:
-                body.pop(name, None)

@@ -1,4 +1,4 @@
-"""One admitted call from the check's answer to its usage event."""
+"""One attempt at a model, from the check's answer to its usage event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import msgspec
 from gateway.call import ModelCall
 from gateway.events import EventQueue
 from shared.usage.build import usage_event_bytes
-from shared.usage.estimate import estimate_input_tokens
 
 if TYPE_CHECKING:
     from shared.budgets.answer import CheckAnswer
@@ -21,12 +20,13 @@ MOST_USAGE_BYTES = 32 * 1024  # a provider's usage object is under 1 kB; a huge 
 
 @dataclass
 class Exchange:
-    """What the event of this call will say. `report` is called exactly once, however the call ends."""
+    """What the event of this attempt will say. `report` is called exactly once, however the attempt ends."""
 
     source: str
     request_id: str
     call: ModelCall
     answer: CheckAnswer
+    attempt: int = 1
     started: float = field(default_factory=time.monotonic)
     region: str = ""
 
@@ -38,16 +38,15 @@ class Exchange:
         usage: dict[str, Any] | None,
         streamed: bool,
         aborted: bool = False,
+        tier: str = "",
     ) -> None:
         """Queue the usage event. Its time is the moment of admission: that fixes hour, period and price."""
-        events.put(
-            usage_event_bytes(
-                self.source,
-                self.request_id,
-                self.answer.admitted_at_utc,
-                self._data(status=status, usage=usage, streamed=streamed) | ({"aborted": True} if aborted else {}),
-            )
-        )
+        data = self._data(status=status, usage=usage, streamed=streamed)
+        if aborted:
+            data["aborted"] = True
+        if tier:
+            data["processing_tier"] = tier
+        events.put(usage_event_bytes(self.source, self.request_id, self.answer.admitted_at_utc, data))
 
     def _data(self, *, status: int, usage: dict[str, Any] | None, streamed: bool) -> dict[str, Any]:
         if usage is not None and len(msgspec.json.encode(usage)) > MOST_USAGE_BYTES:
@@ -65,9 +64,9 @@ class Exchange:
             "status": status,
             "usage": usage,
             "reservation": self.answer.reservation,
-            "input_tokens_estimate": estimate_input_tokens(None, self.call.body_bytes),
+            "input_tokens_estimate": self.call.input_tokens,
             "max_output_tokens": self.call.max_output_tokens,
             "latency_ms": round((time.monotonic() - self.started) * 1000),
             "decision": self.answer.decision,
-            "attempt": 1,
+            "attempt": self.attempt,
         }

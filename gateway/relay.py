@@ -9,24 +9,25 @@ from collections.abc import Callable, Mapping
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from gateway.stream import UsageWatch, stream_error
+from gateway.providers.base import AnswerStream
+from gateway.stream import stream_error
 
 OnEnd = Callable[[], None]
 
 
 class StreamRelay:
-    """An ASGI response. `on_end` is called once, when `watch` has seen all of the stream that there will be.
+    """An ASGI response. `on_end` is called once, when `stream` has seen all that there will be.
 
     Not Starlette's StreamingResponse: when a client leaves, that one drops the body's iterator and lets the garbage
     collector end it, some time later; here the backend is let go and the event made at once.
     """
 
     def __init__(
-        self, upstream: httpx.Response, headers: Mapping[str, str], watch: UsageWatch, request_id: str, on_end: OnEnd
+        self, upstream: httpx.Response, headers: Mapping[str, str], stream: AnswerStream, request_id: str, on_end: OnEnd
     ) -> None:
         self._upstream = upstream
         self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        self._watch = watch
+        self._stream = stream
         self._request_id = request_id
         self._on_end = on_end
 
@@ -49,9 +50,9 @@ class StreamRelay:
         await send({"type": "http.response.start", "status": self._upstream.status_code, "headers": self._headers})
         try:
             async for piece in self._upstream.aiter_bytes():
-                if visible := self._watch.feed(piece):
+                if visible := self._stream.feed(piece):
                     await send({"type": "http.response.body", "body": visible, "more_body": True})
-            rest = self._watch.rest()
+            rest = self._stream.rest()
         except httpx.HTTPError:
             # The status is long sent; an error event is how the client's SDK learns that the answer is incomplete.
             rest = stream_error("upstream_failed", "the model backend ended the stream early", self._request_id)

@@ -24,7 +24,10 @@ class UsageWatch:
 
     def __init__(self, *, hide_usage_chunk: bool) -> None:
         self.usage: dict[str, Any] | None = None
+        self.tier = ""
         self.finished = False  # True after `data: [DONE]`
+        self.failed = False
+        self.output_bytes = 0
         self._hide_usage_chunk = hide_usage_chunk
         self._held = b""
 

@@ -1,15 +1,15 @@
-"""The model backend: Azure OpenAI with Entra ID or an API key, or the simulated model of the laptop."""
+"""The HTTP client to the models' endpoints, and the credential each of them gets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import httpx
 
-from gateway.call import ModelCall
+from gateway.providers.base import ProviderRequest, Target
+from shared.config.model import Endpoint
 from shared.credential import open_credential
 from shared.errors import ConfigInvalid, TollkeeperError
 from shared.settings import Settings
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
 
 _ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
-_PATHS = {"chat": "chat/completions", "embeddings": "embeddings"}
 _DEFAULT_API_VERSION = "2024-10-21"
 # Reasoning models may think for minutes before their first byte; connecting never takes long.
 _TIMEOUT = httpx.Timeout(600.0, connect=5.0, pool=5.0)
@@ -50,11 +49,7 @@ class Upstream:
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """Raises ConfigInvalid when the settings name no backend. `transport` is for tests."""
-        base_url = settings.upstream_url or settings.local_model_url
-        if base_url is None:
-            raise ConfigInvalid("AZURE_OPENAI_ENDPOINT: is required, such as https://name.openai.azure.com")
-        self.is_simulated = settings.upstream_url is None
-        self._base_url = base_url
+        self._endpoint = _default_endpoint(settings)
         self._api_key = settings.upstream_key
         self._settings = settings
         self._credential: AsyncTokenCredential | None = None
@@ -62,25 +57,24 @@ class Upstream:
         # A cookie that a backend sets for one caller would go out with the next one's call.
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
-    def model_name(self, served_model: str, deployment: str) -> str:
-        """What the backend calls the model: Azure knows deployments, the simulated model knows models."""
-        return served_model if self.is_simulated else deployment
+    def endpoint_of(self, provider: str, deployment: str) -> Endpoint | None:
+        """Where a deployment of the provider is served; None when nowhere."""
+        return self._endpoint
 
-    async def send(
-        self, call: ModelCall, deployment: str, body: bytes, headers: Mapping[str, str], api_version: str | None
-    ) -> httpx.Response:
-        """Send the call and return once the answer's head is there; the body is still to be read, then closed.
+    async def send(self, target: Target, request: ProviderRequest, headers: Mapping[str, str]) -> httpx.Response:
+        """Send the request and return once the answer's head is there; the body is still to be read, then closed.
 
-        Raises UpstreamUnreachable when the model cannot have seen the call, UpstreamBroken when it may have.
+        `headers` are the client's, for the simulated model. Raises UpstreamUnreachable when the model cannot have seen
+        the call, UpstreamBroken when it may have.
         """
-        url = self._url(call, deployment, by_deployment=api_version is not None)
-        params = None if api_version is None or self.is_simulated else {"api-version": api_version}
+        url = target.endpoint.url + request.path
         try:
-            auth = await self._authorization()
-            request = self._client.build_request(
-                "POST", url, params=params, content=body, headers={**self._forwarded(headers), **auth}
+            auth = await self._authorization(target.endpoint)
+            sent = {**self._forwarded(target.endpoint, headers), **request.headers, **auth}
+            built = self._client.build_request(
+                "POST", url, params=request.params or None, content=request.body, headers=sent
             )
-            return await self._client.send(request, stream=True)
+            return await self._client.send(built, stream=True)
         except _NEVER_REACHED as error:
             raise UpstreamUnreachable("the model backend cannot be reached", retry_after_seconds=1) from error
         except httpx.HTTPError as error:
@@ -92,21 +86,19 @@ class Upstream:
         if self._credential is not None:
             await self._credential.close()
 
-    def _url(self, call: ModelCall, deployment: str, *, by_deployment: bool) -> str:
-        path = _PATHS[call.operation]
-        if by_deployment and not self.is_simulated:
-            return f"{self._base_url}/openai/deployments/{quote(deployment, safe='')}/{path}"
-        return f"{self._base_url}/openai/v1/{path}"
+    def _is_simulated(self, endpoint: Endpoint) -> bool:
+        simulated = self._settings.local_model_url
+        return simulated is not None and endpoint.url.startswith(simulated)
 
-    def _forwarded(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def _forwarded(self, endpoint: Endpoint, headers: Mapping[str, str]) -> dict[str, str]:
         """Request headers for the backend. The caller's key stays here; the simulation's knobs go only to it."""
         forwarded = {"content-type": "application/json", "accept-encoding": "identity"}
-        if self.is_simulated:
+        if self._is_simulated(endpoint):
             forwarded |= {name: value for name, value in headers.items() if name.startswith("x-sim-")}
         return forwarded
 
-    async def _authorization(self) -> dict[str, str]:
-        if self.is_simulated:
+    async def _authorization(self, endpoint: Endpoint) -> dict[str, str]:
+        if self._is_simulated(endpoint) or endpoint.api != "azure-openai":
             return {}
         if self._api_key:
             return {"api-key": self._api_key}
@@ -114,6 +106,14 @@ class Upstream:
             self._credential = open_credential(self._settings)
         token = await self._credential.get_token(_ENTRA_SCOPE)
         return {"authorization": f"Bearer {token.token}"}
+
+
+def _default_endpoint(settings: Settings) -> Endpoint:
+    """The one endpoint that the settings name. Raises ConfigInvalid when they name none."""
+    url = settings.upstream_url or settings.local_model_url
+    if url is None:
+        raise ConfigInvalid("AZURE_OPENAI_ENDPOINT: is required, such as https://name.openai.azure.com")
+    return Endpoint(id="default", provider="azure-openai", api="azure-openai", url=url)
 
 
 def default_api_version(given: str | None) -> str:

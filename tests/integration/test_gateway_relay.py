@@ -20,7 +20,7 @@ from local.model.app import build_app as build_model
 from local.process import free_port
 from shared.budgets.answer import CheckAnswer
 from shared.budgets.request import canonical
-from shared.config.model import Config, Model
+from shared.config.model import Config, Endpoint, Model
 from shared.errors import BudgetExhausted
 from shared.routing.deployments import Deployments
 from shared.settings import Settings
@@ -124,7 +124,7 @@ def most_pending():
 @pytest.fixture
 async def bench(most_pending, monkeypatch):
     monkeypatch.setattr("gateway.app.EventQueue", partial(EventQueue, most_pending=most_pending))
-    model_url, stop_model = await serve(build_model())
+    model_url, stop_model = await serve(build_model({"gpt-4o-weu": "gpt-4o"}))
     settings = Settings(
         environment="development",
         local_model_url=model_url,
@@ -284,7 +284,8 @@ async def test_the_gateways_own_credential_problem_is_not_the_callers(bench):
 
 async def test_a_backend_that_cannot_be_reached_costs_nothing(bench, monkeypatch):
     """Without a connection the model saw nothing: the reservation is released and no event made."""
-    monkeypatch.setattr(Upstream, "_url", lambda *_, **__: f"http://127.0.0.1:{free_port()}/")
+    nowhere = Endpoint(id="gone", provider="azure-openai", api="openai", url=f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(Upstream, "endpoint_of", lambda *_: nowhere)
     answer = await bench.chat()
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
     assert bench.budget.released == ["hold-1"]
@@ -323,7 +324,8 @@ async def test_a_refusal_reaches_neither_model_nor_hub(bench):
 
 async def test_a_downgrade_serves_the_cheaper_model_without_the_tool(bench):
     """The client is told what it asked for, what served it, and which tool was left out."""
-    bench.budget.change = {"decision": "downgrade", "model": "gpt-4o-mini", "disabled_tools": ["web_search"]}
+    served = {"model": "gpt-4o-mini", "deployment": "gpt-4o-mini"}
+    bench.budget.change = {"decision": "downgrade", **served, "disabled_tools": ["web_search"]}
     tools = [{"type": "function", "function": {"name": "web_search"}}]
     messages = [{"role": "user", "content": "use web_search"}]
     answer = await bench.chat(tools=tools, messages=messages)

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from gateway.call import dropped_tools, read_call, upstream_body
+from gateway.call import read_call
+from gateway.providers.openai import request_body
+from gateway.tools import dropped_tools
 from shared.errors import InvalidRequest
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -15,7 +17,7 @@ def chat(path_deployment: str | None = None, **fields: object):
 
 
 def sent(call, disabled_tools=()) -> dict:
-    return json.loads(upstream_body(call, "gpt-4o-mini", disabled_tools))
+    return json.loads(request_body(call, "gpt-4o-mini", disabled_tools))
 
 
 def test_a_deployment_in_the_path_names_the_model():
@@ -102,7 +104,7 @@ def test_disabled_tools_are_left_out_and_named():
     assert call.tools == ("web_search", "look_up")
     body = sent(call, ["web_search", "code_interpreter"])
     assert (body["tools"], body["tool_choice"]) == ([lookup], "auto")
-    assert dropped_tools(call, ["code_interpreter", "web_search"]) == ["web_search"]
+    assert dropped_tools(call.tools, ["code_interpreter", "web_search"]) == ["web_search"]
 
 
 def test_without_tools_left_nothing_points_at_them():

@@ -10,6 +10,8 @@ import pytest
 from gateway.call import read_call
 from gateway.events import EventQueue
 from gateway.exchange import MOST_USAGE_BYTES, Exchange
+from gateway.providers.azure_openai import AzureOpenAiApi
+from gateway.providers.base import Target
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamUnreachable, client_headers
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
@@ -39,9 +41,15 @@ class Backend:
 async def send(settings: Settings, backend: Backend, deployment: str = "gpt-4o-weu", api_version: str | None = None):
     upstream = Upstream(settings, backend.transport())
     try:
-        return await upstream.send(CALL, deployment, b"{}", CLIENT_HEADERS, api_version)
+        return await send_by(upstream, deployment, api_version)
     finally:
         await upstream.close()
+
+
+async def send_by(upstream: Upstream, deployment: str, api_version: str | None = None) -> httpx.Response:
+    endpoint = upstream.endpoint_of("azure-openai", deployment)
+    target = Target("gpt-4o", "azure-openai", deployment, endpoint, api_version)
+    return await upstream.send(target, AzureOpenAiApi().request(CALL, target, ()), CLIENT_HEADERS)
 
 
 async def test_azure_gets_the_gateways_credential_and_never_the_callers():
@@ -60,7 +68,7 @@ async def test_cookies_of_one_answer_stay_out_of_the_next_call():
     backend = Backend()
     upstream = Upstream(AZURE, backend.transport())
     for _ in range(2):
-        await upstream.send(CALL, "gpt-4o-weu", b"{}", CLIENT_HEADERS, None)
+        await send_by(upstream, "gpt-4o-weu")
     await upstream.close()
     assert [request.headers.get("cookie") for request in backend.requests] == [None, None]
 

@@ -1,0 +1,14 @@
+"""The APIs that providers speak, by the name that endpoints in models.yaml give them."""
+
+from __future__ import annotations
+
+from gateway.providers.azure_openai import AzureOpenAiApi
+from gateway.providers.base import Api
+from gateway.providers.openai import OpenAiApi
+
+_APIS: dict[str, Api] = {"openai": OpenAiApi(), "azure-openai": AzureOpenAiApi()}
+
+
+def api_of(name: str) -> Api:
+    """The API of that name; `endpoint.api` is always one of them."""
+    return _APIS[name]

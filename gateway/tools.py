@@ -1,0 +1,61 @@
+"""The tools of a call: what budgets call them, and the request without those that a budget switched off. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from shared.errors import InvalidRequest
+
+WEB_SEARCH = "web_search"
+_TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+_FUNCTION_FIELDS = ("functions", "function_call")
+_NAMED_TOOLS = ("", "function", "custom")  # the older `functions` have no type
+
+
+def tool_name(tool: Any) -> str:
+    """The function's own name for a function; the type for a built-in tool, whatever name a caller writes beside it."""
+    if not isinstance(tool, dict):
+        raise InvalidRequest("tools: expected a list of objects", param="tools")
+    kind = str(tool.get("type") or "")
+    if kind not in _NAMED_TOOLS:
+        return WEB_SEARCH if kind.startswith(WEB_SEARCH) else kind  # `web_search_preview` is one too
+    own = next((tool[name] for name in ("function", "custom") if isinstance(tool.get(name), dict)), tool)
+    return str(own.get("name") or kind)
+
+
+def tools_in(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a request's tools, each once. Raises InvalidRequest when they are no list of objects."""
+    tools = body.get("tools") or []
+    functions = body.get("functions") or []
+    if not isinstance(tools, list) or not isinstance(functions, list):
+        raise InvalidRequest("tools: expected a list of objects", param="tools")
+    names = [tool_name(tool) for tool in tools] + [tool_name(function) for function in functions]
+    if body.get("web_search_options") is not None:
+        names.append(WEB_SEARCH)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
+    """Take disabled tools out, with the fields that would be invalid or point at nothing without them."""
+    if WEB_SEARCH in disabled:
+        body.pop("web_search_options", None)
+    for list_field, others in (("tools", _TOOL_FIELDS), ("functions", _FUNCTION_FIELDS)):
+        if not body.get(list_field):
+            continue
+        kept = [tool for tool in body[list_field] if tool_name(tool) not in disabled]
+        if len(kept) == len(body[list_field]):
+            continue
+        body[list_field] = kept
+        choice_field = others[1]
+        choice = body.get(choice_field)
+        if isinstance(choice, dict) and tool_name(choice) in disabled:
+            del body[choice_field]
+        if not kept:
+            for name in others:
+                body.pop(name, None)
+
+
+def dropped_tools(tools: Collection[str], disabled_tools: Collection[str]) -> list[str]:
+    """Which of a call's own tools the budget disabled, in the call's order."""
+    return [tool for tool in tools if tool in disabled_tools]
