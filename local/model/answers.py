@@ -15,7 +15,6 @@ IMAGE_TOKENS = 85  # what an image of low detail costs at OpenAI, however many b
 SMALLEST_CACHED_PROMPT_TOKENS = 1024  # as OpenAI documents prompt caching: from 1024 tokens on, in steps of 128
 CACHE_STEP_TOKENS = 128
 DEFAULT_OUTPUT_TOKENS = (20, 180)  # lowest, and how far the prompt's checksum may add to it
-EMBEDDING_DIMENSIONS = 16
 MOST_PIECES = 60  # of one stream: longer answers carry more words per piece, so that they stay quick to relay
 REASONING_PREFIXES = ("o1", "o3", "o4", "gpt-5")
 SERVICE_TIERS = ("default", "flex", "priority", "scale")
@@ -135,12 +134,6 @@ def answer_to(
 def count_tokens(text: str) -> int:
     """Tokens of a text: its characters by four, rounded up, at least one."""
     return max(1, -(-len(text) // CHARS_PER_TOKEN))
-
-
-def embed(text: str) -> list[float]:
-    """A small deterministic unit-free vector."""
-    seed = zlib.crc32(text.encode())
-    return [((seed >> (i % 24)) & 0xFF) / 255 - 0.5 for i in range(EMBEDDING_DIMENSIONS)]
 
 
 def _prompt(

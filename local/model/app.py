@@ -28,8 +28,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from local.model import chat, faults, responses
-from local.model.answers import Answer, Prompt, answer_to, chat_prompt, count_tokens, embed, responses_prompt
+from local.model.answers import Answer, Prompt, answer_to, chat_prompt, responses_prompt
 from local.model.connection import with_connection
+from local.model.embeddings import embed, embedding_base64, embedding_inputs
 from local.model.knobs import Knobs, StandingKnobs, failing_status, knobs_for
 from local.model.pieces import Piece
 from local.model.served import Served, Usage
@@ -90,19 +91,20 @@ class SimulatedModel:
     async def embeddings(self, request: Request) -> Response:
         """POST .../embeddings."""
         body, knobs = await self._receive(request)
-        texts = body.get("input") if body else None
-        texts = [texts] if isinstance(texts, str) else texts
+        inputs = embedding_inputs((body or {}).get("input"))
         model = self._model(request, body or {})
-        if not isinstance(texts, list) or model is None:
-            return error(400, "invalid_request", "input: expected text or a list of texts; model: a name", "input")
+        if inputs is None or model is None:
+            return error(400, "invalid_request", "input: expected texts or lists of tokens; model: a name", "input")
         attempt, usages = self.served.attempt(knobs.call_id, model)
         if (failure := await _simulated_failure(knobs, attempt, usages)) is not None:
             return failure
-        tokens = sum(count_tokens(str(text)) for text in texts)
+        tokens = sum(count for _, count in inputs)
         for usage in usages:
             usage.calls += 1
             usage.prompt_tokens += tokens
-        data = [{"object": "embedding", "index": i, "embedding": embed(str(text))} for i, text in enumerate(texts)]
+        shape = embedding_base64 if (body or {}).get("encoding_format") == "base64" else list
+        vectors = [shape(embed(text)) for text, _ in inputs]
+        data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
         content = {"object": "list", "data": data, "model": model}
         whole = JSONResponse({**content, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
         return whole if knobs.fault is None else _spoiled(whole, knobs.fault)
