@@ -52,6 +52,7 @@ class Whole:
     headers: dict[str, str]
     usage: dict[str, Any] | None = None  # the provider's own object
     exchange: Exchange | None = None  # the attempt that answered; None when no model was asked
+    tier: str = ""  # of processing, where the provider says
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Pipeline:
         finally:
             exchange.report(self._events, status=status, usage=usage, streamed=False, tier=tier)
             await upstream.aclose()
-        return Whole(status, content, headers, usage, exchange)
+        return Whole(status, content, headers, usage, exchange, tier)
 
     async def _release(self, answer: CheckAnswer) -> None:
         if answer.reservation is None:
