@@ -39,6 +39,7 @@ class Exchange:
         streamed: bool,
         aborted: bool = False,
         tier: str = "",
+        output_tokens_estimate: int | None = None,
     ) -> None:
         """Queue the usage event. Its time is the moment of admission: that fixes hour, period and price."""
         data = self._data(status=status, usage=usage, streamed=streamed)
@@ -46,6 +47,8 @@ class Exchange:
             data["aborted"] = True
         if tier:
             data["processing_tier"] = tier
+        if output_tokens_estimate is not None:
+            data["output_tokens_estimate"] = output_tokens_estimate
         events.put(usage_event_bytes(self.source, self.request_id, self.answer.admitted_at_utc, data))
 
     def _data(self, *, status: int, usage: dict[str, Any] | None, streamed: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class Target(NamedTuple):
     deployment: str  # what the provider calls the model
     endpoint: Endpoint
     api_version: str | None  # of Azure's paths by deployment; None: the client called a path without one
+    max_output_tokens: int | None = None  # the most that the model writes, where config says
 
 
 class ProviderRequest(NamedTuple):
@@ -43,7 +44,10 @@ class AnswerStream(Protocol):
     usage: dict[str, Any] | None  # the provider's own object, verbatim, once it went by
     tier: str
     finished: bool  # the provider said that this was all
+    input_usage: dict[str, Any] | None  # what the provider counted of the prompt before it began, where it says so
     output_bytes: int  # UTF-8 bytes generated so far: text, arguments of tools, visible reasoning
+    output_deltas: int  # pieces that carried some of it
+    output_deltas: int  # pieces that carried some of it
     failed: bool  # an error event went by
 
     def feed(self, piece: bytes) -> bytes:
