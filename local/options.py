@@ -28,6 +28,7 @@ class Options:
     once: bool  # ONCE=1 ends after the tour
     azure_endpoint: str | None  # set: calls go to a real Azure OpenAI instead of the simulated model
     logs: Path
+    model_port: int = 0  # of the simulated model; 0: any that is free
     gateway: str = BUILT_IN  # GATEWAY=apim: the API Management policies, executed, in place of the built-in gateway
 
     @property

@@ -75,7 +75,7 @@ class Stack:
         self.options.logs.mkdir(parents=True, exist_ok=True)
         for log in self.options.logs.glob("*.log"):
             log.unlink()
-        hub_port, model_port = free_port(), free_port()
+        hub_port, model_port = free_port(), self.options.model_port or free_port()
         self._python("event hub", "local.eventhub", "--port", str(hub_port))
         if self.options.azure_endpoint is None:
             deployments = {name: model.id for model in self.config.models.values() for name in model.deployments}

@@ -36,6 +36,7 @@ T = TypeVar("T")
 CHAT, RESPONSES, EMBEDDINGS = "/openai/v1/chat/completions", "/openai/v1/responses", "/openai/v1/embeddings"
 API_VERSION = "2024-10-21"
 TENANT = "default"
+MODEL = "http://simulated-model"  # in a configuration file: the base address of the copy's own simulated model
 WAIT_SECONDS = 30
 _ATTEMPT = re.compile(r"/\d+$")
 
@@ -188,10 +189,11 @@ def start_laptop(
     directory: Path, files: Mapping[str, str], *, gateway: str = APIM, **environment: str
 ) -> Iterator[Laptop]:
     """A running copy with this configuration, its parts told more by `environment`; stopped at the end."""
+    model_port = free_port()
     for name, text in files.items():
         path = directory / "config" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text.replace(MODEL, f"http://127.0.0.1:{model_port}"))
     options = Options(
         functions_port=free_port(),
         gateway_port=free_port(),
@@ -202,6 +204,7 @@ def start_laptop(
         azure_endpoint=None,
         logs=directory / "logs",
         gateway=gateway,
+        model_port=model_port,
     )
     with patch.dict(os.environ, environment):
         stack = Stack(options, read_config(options), report=print)
