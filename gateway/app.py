@@ -8,17 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.auth import asserted_scopes, authenticate
 from gateway.call import Operation, read_call
+from gateway.chat import chat_body, chat_call, with_scope_header
 from gateway.events import EventQueue
 from gateway.pipeline import Caller, Pipeline, Streamed
 from gateway.relay import StreamRelay
-from gateway.upstream import Upstream, default_api_version
+from gateway.upstream import Upstream, UpstreamBroken, default_api_version
 from shared.errors import NotFound, PayloadTooLarge, TollkeeperError
 
 if TYPE_CHECKING:
@@ -50,6 +53,19 @@ class Gateway:
             return StreamRelay(answer.upstream, answer.headers, answer.stream, request_id, answer.ended)
         return Response(answer.content, answer.status, answer.headers)
 
+    async def prompt(self, request: Request) -> Response:
+        """POST /chat: one prompt, one reply and its cost."""
+        request_id = uuid.uuid4().hex
+        request.state.request_id = request_id
+        caller = self._caller(request, with_scope_header(request.headers))
+        answer = await self._pipeline.run(chat_call(await _body(request)), caller, request_id)
+        if isinstance(answer, Streamed):  # the backend streams although it was not asked to
+            answer.ended()
+            await answer.upstream.aclose()
+            raise UpstreamBroken("the model backend streamed an answer that was not to be streamed")
+        content = msgspec.json.encode(chat_body(answer, self._services.pricer))
+        return Response(content, answer.status, {**answer.headers, "content-type": "application/json"})
+
     async def models(self, request: Request) -> Response:
         """GET .../models: what config lists, in OpenAI's shape."""
         self._caller(request)
@@ -61,17 +77,21 @@ class Gateway:
         """GET /health: that it serves, and how many events wait for the hub."""
         return JSONResponse({"status": "ok", "pending_events": self._events.pending})
 
-    def _caller(self, request: Request) -> Caller:
-        subscription = authenticate(request.headers, self._services.settings.gateway_keys)
+    def _caller(self, request: Request, headers: Headers | None = None) -> Caller:
+        """Who calls; `headers` stand for the request's own."""
+        headers = request.headers if headers is None else headers
+        subscription = authenticate(headers, self._services.settings.gateway_keys)
         by_deployment = "deployment" in request.path_params
         api_version = default_api_version(request.query_params.get("api-version")) if by_deployment else None
-        return Caller({"subscription": subscription}, asserted_scopes(request.headers), request.headers, api_version)
+        return Caller({"subscription": subscription}, asserted_scopes(headers), headers, api_version)
 
 
 def build_app(
     open_services: Callable[[], Awaitable[Services]],
     name: str,
-    open_upstream: Callable[[Services], Upstream] = lambda services: Upstream(services.settings),
+    open_upstream: Callable[[Services], Upstream] = lambda services: Upstream(
+        services.settings, lambda: services.config.current
+    ),
 ) -> ASGIApp:
     """The app. Services open when it starts and close, events flushed first, when it stops."""
     gateways: list[Gateway] = []
@@ -100,13 +120,16 @@ def build_app(
     async def embeddings(request: Request) -> Response | StreamRelay:
         return await gateways[0].call(request, "embeddings")
 
+    async def prompt(request: Request) -> Response:
+        return await gateways[0].prompt(request)
+
     async def models(request: Request) -> Response:
         return await gateways[0].models(request)
 
     async def health(request: Request) -> Response:
         return await gateways[0].health(request)
 
-    routes = [Route("/health", health)]
+    routes = [Route("/health", health), Route("/chat", prompt, methods=["POST"])]
     routes += [Route(path, models) for path in ("/v1/models", "/openai/v1/models", "/openai/models")]
     for prefix in ("/v1", "/openai/v1", "/openai/deployments/{deployment}"):
         routes.append(Route(f"{prefix}/chat/completions", chat, methods=["POST"]))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import httpx
 
 from gateway.providers.base import ProviderRequest, Target
-from shared.config.model import Endpoint
+from shared.config.model import Api, Config, Endpoint
 from shared.credential import open_credential
 from shared.errors import ConfigInvalid, TollkeeperError
+from shared.routing.endpoints import DEFAULT_KEY, Endpoints, default_endpoint, keys_not_set
 from shared.settings import Settings
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
 
-_ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
+log = logging.getLogger("tollkeeper.gateway")
+
+_COGNITIVE_SERVICES = "https://cognitiveservices.azure.com/.default"
+_DATABRICKS = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"  # the application that every Azure Databricks is
 _DEFAULT_API_VERSION = "2024-10-21"
-# Reasoning models may think for minutes before their first byte; connecting never takes long.
-_TIMEOUT = httpx.Timeout(600.0, connect=5.0, pool=5.0)
+_CONNECT_SECONDS = 5.0  # connecting never takes long, however long a model thinks
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 _PASSED_ON = ("content-type", "retry-after", "retry-after-ms", "apim-request-id", "openai-processing-ms", "x-ms-region")
 _NEVER_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -45,21 +50,32 @@ class UpstreamRefused(TollkeeperError):
 
 
 class Upstream:
-    """One kept-open HTTP client to the backend."""
+    """Kept-open connections to the endpoints of the configuration in force."""
 
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """Raises ConfigInvalid when the settings name no backend. `transport` is for tests."""
-        self._endpoint = _default_endpoint(settings)
-        self._api_key = settings.upstream_key
+    def __init__(
+        self, settings: Settings, read_config: Callable[[], Config], transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """Raises ConfigInvalid when neither settings nor config name an endpoint. `transport` is for tests."""
         self._settings = settings
+        self._read_config = read_config
+        has_key = settings.upstream_key is not None
+        self._default = default_endpoint(settings.upstream_url, settings.local_model_url, has_key=has_key)
+        self._keys = {**settings.model_keys, **({DEFAULT_KEY: settings.upstream_key} if settings.upstream_key else {})}
+        self._config: Config | None = None
+        self._endpoints = self._current_endpoints()
+        if self._default is None and not read_config().endpoints:
+            raise ConfigInvalid(
+                "AZURE_OPENAI_ENDPOINT: is required, such as https://name.openai.azure.com, or endpoints in models.yaml"
+            )
         self._credential: AsyncTokenCredential | None = None
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT, limits=_LIMITS, transport=transport)
+        self._client = httpx.AsyncClient(limits=_LIMITS, transport=transport)
         # A cookie that a backend sets for one caller would go out with the next one's call.
         self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def endpoint_of(self, provider: str, deployment: str) -> Endpoint | None:
-        """Where a deployment of the provider is served; None when nowhere."""
-        return self._endpoint
+        """Where a deployment of the provider is served; None when nowhere, or when nobody set the endpoint's key."""
+        endpoint = self._current_endpoints().of(provider, deployment)
+        return endpoint if endpoint is not None and self._is_usable(endpoint) else None
 
     async def send(self, target: Target, request: ProviderRequest, headers: Mapping[str, str]) -> httpx.Response:
         """Send the request and return once the answer's head is there; the body is still to be read, then closed.
@@ -67,18 +83,25 @@ class Upstream:
         `headers` are the client's, for the simulated model. Raises UpstreamUnreachable when the model cannot have seen
         the call, UpstreamBroken when it may have.
         """
-        url = target.endpoint.url + request.path
+        endpoint = target.endpoint
         try:
-            auth = await self._authorization(target.endpoint)
-            sent = {**self._forwarded(target.endpoint, headers), **request.headers, **auth}
+            auth = await self._authorization(endpoint)
             built = self._client.build_request(
-                "POST", url, params=request.params or None, content=request.body, headers=sent
+                "POST",
+                endpoint.url + request.path,
+                params=request.params or None,
+                content=request.body,
+                headers={**self._forwarded(endpoint, headers), **request.headers, **auth},
+                timeout=httpx.Timeout(endpoint.timeout_seconds, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS),
             )
-            return await self._client.send(built, stream=True)
+            response = await self._client.send(built, stream=True)
         except _NEVER_REACHED as error:
             raise UpstreamUnreachable("the model backend cannot be reached", retry_after_seconds=1) from error
         except httpx.HTTPError as error:
             raise UpstreamBroken("the model backend took the call but did not answer") from error
+        # What is left is read by the same request's timeouts; from here on silence means a stall.
+        built.extensions["timeout"]["read"] = float(endpoint.stall_seconds)
+        return response
 
     async def close(self) -> None:
         """Close the connections."""
@@ -86,9 +109,20 @@ class Upstream:
         if self._credential is not None:
             await self._credential.close()
 
+    def _current_endpoints(self) -> Endpoints:
+        config = self._read_config()
+        if config is not self._config:
+            self._config, self._endpoints = config, Endpoints(config, self._default)
+            for missing in keys_not_set(config.endpoints, self._keys):
+                log.error("an endpoint of models.yaml has no key and serves nothing until it is set: %s", missing)
+        return self._endpoints
+
+    def _is_usable(self, endpoint: Endpoint) -> bool:
+        return endpoint.key is None or endpoint.key in self._keys or self._is_simulated(endpoint)
+
     def _is_simulated(self, endpoint: Endpoint) -> bool:
         simulated = self._settings.local_model_url
-        return simulated is not None and endpoint.url.startswith(simulated)
+        return simulated is not None and (endpoint.url == simulated or endpoint.url.startswith(simulated + "/"))
 
     def _forwarded(self, endpoint: Endpoint, headers: Mapping[str, str]) -> dict[str, str]:
         """Request headers for the backend. The caller's key stays here; the simulation's knobs go only to it."""
@@ -98,22 +132,36 @@ class Upstream:
         return forwarded
 
     async def _authorization(self, endpoint: Endpoint) -> dict[str, str]:
-        if self._is_simulated(endpoint) or endpoint.api != "azure-openai":
+        """The endpoint's own credential, as its API takes it. The simulated model gets none."""
+        if self._is_simulated(endpoint):
             return {}
-        if self._api_key:
-            return {"api-key": self._api_key}
+        if endpoint.key is not None:
+            return _key_header(endpoint.api, self._keys[endpoint.key])
+        scope = _entra_scope(endpoint)
+        if scope is None:
+            return {}
         if self._credential is None:
             self._credential = open_credential(self._settings)
-        token = await self._credential.get_token(_ENTRA_SCOPE)
+        token = await self._credential.get_token(scope)
         return {"authorization": f"Bearer {token.token}"}
 
 
-def _default_endpoint(settings: Settings) -> Endpoint:
-    """The one endpoint that the settings name. Raises ConfigInvalid when they name none."""
-    url = settings.upstream_url or settings.local_model_url
-    if url is None:
-        raise ConfigInvalid("AZURE_OPENAI_ENDPOINT: is required, such as https://name.openai.azure.com")
-    return Endpoint(id="default", provider="azure-openai", api="azure-openai", url=url)
+def _key_header(api: Api, key: str) -> dict[str, str]:
+    if api == "azure-openai":
+        return {"api-key": key}
+    return {"x-api-key": key} if api == "anthropic" else {"authorization": f"Bearer {key}"}
+
+
+def _entra_scope(endpoint: Endpoint) -> str | None:
+    """Which token of Entra ID a keyless endpoint takes; None for one that takes none, and so for all without TLS."""
+    parts = urlsplit(endpoint.url)
+    if parts.scheme != "https":
+        return None
+    if endpoint.api == "databricks":
+        return _DATABRICKS
+    if endpoint.api == "azure-openai" or (parts.hostname or "").endswith(".services.ai.azure.com"):
+        return _COGNITIVE_SERVICES
+    return None
 
 
 def default_api_version(given: str | None) -> str:

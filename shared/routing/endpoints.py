@@ -8,6 +8,8 @@ from shared.config.model import Config, Endpoint
 from shared.pricing.book import canonical_provider
 from shared.routing.deployments import DEFAULT_PROVIDER
 
+DEFAULT_KEY = "AZURE_OPENAI_API_KEY"  # the app setting with the key of the settings' own endpoint
+
 
 class Endpoints:
     """The endpoints of one configuration, with the one that settings name for whoever lists none.
@@ -42,13 +44,16 @@ class Endpoints:
         return self._first.get(known) if self._by_id else self._default
 
 
-def default_endpoint(upstream_url: str | None, local_model_url: str | None) -> Endpoint | None:
+def default_endpoint(
+    upstream_url: str | None, local_model_url: str | None, *, has_key: bool = False
+) -> Endpoint | None:
     """The endpoint of the settings: AZURE_OPENAI_ENDPOINT, else on a laptop the simulated model."""
     url = upstream_url or local_model_url
     if url is None:
         return None
-    key = "AZURE_OPENAI_API_KEY" if upstream_url else None
-    return Endpoint(id="default", provider=DEFAULT_PROVIDER, api="azure-openai", url=url, key=key)
+    return Endpoint(
+        id="default", provider=DEFAULT_PROVIDER, api="azure-openai", url=url, key=DEFAULT_KEY if has_key else None
+    )
 
 
 def keys_not_set(endpoints: Mapping[str, Endpoint], keys: Mapping[str, str]) -> list[str]:

@@ -13,11 +13,13 @@ from gateway.exchange import MOST_USAGE_BYTES, Exchange
 from gateway.providers.azure_openai import AzureOpenAiApi
 from gateway.providers.base import Target
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamUnreachable, client_headers
+from shared.config.loader import load_config
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
 
 CALL = read_call("chat", b'{"model": "gpt-4o", "messages": []}', None)
 AZURE = Settings(upstream_url="https://contoso.openai.azure.com", upstream_key="backend-key")
+CONFIG = load_config({"tenants.yaml": b"tenants: [{id: default}]"})
 CLIENT_HEADERS = {"api-key": "local-search", "authorization": "Bearer local-search", "x-sim-status": "500"}
 
 
@@ -39,7 +41,7 @@ class Backend:
 
 
 async def send(settings: Settings, backend: Backend, deployment: str = "gpt-4o-weu", api_version: str | None = None):
-    upstream = Upstream(settings, backend.transport())
+    upstream = Upstream(settings, lambda: CONFIG, backend.transport())
     try:
         return await send_by(upstream, deployment, api_version)
     finally:
@@ -66,7 +68,7 @@ async def test_azure_gets_the_gateways_credential_and_never_the_callers():
 async def test_cookies_of_one_answer_stay_out_of_the_next_call():
     """A backend's cookie belongs to the caller it answered, and callers share the client."""
     backend = Backend()
-    upstream = Upstream(AZURE, backend.transport())
+    upstream = Upstream(AZURE, lambda: CONFIG, backend.transport())
     for _ in range(2):
         await send_by(upstream, "gpt-4o-weu")
     await upstream.close()
@@ -121,7 +123,7 @@ async def test_only_a_call_the_model_cannot_have_seen_is_unreachable(error, rais
 def test_a_backend_is_required():
     """Without one the gateway does not start, and says which variable to set."""
     with pytest.raises(ConfigInvalid, match="AZURE_OPENAI_ENDPOINT"):
-        Upstream(Settings())
+        Upstream(Settings(), lambda: CONFIG)
 
 
 def test_headers_of_the_connection_stay_here():
