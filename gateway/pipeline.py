@@ -19,6 +19,7 @@ from gateway.attempts import Attempts
 from gateway.call import ModelCall
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
+from gateway.generated import generated_tokens
 from gateway.providers import api_of
 from gateway.providers.base import AnswerStream, Api, Target
 from gateway.tools import dropped_tools
@@ -66,15 +67,17 @@ class Streamed:
     events: EventQueue
 
     def ended(self) -> None:
-        """Report what the stream used, as far as it went by."""
+        """Report what the stream used; without the provider's count, what went by is all that anybody knows."""
         stream = self.stream
+        is_counted = stream.usage is not None
         self.exchange.report(
             self.events,
             status=self.upstream.status_code,
-            usage=stream.usage,
+            usage=stream.usage if is_counted else stream.input_usage,
             streamed=True,
-            aborted=stream.usage is None and not stream.finished,
+            aborted=not is_counted and not stream.finished,
             tier=stream.tier,
+            output_tokens_estimate=None if is_counted else generated_tokens(stream),
         )
 
 

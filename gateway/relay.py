@@ -52,11 +52,25 @@ class StreamRelay:
             async for piece in self._upstream.aiter_bytes():
                 if visible := self._stream.feed(piece):
                     await send({"type": "http.response.body", "body": visible, "more_body": True})
-            rest = self._stream.rest()
+                if self._stream.failed:
+                    break  # whatever else comes belongs to an answer that nobody can use
+            rest = self._rest()
+        except httpx.ReadTimeout:
+            rest = self._error("the model backend fell silent in the middle of its answer")
         except httpx.HTTPError:
-            # The status is long sent; an error event is how the client's SDK learns that the answer is incomplete.
-            rest = stream_error("upstream_failed", "the model backend ended the stream early", self._request_id)
+            rest = self._error("the model backend ended the stream early")
         await send({"type": "http.response.body", "body": rest, "more_body": False})
+
+    def _rest(self) -> bytes:
+        """What is left to say at the backend's end, which is no end unless the backend said so."""
+        rest = self._stream.rest()
+        if self._stream.finished or self._stream.failed or self._stream.usage is not None:
+            return rest
+        return rest + self._error("the model backend ended the stream early")
+
+    def _error(self, message: str) -> bytes:
+        """An error event. The status is long sent, and so it is how the client's SDK learns what happened."""
+        return stream_error("upstream_failed", message, self._request_id)
 
 
 async def _client_gone(receive: Receive) -> None:

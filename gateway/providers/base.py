@@ -36,6 +36,21 @@ class WholeAnswer(NamedTuple):
     content: bytes  # in the API that the client speaks
     usage: dict[str, Any] | None  # the provider's own object, verbatim
     tier: str = ""  # the processing tier that served it, where the provider says
+    output_bytes: int = 0  # UTF-8 bytes generated; told only of an answer without usage, for its estimate
+
+
+class AnswerFailed(Exception):
+    """What came with status 200 is an error all the same; to be treated as an answer of its `status`."""
+
+    def __init__(self, status: int, content: bytes) -> None:
+        """`content` is the error in OpenAI's shape."""
+        super().__init__(f"an error of status {status} inside an answer")
+        self.status = status
+        self.content = content
+
+
+class AnswerUnreadable(Exception):
+    """What came with status 200 is nothing that anybody could read: a model worked, but its answer is lost."""
 
 
 class AnswerStream(Protocol):
@@ -46,7 +61,6 @@ class AnswerStream(Protocol):
     finished: bool  # the provider said that this was all
     input_usage: dict[str, Any] | None  # what the provider counted of the prompt before it began, where it says so
     output_bytes: int  # UTF-8 bytes generated so far: text, arguments of tools, visible reasoning
-    output_deltas: int  # pieces that carried some of it
     output_deltas: int  # pieces that carried some of it
     failed: bool  # an error event went by
 
@@ -67,7 +81,7 @@ class Api(Protocol):
         """
 
     def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:
-        """A successful answer for the client."""
+        """A successful answer for the client. Raises AnswerFailed and AnswerUnreadable."""
 
     def failure(self, call: ModelCall, status: int, content: bytes) -> bytes:
         """The body of an error, in OpenAI's shape."""

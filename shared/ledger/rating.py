@@ -8,27 +8,32 @@ from shared.budgets.snapshot import Snapshot
 from shared.ledger.row import LedgerRow, Position
 from shared.usage.correcting_events import CorrectionEvent
 from shared.usage.estimate import estimate_input_tokens
-from shared.usage.events import GrantEvent, TrueUpEvent, UsageEvent
+from shared.usage.events import GrantEvent, TrueUpEvent, UsageData, UsageEvent
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import Tokens, count_tokens, processing_tier
+
+_OUTPUT_KINDS = ("output", "output_audio", "output_image", "reasoning")
 
 
 def usage_row(
     event: UsageEvent, position: Position, snapshot: Snapshot, held: Reservation | None, default_output_tokens: int
 ) -> LedgerRow:
-    """The row of a usage event. A call whose tokens nobody measured is accrued at its estimate and says so.
+    """The row of a usage event. A call whose tokens nobody measured is accrued at its estimate and says so; an answer
+    that broke off is billed by what its gateway saw of it, which is all that anybody will ever know.
 
     Raises EventRejected when the usage object contradicts itself or the tenant is unknown.
     """
     data = event.data
     require_tenant(snapshot, data.tenant)
     tokens: Tokens | None = count_tokens(data.usage, data.provider)
-    measured = True
-    if tokens is None:
-        if not _was_served(data.status):
-            tokens = {}
+    measured, waits = True, False
+    if data.output_tokens_estimate is not None and _was_served(data.status):
+        tokens, measured = _seen_tokens(data, data.output_tokens_estimate, tokens, held), False
+    elif tokens is None:
+        if _was_served(data.status):
+            tokens, measured, waits = _estimated_tokens(event, held, default_output_tokens), False, True
         else:
-            tokens, measured = _estimated_tokens(event, held, default_output_tokens), False
+            tokens = {}
     tier = processing_tier(data.processing_tier, data.usage)
     rated = snapshot.pricer.rate(
         data.tenant, data.provider, data.model, data.deployment, data.region, event.time_utc, tokens, tier
@@ -37,7 +42,7 @@ def usage_row(
         tenant=data.tenant,
         source=event.source,
         id=event.identity_id,
-        kind="usage" if measured else "accrual",
+        kind="accrual" if waits else "usage",
         time_utc=event.time_utc,
         scopes=data.scopes,
         position=position,
@@ -187,9 +192,24 @@ def _estimated_tokens(event: UsageEvent, held: Reservation | None, default_outpu
     """What a call without measured tokens probably used: the mean its reservation carried, not the quantile it held."""
     data = event.data
     input_tokens = held.input_tokens if held else estimate_input_tokens(data.input_tokens_estimate, None)
-    output = held.output_tokens_mean if held else default_output_tokens
+    return _capped(data, input_tokens, held.output_tokens_mean if held else default_output_tokens)
+
+
+def _seen_tokens(data: UsageData, output_tokens: int, counted: Tokens | None, held: Reservation | None) -> Tokens:
+    """What a broken answer used: its whole prompt, as the provider counted it where it had, and what went by of it."""
+    if counted is not None:
+        prompt = {kind: count for kind, count in counted.items() if kind not in _OUTPUT_KINDS}
+        return prompt | _capped(data, 0, output_tokens)
+    known = data.input_tokens_estimate
+    if known is None and held is not None:
+        known = held.input_tokens
+    return _capped(data, estimate_input_tokens(known, None), output_tokens)
+
+
+def _capped(data: UsageData, input_tokens: int, output_tokens: int) -> Tokens:
+    """Estimates within what the call allowed."""
     if data.max_output_tokens is not None:
-        output = min(output, data.max_output_tokens)
+        output_tokens = min(output_tokens, data.max_output_tokens)
     if data.operation == "embeddings":
-        output = 0
-    return {kind: count for kind, count in (("input", input_tokens), ("output", output)) if count}
+        output_tokens = 0
+    return {kind: count for kind, count in (("input", input_tokens), ("output", output_tokens)) if count}

@@ -68,6 +68,7 @@ class UsageData(Struct, kw_only=True):
     usage: dict[str, Any] | None = None
     reservation: Annotated[str, Meta(max_length=MAX_RESERVATION)] | None = None
     input_tokens_estimate: TokenCount | None = None
+    output_tokens_estimate: TokenCount | None = None  # of a broken answer, whose `usage` then tells at most its input
     max_output_tokens: TokenCount | None = None
     latency_ms: Milliseconds | None = None
     attempt: Annotated[int, Meta(ge=1, le=1000)] = 1

@@ -481,6 +481,35 @@ async def test_a_stream_that_its_own_gateway_saw_cut_counts_as_aborted(stack, hu
     assert await hub.true_ups() == 1
 
 
+async def test_a_broken_stream_is_billed_at_once_by_what_went_by(stack, hub):
+    """Nobody will ever measure it: one row, estimated for good, that no log is waited for; a second delivery and a log
+    record of the same id change nothing.
+    """
+    cut = stream("cut-1", aborted=True, input_tokens_estimate=30, output_tokens_estimate=7, max_output_tokens=100)
+    capped = stream("cut-2", aborted=True, input_tokens_estimate=30, output_tokens_estimate=700, max_output_tokens=100)
+    at_start = {"input_tokens": 40, "cache_read_input_tokens": 0, "output_tokens": 1}
+    counted = changed(stream("cut-3", input_tokens_estimate=30, output_tokens_estimate=7), usage=at_start)
+    failed = stream("cut-4", status=502, input_tokens_estimate=30, output_tokens_estimate=7)
+    await hub.usage(cut, capped, counted, failed)
+    await hub.usage(cut)
+    await hub.log(logged("cut-1", 812, 240))
+    assert await hub.true_ups() == 0
+    rows = {row.id: row for row in await rows_of(stack)}
+    assert {id_: row.tokens for id_, row in rows.items()} == {
+        "cut-1": {"input": 30, "output": 7},
+        "cut-2": {"input": 30, "output": 100},  # no model writes more than it was allowed
+        "cut-3": {"input": 40, "output": 7},  # the provider's own count of the prompt
+        "cut-4": {},
+    }
+    assert {row.kind for row in rows.values()} == {"usage"}
+    assert [row.measured for row in rows.values()].count(False) == 3
+    cost = ((30 + 7 * 2) + (30 + 100 * 2) + (40 + 7 * 2)) * MICRO_USD
+    assert await stack.spent_and_held() == (cost, 0)
+    assert (await sums_of(stack)).estimated_cost_nano_usd == cost
+    report = await stack.sweep.run(datetime.now(UTC) + timedelta(minutes=41))
+    assert report[:2] == (Counter(), Counter())
+
+
 async def test_a_log_that_comes_days_later_is_still_billed(stack, hub):
     """Counted as unmeasured is not given up: the halves lie there for a week."""
     await hub.usage(stream("a-1"))

@@ -1,9 +1,11 @@
 """Streams on their way through the gateway."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from gateway.generated import generated_tokens
 from gateway.stream import UsageWatch, stream_error
 
 USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
@@ -28,13 +30,55 @@ def test_the_usage_chunk_is_read_and_hidden_however_the_stream_is_cut(size):
     assert watch.finished
 
 
-@pytest.mark.parametrize("usage", [b'"\xff"', b"[" * 5000 + b"]" * 5000])
-def test_a_chunk_that_cannot_be_read_passes_as_it_came(usage):
-    """Bytes of the backend that are no UTF-8, or nested too deep, must not end the stream or lose its usage."""
-    odd = b'data: {"usage": ' + usage + b"}\n\n"
+@pytest.mark.parametrize("spoiled", [b'"\xff"', b"[" * 5000 + b"]" * 5000, b'{"choices": [{"delta": {"con'])
+def test_a_chunk_that_cannot_be_read_becomes_an_error_and_the_end(spoiled):
+    """Passed on it would be a crash somewhere in the client's JSON parser; as an error event its SDK raises it."""
     watch = UsageWatch(hide_usage_chunk=True)
-    assert relay(watch, odd + LAST + DONE, 4096) == odd + DONE
-    assert watch.usage == USAGE
+    sent = relay(watch, WORD + b'data: {"usage": ' + spoiled + b"}\n\n" + LAST + DONE, 4096)
+    assert sent.startswith(WORD)
+    assert json.loads(sent.removeprefix(WORD + b"data: "))["error"]["code"] == "upstream_failed"
+    assert (watch.failed, watch.finished, watch.usage) == (True, False, None)
+
+
+def test_an_error_of_the_provider_is_passed_on_and_ends_the_stream():
+    """OpenAI's way to fail after the first byte: the client gets it as it came."""
+    error = b'data: {"error":{"message":"overloaded","code":"server_error"}}\n\n'
+    watch = UsageWatch(hide_usage_chunk=True)
+    assert watch.feed(WORD + error + WORD) == WORD + error
+    assert watch.failed
+
+
+def test_comments_and_unknown_events_pass():
+    """OpenRouter sends comments to keep connections open."""
+    watch = UsageWatch(hide_usage_chunk=True)
+    stream = b": OPENROUTER PROCESSING\n\n" + b"data: 7\n\n" + WORD + DONE
+    assert relay(watch, stream, 9) == stream
+    assert not watch.failed
+
+
+def test_what_was_generated_is_counted():
+    """Text, refusals, reasoning and calls of tools, in bytes of UTF-8 and in pieces; a role is none."""
+    deltas = [
+        {"role": "assistant", "content": ""},
+        {"content": "h\u00e9"},  # 3 bytes
+        {"reasoning_content": "so"},
+        {"refusal": "no"},
+        {"tool_calls": [{"index": 0, "id": "c-1", "function": {"name": "find", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"q":1}'}}]},
+        {"content": [{"type": "text", "text": "abc"}]},
+        {},
+    ]
+    watch = UsageWatch(hide_usage_chunk=True)
+    for delta in deltas:
+        watch.feed(b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n")
+    assert (watch.output_bytes, watch.output_deltas) == (3 + 2 + 2 + 4 + 7 + 3, 6)
+    assert generated_tokens(watch) == 6  # ceil(21 / 4) is 6 as well
+
+
+@pytest.mark.parametrize(("output_bytes", "output_deltas", "tokens"), [(0, 0, 0), (1, 1, 1), (9, 1, 3), (9, 5, 5)])
+def test_tokens_of_a_broken_stream(output_bytes, output_deltas, tokens):
+    """A token for every four bytes begun, and no piece carries less than one."""
+    assert generated_tokens(SimpleNamespace(output_bytes=output_bytes, output_deltas=output_deltas)) == tokens
 
 
 def test_a_client_that_asked_for_usage_gets_every_byte():
@@ -61,27 +105,45 @@ def test_windows_line_endings_are_understood():
 
 
 def test_a_cut_stream_has_no_usage():
-    """Usage comes last; a stream that ends before it is billed by its estimate instead."""
+    """Usage comes last; a stream that ends before it is billed by what went by. Half an event is an error, not text."""
     watch = UsageWatch(hide_usage_chunk=True)
-    assert relay(watch, WORD + b"data: {bro", 4096) == WORD + b"data: {bro"
+    sent = relay(watch, WORD + b"data: {bro", 4096)
+    assert json.loads(sent.removeprefix(WORD + b"data: "))["error"]["code"] == "upstream_failed"
     assert watch.usage is None
     assert not watch.finished
+    assert (watch.output_bytes, watch.output_deltas) == (2, 1)
 
 
 def test_text_that_looks_like_usage_is_not():
     """A model that writes the word usage does not hide its own chunk."""
     word = b'data: {"choices":[{"delta":{"content":"\\"usage\\": {}"}}]}\n\n'
-    broken = b'data: {"usage": nonsense\n\n'
     watch = UsageWatch(hide_usage_chunk=True)
-    assert relay(watch, word + broken, 4096) == word + broken
+    assert relay(watch, word, 4096) == word
     assert watch.usage is None
 
 
-def test_an_endless_event_is_not_collected():
-    """A megabyte without an event's end is passed on: memory stays bounded."""
+def test_an_answer_is_whole_once_every_choice_has_ended():
+    """A backend that hangs up behind its last word instead of saying [DONE] has still said everything."""
+
+    def chunk(index, reason):
+        choice = {"index": index, "delta": {}, "finish_reason": reason}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
     watch = UsageWatch(hide_usage_chunk=True)
-    sent = watch.feed(b"x" * (1024 * 1024)) + watch.feed(b"y")
-    assert len(sent) == 1024 * 1024 + 1
+    seen = []
+    for index, reason in ((0, None), (1, None), (0, "stop"), (1, "length")):
+        watch.feed(chunk(index, reason))
+        seen.append(watch.finished)
+    assert seen == [False, False, False, True]
+
+
+def test_an_endless_event_is_not_collected():
+    """A megabyte without an event's end is an error: memory stays bounded."""
+    watch = UsageWatch(hide_usage_chunk=True)
+    assert watch.feed(b"x" * (1024 * 1024)) == b""
+    assert b"upstream_failed" in watch.feed(b"y")
+    assert watch.failed
+    assert watch.feed(b"z" * 1024) == b""
 
 
 def test_a_stream_error_is_an_openai_error_event():
