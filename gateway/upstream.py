@@ -140,9 +140,14 @@ class Upstream:
         scope = _entra_scope(endpoint)
         if scope is None:
             return {}
-        if self._credential is None:
-            self._credential = open_credential(self._settings)
-        token = await self._credential.get_token(scope)
+        try:
+            if self._credential is None:
+                self._credential = open_credential(self._settings)
+            token = await self._credential.get_token(scope)
+        except Exception as error:
+            # Whatever the identity library raises: no model was asked, and the next try may find a token.
+            log.error("no token of Entra ID for endpoint %s: %s", endpoint.id, type(error).__name__)
+            raise UpstreamRefused("the gateway's identity gets no token for the model backend") from error
         return {"authorization": f"Bearer {token.token}"}
 
 
