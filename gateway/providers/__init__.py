@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from gateway.providers.anthropic import AnthropicApi
 from gateway.providers.azure_openai import AzureOpenAiApi
 from gateway.providers.base import Api
 from gateway.providers.openai import OpenAiApi
 
-_APIS: dict[str, Api] = {"openai": OpenAiApi(), "azure-openai": AzureOpenAiApi()}
+_APIS: dict[str, Api] = {"openai": OpenAiApi(), "azure-openai": AzureOpenAiApi(), "anthropic": AnthropicApi()}
 
 
 def api_of(name: str) -> Api:

@@ -1,0 +1,55 @@
+"""Anthropic's Messages API behind OpenAI's chat API: requests, answers and streams translated both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.providers.anthropic_answer import completion, error_body, read_message
+from gateway.providers.anthropic_request import translate_request
+from gateway.providers.anthropic_stream import AnthropicStream
+from gateway.providers.anthropic_usage import processing_tier
+from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
+from shared.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from gateway.call import ModelCall
+
+PATH = "/v1/messages"
+VERSION = "2023-06-01"
+
+
+class AnthropicApi:
+    """Anthropic, and whoever else serves its Messages API."""
+
+    def request(self, call: ModelCall, target: Target, disabled_tools: Collection[str]) -> ProviderRequest:
+        """The chat as a message to be created.
+
+        Raises InvalidRequest `unsupported_parameter` naming a field without a counterpart, `unsupported_operation` for
+        anything but chat.
+        """
+        if call.operation != "chat":
+            raise InvalidRequest(
+                f"model: {target.model!r} is served by Anthropic, which has chat completions only",
+                code="unsupported_operation",
+                param="model",
+            )
+        body = translate_request(call.body, target.deployment, disabled_tools, target.max_output_tokens)
+        return ProviderRequest(PATH, msgspec.json.encode(body), headers={"anthropic-version": VERSION})
+
+    def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:
+        """A chat completion. Raises UnreadableAnswer when the content is no message."""
+        message = read_message(content)
+        usage = message.get("usage")
+        usage = usage if isinstance(usage, dict) else None
+        return WholeAnswer(msgspec.json.encode(completion(message)), usage, processing_tier(usage or {}))
+
+    def failure(self, call: ModelCall, status: int, content: bytes) -> bytes:
+        """Anthropic's error in OpenAI's shape."""
+        return msgspec.json.encode(error_body(content, status))
+
+    def stream(self, call: ModelCall) -> AnswerStream:
+        """Chunks of a chat completion."""
+        return AnthropicStream(include_usage=call.wants_usage_chunk)
