@@ -146,7 +146,7 @@ class Upstream:
             token = await self._credential.get_token(scope)
         except Exception as error:
             # Whatever the identity library raises: no model was asked, and the next try may find a token.
-            log.error("no token of Entra ID for endpoint %s: %s", endpoint.id, type(error).__name__)
+            log.exception("no token of Entra ID for endpoint %s", endpoint.id)
             raise UpstreamRefused("the gateway's identity gets no token for the model backend") from error
         return {"authorization": f"Bearer {token.token}"}
 
