@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator phoenix help
+.PHONY: run test lint format bench bench-litellm bench-gateway check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator phoenix help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -37,6 +37,11 @@ bench: $(READY) ## measure against a baseline in the same run (BENCH="engine sca
 bench-litellm: $(READY) ## the budget cycle beside LiteLLM's (installs it once, into a virtualenv of its own)
 	@$(PY) -m bench.litellm_runner
 	@$(PY) -m bench engine
+
+bench-gateway: $(READY) ## the gateway beside LiteLLM's proxy and Portkey's gateway (installs both once, away from ours)
+	@$(PY) -m bench.litellm_runner
+	@$(PY) -m bench.gateway_targets
+	@$(PY) -m bench gateway
 
 check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, line and field of every problem
 	@$(PY) -m shared.config check $(CONFIG_DIR)

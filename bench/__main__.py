@@ -16,6 +16,7 @@ BENCHES = (
     "forecast",
     "lookback",
     "statement",
+    "gateway",
 )
 
 

@@ -14,7 +14,7 @@ from bench.common import Load, redis_cpu_seconds
 
 VERSION = "1.106.2"
 _HOME = Path(__file__).parent.parent / ".local" / "litellm"
-_PYTHON = _HOME / "bin" / "python"
+PYTHON = _HOME / "bin" / "python"
 _CYCLE = Path(__file__).parent / "litellm_cycle.py"
 _SCOPES = 4
 
@@ -28,10 +28,10 @@ class LiteLlm:
     @classmethod
     def start(cls, redis_port: int) -> LiteLlm | None:
         """Start it and check that a call really reserves on four scopes; None when it is not installed."""
-        if not _PYTHON.exists():
+        if not PYTHON.exists():
             return None
         environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # no download of a price list
-        command = [str(_PYTHON), str(_CYCLE), "127.0.0.1", str(redis_port)]
+        command = [str(PYTHON), str(_CYCLE), "127.0.0.1", str(redis_port)]
         pipe = subprocess.PIPE
         litellm = cls(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
         scopes = litellm._answer()["scopes"]
@@ -69,7 +69,7 @@ def install() -> None:
         return
     print(f"Installing LiteLLM {VERSION} into {_HOME.relative_to(_HOME.parent.parent)} (once; some minutes)")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(_HOME)], check=True)
-    pip = [str(_PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", f"litellm[proxy]=={VERSION}"]
+    pip = [str(PYTHON), "-m", "pip", "install", "-q", "--disable-pip-version-check", f"litellm[proxy]=={VERSION}"]
     subprocess.run(pip, check=True)
     stamp.touch()
 
