@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from functions.auth import CHARGEBACK_ADMIN, CHARGEBACK_READ
+from functions.auth import CHARGEBACK_ADMIN, CHARGEBACK_READ, require_role
 from functions.blueprints import new_blueprint
 from functions.http import Answer, Call, door
 from functions.reach import Reach
@@ -15,6 +15,7 @@ from shared.scopes import SCOPE_TYPE
 
 bp = new_blueprint()
 
+ALL_TENANTS = "*"
 MAX_GROUPS = 8
 MAX_SPAN = timedelta(days=400)
 _OWN_PARAMETERS = ("tenant", "from", "to", "group_by")
@@ -24,15 +25,22 @@ _OWN_PARAMETERS = ("tenant", "from", "to", "group_by")
 @bp.route(route="usage/summary", methods=["GET"])
 @door(CHARGEBACK_READ, CHARGEBACK_ADMIN)
 async def get_usage_summary(call: Call) -> Answer:
-    """Requests, tokens, cost and its measured share, per group. Any other parameter filters: `team=search`."""
-    reach = call.reach()
+    """Requests, tokens, cost and its measured share, per group. Any other parameter filters: `team=search`.
+
+    `tenant=*` sums over all tenants, for admins; `group_by=tenant,...` then tells them apart.
+    """
+    of_all = call.query("tenant") == ALL_TENANTS
+    if of_all:
+        require_role(call.principal, (CHARGEBACK_ADMIN,))
+    reach = Reach(ALL_TENANTS, tenant_wide=True) if of_all else call.reach()
     now = datetime.now(UTC)
     start = parse_instant(call.query("from"), "from", month_span(month_of(now))[0])
     end = parse_instant(call.query("to"), "to", now)
     if start >= end or end - start > MAX_SPAN:
         raise InvalidRequest(f"to: expected an instant after `from`, at most {MAX_SPAN.days} days", param="to")
     group_by = _dimensions(call.query("group_by") or "team")
-    rows = await call.services.summaries.summarize(reach.tenant, start, end, group_by, _filters(call, reach))
+    tenant = None if of_all else reach.tenant
+    rows = await call.services.summaries.summarize(tenant, start, end, group_by, _filters(call, reach))
     span = {"from": start, "to": end}
     return Answer({"tenant": reach.tenant, **span, "group_by": group_by, "currency": "USD", "rows": rows})
 

@@ -198,6 +198,18 @@ async def test_summary_takes_dates_groups_and_filters(doors: Doors, services: Si
     assert (groups, filters) == (["team", "model", "day"], {"model": ["gpt-4o", "gpt-4o-mini"]})
 
 
+async def test_summary_of_all_tenants_is_for_admins(doors: Doors, services: SimpleNamespace) -> None:
+    """`tenant=*` sums over every tenant; who reads one tenant, even all of it, is refused."""
+    query = {"tenant": "*", "group_by": "tenant,model"}
+    reply = await doors.call("usage_summary", query=query, as_=ADMIN)
+    ((tenant, _, _, groups, filters), _) = services.summaries.summarize.calls[0]
+    assert (reply.json["tenant"], tenant, groups, filters) == ("*", None, ["tenant", "model"], {})
+    for who in (FINANCE, ADA):
+        reply = await doors.call("usage_summary", query=query, as_=who)
+        assert (reply.status, reply.code) == (403, "role_required")
+    assert len(services.summaries.summarize.calls) == 1
+
+
 async def test_summary_of_a_member_is_held_to_their_teams(doors: Doors, services: SimpleNamespace) -> None:
     """Whatever is asked, the filter on own teams is added; naming another team is refused."""
     await doors.call("usage_summary", query={**CONTOSO, "group_by": "user"}, as_=ADA)
