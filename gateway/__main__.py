@@ -12,8 +12,6 @@ from shared.errors import ConfigInvalid
 from shared.settings import Settings
 from shared.telemetry import log_to_stderr
 
-GRACE_SECONDS = 10  # what an open stream gets to end by itself when the gateway is told to stop
-
 
 def main() -> None:
     """Serve until stopped."""
@@ -30,7 +28,7 @@ def main() -> None:
         port=settings.gateway_port,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=settings.gateway_grace_seconds,
     )
 
 

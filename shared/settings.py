@@ -85,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     telemetry_people: bool = False  # user and session keys in spans
 
     gateway_port: int = 8080
+    gateway_grace_seconds: int = 10  # what open streams get to end by themselves when it is told to stop
     gateway_name: str = "local"  # the end of its events' CloudEvents source
     gateway_keys: Mapping[str, str] = msgspec.field(default_factory=dict)  # sha256 hex of a key -> subscription
     upstream_url: str | None = None
@@ -275,6 +276,7 @@ def _build(read: _Reader, *, is_gateway: bool = False) -> Settings:
         azure_monitor_calls=read.flag("AZURE_MONITOR_CALLS"),
         telemetry_people=read.flag("TELEMETRY_PEOPLE"),
         gateway_port=read.integer("GATEWAY_PORT", 8080, 1, 65_535),
+        gateway_grace_seconds=read.integer("GATEWAY_GRACE_SECONDS", 10, 0, 540),
         gateway_name=read.pattern("GATEWAY_NAME", "local", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a short name"),
         gateway_keys=_gateway_keys(read),
         upstream_url=read.url("AZURE_OPENAI_ENDPOINT", ("https", "http")),

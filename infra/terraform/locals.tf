@@ -15,6 +15,7 @@ locals {
     resource_group     = "rg-${var.name}-${var.environment}"
     functions_identity = "id-${var.name}-functions-${var.environment}-${local.suffix}"
     gateway_identity   = "id-${var.name}-gateway-${var.environment}-${local.suffix}"
+    builtin_identity   = "id-${var.name}-builtin-${var.environment}-${local.suffix}"
     virtual_network    = "vnet-${local.base}"
     host_storage       = "st${var.name}host${local.suffix}"
     ledger_storage     = "st${var.name}ledger${local.suffix}"
@@ -25,6 +26,9 @@ locals {
     plan               = "asp-${local.base}"
     functions          = "func-${local.base}"
     gateway            = "apim-${local.base}"
+    containers         = "cae-${local.base}"
+    builtin            = "ca-${local.base}"
+    registry           = "cr${var.name}${var.environment}${local.suffix}"
     models             = "aif-${local.base}" # one account per region: its key is appended
     workspace          = "log-${local.base}"
     insights           = "appi-${local.base}"

@@ -6,6 +6,7 @@
 locals {
   functions_principal = azurerm_user_assigned_identity.functions.principal_id
   gateway_principal   = azurerm_user_assigned_identity.gateway.principal_id
+  builtin_principal   = one(azurerm_user_assigned_identity.builtin[*].principal_id)
 
   publishers = length(var.config_publishers) > 0 ? var.config_publishers : [data.azurerm_client_config.current.object_id]
 
@@ -38,7 +39,21 @@ locals {
     }, {
     for key, model in local.models :
     "gateway-models-${key}" => { scope = model.id, role = "Cognitive Services OpenAI User", principal = local.gateway_principal }
-    }, {
+    }, !local.has_builtin ? {} : merge({
+      # The built-in gateway faces the internet: of the vault it reads the secrets that it is told of, and of storage the configuration
+      builtin-config     = { scope = azurerm_storage_container.this["config"].id, role = "Storage Blob Data Reader", principal = local.builtin_principal }
+      builtin-usage-send = { scope = azurerm_eventhub_namespace.usage.id, role = "Azure Event Hubs Data Sender", principal = local.builtin_principal }
+      builtin-metrics    = { scope = azurerm_application_insights.this.id, role = "Monitoring Metrics Publisher", principal = local.builtin_principal }
+      }, {
+      for secret in values(local.builtin_secrets) :
+      "builtin-secret-${secret}" => { scope = "${azurerm_key_vault.this.id}/secrets/${secret}", role = "Key Vault Secrets User", principal = local.builtin_principal }
+      }, {
+      for key, model in local.models :
+      "builtin-models-${key}" => { scope = model.id, role = "Cognitive Services OpenAI User", principal = local.builtin_principal }
+      }, {
+      for key in local.pulls_by_identity ? ["builtin-pull"] : [] :
+      key => { scope = local.builtin_registry.id, role = "AcrPull", principal = local.builtin_principal }
+    }), {
     for publisher in local.publishers :
     "config-publisher-${publisher}" => { scope = azurerm_storage_container.this["config"].id, role = "Storage Blob Data Contributor", principal = publisher }
   })
@@ -52,4 +67,6 @@ resource "azurerm_role_assignment" "this" {
 
   # Says that the principal may be too new for Entra ID to find. Who publishes may be a person, a group or a pipeline.
   principal_type = startswith(each.key, "config-publisher-") ? null : "ServicePrincipal"
+
+  depends_on = [azapi_resource_action.reservation_keys] # a role on one secret needs it there
 }

@@ -80,6 +80,7 @@ locals {
       redis        = azurerm_managed_redis.this.id
       gateway      = local.gateway.id
     },
+    { for app in azurerm_container_app.builtin : "builtin" => app.id },
     # Of an existing gateway nobody here knows the tier; its owner watches its capacity.
     var.existing_api_management == null ? { (strcontains(var.api_management_sku, "V2") ? "gateway_v2" : "gateway_classic") = local.gateway.id } : {}
   )
@@ -170,7 +171,8 @@ locals {
       ledger-blobs  = { target = "${azurerm_storage_account.ledger.id}/blobServices/default", categories = ["StorageDelete"] }
       redis         = { target = "${azurerm_managed_redis.this.id}/databases/default", categories = ["ConnectionEvents"] }
     },
-    var.gateway_logs ? { gateway = { target = local.gateway.id, categories = ["GatewayLogs"] } } : {}
+    var.gateway_logs ? { gateway = { target = local.gateway.id, categories = ["GatewayLogs"] } } : {},
+    { for containers in azurerm_container_app_environment.this : "containers" => { target = containers.id, categories = ["ContainerAppConsoleLogs", "ContainerAppSystemLogs"] } }
   )
 }
 

@@ -5,26 +5,30 @@ locals {
 
   # Delegations: the gateway's is for the outbound integration of the v2 tiers, the functions' for Flex Consumption. Azure gives
   # each service its own action and takes no other: a wrong one here would be a change in every plan.
-  subnets = {
+  subnets = merge({
     gateway   = { index = 0, delegation = { name = "Microsoft.Web/serverFarms", action = "action" } }
     functions = { index = 1, delegation = { name = "Microsoft.App/environments", action = "join/action" } }
     endpoints = { index = 2, delegation = null }
-  }
+    }, !local.has_builtin ? {} : {
+    containers = { index = 3, delegation = { name = "Microsoft.App/environments", action = "join/action" } }
+  })
 
   # Through the association, so that whatever moves into a subnet finds its security group there: API Management refuses one without.
   subnet_ids = {
-    for key in keys(local.subnets) :
-    key => local.own_network ? azurerm_subnet_network_security_group_association.this[key].subnet_id : try(var.existing_network.subnet_ids[key], null)
+    for key in ["gateway", "functions", "endpoints", "containers"] :
+    key => !contains(keys(local.subnets), key) ? null : local.own_network ? azurerm_subnet_network_security_group_association.this[key].subnet_id : try(var.existing_network.subnet_ids[key], null)
   }
   virtual_network_id = local.own_network ? azurerm_virtual_network.this[0].id : try(var.existing_network.virtual_network_id, null)
 
-  # Only the private endpoints take connections, each from those who have business with them. The other two subnets are for
-  # going out: to the endpoints, and to Entra ID, Azure Monitor and the gateway's own dependencies, which have none.
-  endpoint_rules = {
+  # Only the private endpoints take connections, each from those who have business with them, and the built-in gateway where it is
+  # called from outside. The other subnets are for going out: to the endpoints, and to Entra ID, Azure Monitor and the gateway's own dependencies, which have none.
+  endpoint_rules = merge({
     https = { priority = 100, from = "VirtualNetwork", ports = ["443"] }
     hubs  = { priority = 110, from = "VirtualNetwork", ports = ["5671"] }
     redis = { priority = 120, from = try(one(azurerm_subnet.this["functions"].address_prefixes), null), ports = ["10000"] }
-  }
+    }, !local.has_builtin ? {} : {
+    redis-builtin = { priority = 130, from = try(one(azurerm_subnet.this["containers"].address_prefixes), null), ports = ["10000"] }
+  })
 
   zone_names = {
     blob      = "privatelink.blob.core.windows.net"
@@ -121,6 +125,22 @@ resource "azurerm_network_security_rule" "endpoints_allow" {
   destination_port_ranges     = each.value.ports
 }
 
+# The environment's load balancer hands calls on under another port.
+resource "azurerm_network_security_rule" "containers_https" {
+  count                       = local.own_network && local.has_builtin && !local.builtin_internal ? 1 : 0
+  name                        = "allow-calls"
+  resource_group_name         = local.resource_group.name
+  network_security_group_name = azurerm_network_security_group.this["containers"].name
+  priority                    = 100
+  direction                   = "Inbound"
+  access                      = "Allow"
+  protocol                    = "Tcp"
+  source_address_prefix       = "Internet"
+  source_port_range           = "*"
+  destination_address_prefix  = one(azurerm_subnet.this["containers"].address_prefixes)
+  destination_port_ranges     = ["443", "31443"]
+}
+
 # Azure's own last rule lets everything in the network reach everything.
 resource "azurerm_network_security_rule" "endpoints_deny" {
   count                       = local.own_network ? 1 : 0
@@ -175,6 +195,7 @@ resource "azurerm_private_endpoint" "this" {
   # An account takes no endpoint while one of its models is being deployed, and Redis makes one change at a time.
   depends_on = [
     azurerm_cognitive_deployment.this,
+    azurerm_managed_redis_access_policy_assignment.builtin,
     azurerm_managed_redis_access_policy_assignment.functions,
   ]
 }

@@ -5,9 +5,10 @@ provider "azurerm" {
   resource_providers_to_register = [
     "Microsoft.AlertsManagement",
     "Microsoft.ApiManagement",
-    "Microsoft.App", # the network side of Flex Consumption
+    "Microsoft.App", # the network side of Flex Consumption; the built-in gateway
     "Microsoft.Cache",
     "Microsoft.CognitiveServices",
+    "Microsoft.ContainerRegistry",
     "Microsoft.CostManagement",
     "Microsoft.CostManagementExports",
     "Microsoft.EventHub",

@@ -89,22 +89,22 @@ variable "address_space" {
 }
 
 variable "existing_network" {
-  description = "A virtual network to use, with a subnet each for the gateway (delegated to Microsoft.Web/serverFarms), the functions (Microsoft.App/environments) and the private endpoints. Without it one is created."
+  description = "A virtual network to use, with a subnet each for the gateway (delegated to Microsoft.Web/serverFarms), the functions (Microsoft.App/environments) and the private endpoints; with builtin_gateway also for the containers (Microsoft.App/environments). Without it one is created."
   type = object({
     virtual_network_id = string
-    subnet_ids         = object({ gateway = string, functions = string, endpoints = string })
+    subnet_ids         = object({ gateway = string, functions = string, endpoints = string, containers = optional(string) })
   })
   default = null
   validation {
     condition = var.existing_network == null ? true : (
       can(regex("(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.Network/virtualNetworks/[^/]+$", var.existing_network.virtual_network_id)) &&
-      alltrue([for id in values(var.existing_network.subnet_ids) : startswith(lower(id), "${lower(var.existing_network.virtual_network_id)}/subnets/")])
+      alltrue([for id in values(var.existing_network.subnet_ids) : id == null ? true : startswith(lower(id), "${lower(var.existing_network.virtual_network_id)}/subnets/")])
     )
     error_message = "existing_network: expected the id of a virtual network (/subscriptions/.../virtualNetworks/<name>) and of three subnets in it (<that id>/subnets/<name>)."
   }
   validation {
-    condition     = var.existing_network == null ? true : length(distinct(values(var.existing_network.subnet_ids))) == 3
-    error_message = "existing_network: expected three different subnets; a delegated subnet serves one thing only."
+    condition     = var.existing_network == null ? true : length(distinct(values(var.existing_network.subnet_ids))) == 4
+    error_message = "existing_network: expected a different subnet for each; a delegated subnet serves one thing only."
   }
   validation {
     condition     = var.existing_network == null || var.private_network

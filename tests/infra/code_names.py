@@ -19,6 +19,16 @@ from shared.settings import Settings
 _NAMED_VALUE = re.compile(r"\{\{([\w-]+)\}\}")
 _SETTING = re.compile(r"%(\w+)%")
 
+# What the built-in gateway reads and the function app does not.
+GATEWAY_ALONE = (
+    "GATEWAY_PORT",
+    "GATEWAY_NAME",
+    "GATEWAY_GRACE_SECONDS",
+    "GATEWAY_KEYS",
+    "AZURE_OPENAI_ENDPOINT",
+    "AZURE_OPENAI_API_KEY",
+    "MODEL_URL",
+)
 # Settings that shared/settings.py reads and a deployment leaves at their defaults, with the reason.
 LEFT_ALONE = {
     "TOLLKEEPER_ENV": "production is the default, and development is refused on Azure",
@@ -53,12 +63,7 @@ LEFT_ALONE = {
     "DEFAULT_OUTPUT_TOKENS": "tuning",
     "MAX_CHECK_BODY_BYTES": "tuning",
     "MAX_USAGE_BODY_BYTES": "tuning",
-    "GATEWAY_PORT": "of the built-in gateway, which a laptop runs",
-    "GATEWAY_NAME": "of the built-in gateway, which a laptop runs",
-    "GATEWAY_KEYS": "of the built-in gateway, which a laptop runs",
-    "AZURE_OPENAI_ENDPOINT": "of the built-in gateway, which a laptop runs",
-    "AZURE_OPENAI_API_KEY": "of the built-in gateway, which a laptop runs",
-    "MODEL_URL": "of the built-in gateway, which a laptop runs",
+    **dict.fromkeys(GATEWAY_ALONE, "of the built-in gateway, which has settings of its own"),
 }
 # What the Functions host reads of a connection that has an identity.
 _CONNECTION = ("credential", "clientId")

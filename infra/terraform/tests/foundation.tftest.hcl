@@ -279,6 +279,10 @@ run "public_quick_start" {
   }
 
   assert {
+    condition     = length(azurerm_container_registry.this) + length(azurerm_container_app_environment.this) + length(azurerm_container_app.builtin) + length(azurerm_user_assigned_identity.builtin) == 0
+    error_message = "The built-in gateway is there only when it is asked for."
+  }
+  assert {
     condition     = length(azurerm_virtual_network.this) + length(azurerm_subnet.this) + length(azurerm_network_security_group.this) + length(azurerm_private_dns_zone.this) + length(azurerm_private_endpoint.this) + length(azurerm_private_endpoint.functions) == 0
     error_message = "No part of a network is paid for."
   }

@@ -181,3 +181,24 @@ mock_resource "azurerm_monitor_action_group" {
     id = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-test/providers/Microsoft.Insights/actionGroups/ag-test"
   }
 }
+
+mock_resource "azurerm_container_registry" {
+  defaults = {
+    id           = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-test/providers/Microsoft.ContainerRegistry/registries/crtest"
+    login_server = "crtest.azurecr.io"
+  }
+}
+
+mock_resource "azurerm_container_app_environment" {
+  defaults = {
+    id                = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-test/providers/Microsoft.App/managedEnvironments/cae-test"
+    default_domain    = "quiet-sea-01234567.swedencentral.azurecontainerapps.io"
+    static_ip_address = "10.64.0.200"
+  }
+}
+
+mock_resource "azurerm_container_app" {
+  defaults = {
+    id = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-test/providers/Microsoft.App/containerApps/ca-test"
+  }
+}
