@@ -40,7 +40,7 @@ class AnthropicApi:
         return ProviderRequest(PATH, msgspec.json.encode(body), headers={"anthropic-version": VERSION})
 
     def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:
-        """A chat completion. Raises UnreadableAnswer when the content is no message."""
+        """A chat completion. Raises AnswerFailed, or AnswerUnreadable, when the content is no message."""
         message = read_message(content)
         usage = message.get("usage")
         usage = usage if isinstance(usage, dict) else None

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.call import UNREADABLE_JSON
 from gateway.providers.anthropic_usage import client_tier, client_usage
-from shared.errors import TollkeeperError
+from gateway.providers.base import AnswerFailed, AnswerUnreadable
 
 Json = dict[str, Any]
 
@@ -24,22 +24,20 @@ FINISH_REASONS: Mapping[str, str] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-# By Anthropic's name for an error, OpenAI's type; every other one is the server's.
-_ERROR_TYPES: Mapping[str, str] = {
-    "invalid_request_error": "invalid_request_error",
-    "not_found_error": "invalid_request_error",
-    "request_too_large": "invalid_request_error",
-    "authentication_error": "authentication_error",
-    "permission_error": "permission_error",
-    "billing_error": "insufficient_quota",
-    "rate_limit_error": "rate_limit_error",
+# By Anthropic's name for an error: OpenAI's type, and the status that goes with it.
+_ERRORS: Mapping[str, tuple[str, int]] = {
+    "invalid_request_error": ("invalid_request_error", 400),
+    "authentication_error": ("authentication_error", 401),
+    "billing_error": ("insufficient_quota", 402),
+    "permission_error": ("permission_error", 403),
+    "not_found_error": ("invalid_request_error", 404),
+    "request_too_large": ("invalid_request_error", 413),
+    "rate_limit_error": ("rate_limit_error", 429),
+    "api_error": ("server_error", 500),
+    "timeout_error": ("server_error", 504),
+    "overloaded_error": ("server_error", 529),
 }
-
-
-class UnreadableAnswer(TollkeeperError):
-    """The provider says that it answered, but what came is no answer."""
-
-    code, http_status, kind = "upstream_failed", 502, "server_error"
+_SERVER_FAULT = 500
 
 
 def finish_reason(stop_reason: Any) -> str:
@@ -48,13 +46,15 @@ def finish_reason(stop_reason: Any) -> str:
 
 
 def read_message(content: bytes) -> Json:
-    """Anthropic's message object. Raises UnreadableAnswer."""
+    """Anthropic's message object. Raises AnswerFailed for an error in its place, AnswerUnreadable for anything else."""
     try:
         message = msgspec.json.decode(content)
     except UNREADABLE_JSON:
         message = None
+    if isinstance(message, dict) and isinstance(message.get("error"), dict):
+        raise AnswerFailed(error_status(message), msgspec.json.encode(error_body(content, error_status(message))))
     if not isinstance(message, dict) or not isinstance(message.get("content"), list):
-        raise UnreadableAnswer("the model backend answered with something that is no message")
+        raise AnswerUnreadable
     return message
 
 
@@ -100,6 +100,13 @@ def citation(found: Any, start_index: int, end_index: int) -> Json | None:
     return {"type": "url_citation", "url_citation": {**cited, "end_index": end_index}}
 
 
+def error_status(event: Mapping[str, Any]) -> int:
+    """The status of an error that came without one."""
+    error = event.get("error")
+    name = error.get("type") if isinstance(error, dict) else None
+    return _ERRORS.get(str(name), ("", _SERVER_FAULT))[1]
+
+
 def error_body(content: bytes | Mapping[str, Any], status: int) -> Json:
     """An error in OpenAI's shape: the code is Anthropic's own name of it, `overloaded_error` say."""
     found: Any = content
@@ -112,7 +119,8 @@ def error_body(content: bytes | Mapping[str, Any], status: int) -> Json:
     error = error if isinstance(error, dict) else {}
     name = error.get("type")
     code = name if isinstance(name, str) and name else "upstream_failed"
-    kind = _ERROR_TYPES.get(code, "server_error" if status >= 500 else "invalid_request_error")
+    other = "server_error" if status >= _SERVER_FAULT else "invalid_request_error"
+    kind = _ERRORS.get(code, (other, status))[0]
     message = error.get("message")
     said = message if isinstance(message, str) and message else f"the model backend answered with status {status}"
     return {"error": {"code": code, "message": said, "type": kind, "param": None}}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import UNREADABLE_JSON
-from gateway.providers.anthropic_answer import citation, error_body, finish_reason, refusal_text
+from gateway.providers.anthropic_answer import citation, error_body, error_status, finish_reason, refusal_text
 from gateway.providers.anthropic_usage import client_tier, client_usage, merged_usage, processing_tier
 from gateway.providers.sse import EventReader, EventTooLarge
 from gateway.stream import stream_error
@@ -17,7 +17,6 @@ from gateway.stream import stream_error
 Json = dict[str, Any]
 
 _DONE = b"data: [DONE]\n\n"
-_OVERLOADED_STATUS = 529
 
 
 class AnthropicStream:
@@ -86,9 +85,9 @@ class AnthropicStream:
             return self._message_delta(event)
         if kind == "message_stop":
             return self._stop()
-        if kind == "error":
+        if kind == "error" or event.get("error"):
             self.failed = True
-            return _event_bytes(error_body(event, _OVERLOADED_STATUS))
+            return _event_bytes(error_body(event, error_status(event)))
         return b""  # ping, or an event of a later version
 
     def _start(self, message: Mapping[str, Any]) -> bytes:

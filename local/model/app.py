@@ -19,6 +19,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -27,8 +28,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
-from local.model import chat, faults, responses
+from local.model import anthropic, chat, faults, responses
 from local.model.answers import Answer, Prompt, answer_to, chat_prompt, responses_prompt
+from local.model.anthropic_prompt import cached, problem_with, prompt_of
 from local.model.connection import with_connection
 from local.model.embeddings import embed, embedding_base64, embedding_inputs
 from local.model.knobs import Knobs, StandingKnobs, failing_status, knobs_for
@@ -87,6 +89,25 @@ class SimulatedModel:
         return _whole(
             knobs, answer, usages, lambda filler: responses.response(answer_id, created, model, body, answer, filler)
         )
+
+    async def messages(self, request: Request) -> Response:
+        """POST .../anthropic/v1/messages: Anthropic's Messages API."""
+        body, knobs = await self._receive(request)
+        if (problem := problem_with(body, request.headers)) is not None or body is None:
+            return JSONResponse(anthropic.error(400, str(problem)), 400)
+        begun = await self._begin(request, body, knobs, prompt_of)
+        if isinstance(begun, Response):
+            return _of_anthropic(begun)
+        model, answer, usages = begun
+        known = cached(body, lambda prefix: self.served.seen_before(f"{model}/cached", prefix))
+        answer = replace(answer, cached_tokens=known.read_tokens)
+        answer = anthropic.thinking(answer) if anthropic.is_thinking(body) else answer
+        said = anthropic.Message(f"msg_sim_{next(self._ids)}", model, answer, known)
+        if body.get("stream"):
+            return self._stream(
+                anthropic.events(said, include_usage=not knobs.without_usage_chunk), knobs, answer, usages
+            )
+        return _whole(knobs, answer, usages, lambda filler: anthropic.message(said, filler))
 
     async def embeddings(self, request: Request) -> Response:
         """POST .../embeddings."""
@@ -226,6 +247,7 @@ def build_app(deployments: Mapping[str, str] | None = None) -> ASGIApp:
     for prefix in ("/v1", "/openai/v1", "/openai"):
         routes.append(Route(f"{prefix}/responses", model.responses, methods=["POST"]))
     routes.append(Route("/openai/models", model.models))
+    routes.append(Route("/anthropic/v1/messages", model.messages, methods=["POST"]))
     return with_connection(Starlette(routes=[*routes, Mount("/at/{place}", routes=routes)]))
 
 
@@ -255,6 +277,13 @@ async def _simulated_failure(knobs: Knobs, attempt: int, usages: tuple[Usage, ..
     for usage in usages:
         usage.errors += 1
     return error(status, "simulated_error", f"x-sim-status asked for {status}", None, knobs.retry_after)
+
+
+def _of_anthropic(failure: Response) -> Response:
+    """A simulated failure as Anthropic words it; only the status and when to come back stay the same."""
+    headers = {name: failure.headers[name] for name in ("retry-after",) if name in failure.headers}
+    content = anthropic.error(failure.status_code, f"x-sim-status asked for {failure.status_code}")
+    return JSONResponse(content, failure.status_code, headers)
 
 
 def _whole(

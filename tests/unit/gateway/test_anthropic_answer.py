@@ -25,7 +25,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.call import read_call
 from gateway.providers.anthropic import AnthropicApi
-from gateway.providers.anthropic_answer import FINISH_REASONS, UnreadableAnswer
+from gateway.providers.anthropic_answer import FINISH_REASONS
+from gateway.providers.base import AnswerFailed, AnswerUnreadable
 from shared.usage.tokens import count_tokens, processing_tier
 
 # 1,200 tokens read from the cache, 300 written for five minutes and 100 for an hour, 40 read anew, 25 written out.
@@ -170,10 +171,18 @@ def test_cited_pages_are_annotations_of_the_text():
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"content": 7}', b"\xff\xfe", b"[" * 100_000])
 def test_an_answer_that_is_no_message_is_the_providers_fault(content):
-    """Whatever comes, the client gets a clear error and no stack trace."""
-    with pytest.raises(UnreadableAnswer) as error:
+    """Whatever comes, the gateway knows that it lost an answer and does not stumble over it."""
+    with pytest.raises(AnswerUnreadable):
         AnthropicApi().whole(chat(), content)
-    assert (error.value.code, error.value.http_status) == ("upstream_failed", 502)
+
+
+def test_an_error_in_the_place_of_an_answer_is_an_error():
+    """Status 200 promised an answer; the gateway must see what came, to try elsewhere."""
+    error = ErrorResponse(type="error", error={"type": "overloaded_error", "message": "Overloaded"})
+    with pytest.raises(AnswerFailed) as failed:
+        AnthropicApi().whole(chat(), error.to_json().encode())
+    assert failed.value.status == 529
+    assert json.loads(failed.value.content)["error"]["code"] == "overloaded_error"
 
 
 @pytest.mark.parametrize(
@@ -306,7 +315,8 @@ def test_a_stream_says_the_same_wherever_it_is_cut():
     """The network cuts between any two bytes, in the middle of a character too."""
     raw = sse(*TOOL_STREAM)
     _, expected, _ = streamed(raw)
-    for at in range(1, len(raw)):
+    inside_a_character = raw.index("☂".encode()) + 1
+    for at in (inside_a_character, *range(1, len(raw), 5)):
         _, chunks, done = streamed(raw, (at,))
         assert (chunks, done) == (expected, True)
 
