@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format bench bench-litellm bench-gateway check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator phoenix help
+.PHONY: run test lint format litellm-client bench bench-litellm bench-gateway check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator phoenix help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -30,6 +30,10 @@ lint: $(READY) ## ruff and mypy --strict
 format: $(READY) ## let ruff put the code into shape
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+litellm-client: $(READY) ## call the gateway with LiteLLM (installs it once, into the virtualenv of bench-litellm)
+	@$(PY) -m bench.litellm_runner
+	@$(PY) -m pytest -q tests/e2e/test_gateway_clients.py -k litellm
 
 bench: $(READY) ## measure against a baseline in the same run (BENCH="engine scale" for some)
 	@$(PY) -m bench $(BENCH)

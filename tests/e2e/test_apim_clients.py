@@ -7,18 +7,15 @@ import shutil
 import subprocess
 import uuid
 from decimal import Decimal
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from local.npm import find_node, install
-from local.process import PartMissingError
 from tests.support.laptop import API_VERSION, CHAT, Laptop, eventually, prompt_and_output, start_laptop
 from tests.support.laptop_config import configuration, team_file
+from tests.support.node_sdk import run_node
 
-NODE_PACKAGE = Path(__file__).parent / "node"
 APP, PERSON, GROUP = (str(uuid.UUID(int=number, version=4)) for number in (1, 2, 3))
 MESSAGES = [{"role": "user", "content": "What is left of the budget?"}]
 TOOL_MESSAGES = [{"role": "user", "content": "Please use web_search."}]
@@ -41,17 +38,6 @@ FILES = configuration(
 def laptop(mono, tmp_path_factory):
     with start_laptop(tmp_path_factory.mktemp("clients"), FILES, APIM_LLM_LOG_DELAY_SECONDS="0.5") as laptop:
         yield laptop
-
-
-@pytest.fixture(scope="module")
-def node():
-    """Runs tests/e2e/node/call.mjs, with the SDK that its lock file pins."""
-    try:
-        program = find_node(oldest=22)
-        install(NODE_PACKAGE, program, "the OpenAI SDK for Node.js (once, a few seconds)")
-    except PartMissingError as missing:
-        pytest.skip(f"Node.js: {missing}")
-    return [str(program.program), str(NODE_PACKAGE / "call.mjs")]
 
 
 @pytest.fixture
@@ -378,24 +364,12 @@ def test_a_streamed_response_is_not_held_back_either(laptop, call):
         assert list(events)[-1].type == "response.completed"
 
 
-def run_node(node: list[str], laptop: Laptop, kind: str, team: str, api: str, body: dict, headers: dict) -> list[dict]:
-    v1 = {"baseURL": f"{laptop.url}/openai/v1", "apiKey": "unused", "defaultHeaders": {"api-key": f"local-{team}"}}
-    azure = {"endpoint": laptop.url, "apiKey": f"local-{team}", "apiVersion": API_VERSION}
-    options = {"maxRetries": 3, **(azure if kind == "azure" else v1)}
-    described = {"kind": kind, "options": options, "api": api, "body": body, "headers": headers}
-    ended = subprocess.run(
-        node, input=json.dumps(described), capture_output=True, text=True, timeout=60, cwd=NODE_PACKAGE, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    return [json.loads(line) for line in ended.stdout.splitlines()]
-
-
 @pytest.mark.parametrize(("kind", "model"), [("openai", "gpt-4o"), ("azure", "gpt-4o-weu")])
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
-def test_the_node_sdk_is_served(laptop, node, call, kind, model, streamed):
+def test_the_node_sdk_is_served(laptop, call, kind, model, streamed):
     """Both client classes of the SDK for Node.js, whole and streamed, billed as the model counted."""
     body = {"model": model, "messages": MESSAGES, "stream": streamed}
-    *chunks, end = run_node(node, laptop, kind, "rich", "chat", body, knobs(call))
+    *chunks, end = run_node(laptop, kind, "rich", "chat", body, knobs(call))
     assert (end["status"], end["sent"]) == (200, 1)
     assert end["headers"]["x-budget-scope"] == "team:rich"
     if streamed:
@@ -408,32 +382,32 @@ def test_the_node_sdk_is_served(laptop, node, call, kind, model, streamed):
     assert len(text.split()) == 20
 
 
-def test_the_node_sdk_reads_responses_and_embeddings(laptop, node, call):
+def test_the_node_sdk_reads_responses_and_embeddings(laptop, call):
     """The other two APIs."""
     body = {"model": "gpt-4o", "input": "How much?", "stream": True}
-    *events, end = run_node(node, laptop, "openai", "rich", "responses", body, knobs(call))
+    *events, end = run_node(laptop, "openai", "rich", "responses", body, knobs(call))
     assert events[-1]["chunk"]["type"] == "response.completed"
     assert end["status"] == 200
     body = {"model": "text-embedding-3-small", "input": "a" * 40}
-    (end,) = run_node(node, laptop, "azure", "rich", "embeddings", body, knobs(f"{call}-e"))
+    (end,) = run_node(laptop, "azure", "rich", "embeddings", body, knobs(f"{call}-e"))
     assert end["answer"]["usage"]["prompt_tokens"] == 10
 
 
-def test_the_node_sdk_sees_a_downgrade(laptop, node, call):
+def test_the_node_sdk_sees_a_downgrade(laptop, call):
     """The other model and the headers."""
     degrade(laptop)
     body = {"model": "gpt-4o", "messages": MESSAGES}
-    (end,) = run_node(node, laptop, "openai", "thrifty", "chat", body, knobs(call))
+    (end,) = run_node(laptop, "openai", "thrifty", "chat", body, knobs(call))
     assert end["answer"]["model"] == end["headers"]["x-served-model"] == "gpt-4o-mini"
     assert end["headers"]["x-requested-model"] == "gpt-4o"
 
 
 @pytest.mark.parametrize("kind", ["openai", "azure"])
-def test_the_node_sdk_raises_a_typed_error_and_does_not_retry(laptop, node, call, kind):
+def test_the_node_sdk_raises_a_typed_error_and_does_not_retry(laptop, call, kind):
     """APIError with our status, code and message; sent once, and never at the model."""
     spent_budget(laptop)
     body = {"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 2000}
-    (end,) = run_node(node, laptop, kind, "poor", "chat", body, knobs(call))
+    (end,) = run_node(laptop, kind, "poor", "chat", body, knobs(call))
     error = end["error"]
     assert (error["name"], error["status"], error["code"]) == ("APIError", 402, "budget_exhausted")
     assert "team:poor" in error["message"]

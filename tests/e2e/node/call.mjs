@@ -19,6 +19,8 @@ const methods = {
   chat: (...args) => client.chat.completions.create(...args),
   responses: (...args) => client.responses.create(...args),
   embeddings: (...args) => client.embeddings.create(...args),
+  models: (_, ...args) => client.models.list(...args),
+  parse: (...args) => client.chat.completions.parse(...args), // structured outputs
 };
 
 try {

@@ -82,7 +82,8 @@ def test_both_pipelines_run_the_same_commands() -> None:
     """Those of the Makefile, with the same variables: what fails there can be tried here."""
     on_github = [command for path in WORKFLOWS for command in commands(path)]
     on_azure = commands(AZURE)
-    assert {target for target, _ in on_github} == {"checkov", "deploy", "focus-validator", "package", "phoenix", "plan"}
+    alone = {"checkov", "focus-validator", "litellm-client", "phoenix"}
+    assert {target for target, _ in on_github} == alone | {"deploy", "package", "plan"}
     assert set(on_github) == set(on_azure)
     assert {target for target, _ in on_github} <= TARGETS
     assert all(".ci/run" in path.read_text() for path in (ROOT / ".github" / "workflows" / "ci.yml", AZURE))
