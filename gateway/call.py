@@ -32,6 +32,7 @@ class ModelCall:
     model: str  # as the path or the body named it: a model's id or a deployment
     streamed: bool
     wants_usage_chunk: bool
+    wants_cost: bool  # `usage: {include: true}`, as OpenRouter takes it
     tools: tuple[str, ...]
     max_output_tokens: int | None  # of all choices together
     choices: int
@@ -65,6 +66,7 @@ def call_of(operation: Operation, body: Any, body_bytes: int, path_deployment: s
         model=named,
         streamed=streamed,
         wants_usage_chunk=_stream_options(body).get("include_usage") is True,
+        wants_cost=_wants_cost(body),
         tools=tools_in(body),
         max_output_tokens=0 if operation == "embeddings" else _max_output_tokens(operation, body),
         choices=_choices(body) if operation == "chat" else 1,
@@ -76,6 +78,11 @@ def _stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(options, dict):
         raise InvalidRequest("stream_options: expected an object", param="stream_options")
     return options
+
+
+def _wants_cost(body: Mapping[str, Any]) -> bool:
+    accounting = body.get("usage")
+    return isinstance(accounting, dict) and accounting.get("include") is True
 
 
 def _refuse_background(body: Mapping[str, Any]) -> None:

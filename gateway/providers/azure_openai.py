@@ -1,13 +1,17 @@
-"""Azure OpenAI: OpenAI's API, also on paths that name the deployment and take an api-version."""
+"""Azure OpenAI and Foundry: OpenAI's API, also on paths that name the deployment and take an api-version."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from urllib.parse import quote
 
+import msgspec
+
 from gateway.call import ModelCall
 from gateway.providers.base import ProviderRequest, Target
-from gateway.providers.openai import PATHS, OpenAiApi, request_body
+from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, request_body
+
+_FIRST_WITH_STREAM_OPTIONS = "2024-09-01"  # earlier api-versions refuse the field
 
 
 class AzureOpenAiApi(OpenAiApi):
@@ -18,9 +22,17 @@ class AzureOpenAiApi(OpenAiApi):
 
         Responses have no path per deployment.
         """
+        version = None if call.operation == "responses" else target.api_version
         body = request_body(call, target.deployment, disabled_tools)
-        path = PATHS[call.operation]
-        if target.api_version is None or call.operation == "responses":
-            return ProviderRequest(f"/openai/v1{path}", body)
+        if call.streamed and call.operation == "chat":
+            ask_for_usage(body, target.endpoint.stream_options and _takes_stream_options(version))
+        path, content = PATHS[call.operation], msgspec.json.encode(body)
+        if version is None:
+            return ProviderRequest(f"/openai/v1{path}", content)
         path = f"/openai/deployments/{quote(target.deployment, safe='')}{path}"
-        return ProviderRequest(path, body, {"api-version": target.api_version})
+        return ProviderRequest(path, content, {"api-version": version})
+
+
+def _takes_stream_options(api_version: str | None) -> bool:
+    """Versions are dates, `-preview` behind some of them; `preview` and `latest` of the v1 paths come later."""
+    return api_version is None or api_version[:1].isalpha() or api_version >= _FIRST_WITH_STREAM_OPTIONS

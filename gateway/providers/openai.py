@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
 
 from gateway.call import UNREADABLE_JSON, ModelCall
-from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
-from gateway.stream import UsageWatch
+from gateway.providers.base import AnswerStream, AnswerUnreadable, ProviderRequest, Target, WholeAnswer
+from gateway.providers.openai_errors import answer_failed, error_body
+from gateway.providers.openai_responses import ResponsesWatch, generated_in_output
+from gateway.stream import UsageWatch, generated_bytes
 from gateway.tools import drop_tools
 
 PATHS = {"chat": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings"}
@@ -20,38 +22,94 @@ class OpenAiApi:
 
     def request(self, call: ModelCall, target: Target, disabled_tools: Collection[str]) -> ProviderRequest:
         """The body with the deployment's name, disabled tools left out, and usage asked for on every stream."""
-        return ProviderRequest(PATHS[call.operation], request_body(call, target.deployment, disabled_tools))
+        body = request_body(call, target.deployment, disabled_tools)
+        if call.streamed and call.operation == "chat":
+            ask_for_usage(body, target.endpoint.stream_options)
+        return ProviderRequest(PATHS[call.operation], msgspec.json.encode(body))
 
     def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:
         """The answer as it came."""
-        return WholeAnswer(content, usage_in(content))
+        return read_whole(content)
 
     def failure(self, call: ModelCall, status: int, content: bytes) -> bytes:
-        """The provider's own error: it has the right shape already."""
-        return content
+        """The provider's own error, in OpenAI's shape if it was not yet."""
+        return error_body(status, content)
 
     def stream(self, call: ModelCall) -> AnswerStream:
-        """Chunks pass unchanged; the usage chunk only when the client asked for it."""
-        return UsageWatch(hide_usage_chunk=not call.wants_usage_chunk)
+        """Events pass unchanged; a chat's usage chunk only when the client asked for it."""
+        if call.operation == "responses":
+            return ResponsesWatch()
+        return UsageWatch(hide_usage_chunk=not (call.wants_usage_chunk or call.wants_cost))
 
 
-def request_body(call: ModelCall, model_name: str, disabled_tools: Collection[str]) -> bytes:
-    """The body to forward. Without usage on a stream nobody could bill it exactly, so it is always asked for; the extra
-    chunk is taken out again on the way back.
+class _Answer(msgspec.Struct):
+    """What the gateway must know of an answer; the rest is skipped undecoded."""
+
+    usage: Any = None
+    service_tier: Any = None
+    error: Any = None
+    status: Any = None  # of a Responses answer
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def request_body(call: ModelCall, model_name: str, disabled_tools: Collection[str]) -> dict[str, Any]:
+    """The body to forward, under the name by which the provider knows the model.
+
+    `usage` is OpenRouter's way to ask for the cost of a call. The gateway answers that itself.
     """
     body = {**call.body, "model": model_name}
+    if call.wants_cost:
+        del body["usage"]
     if disabled_tools:
         drop_tools(body, frozenset(disabled_tools))
-    if call.streamed and call.operation == "chat":
-        body["stream_options"] = {**(call.body.get("stream_options") or {}), "include_usage": True}
-    return msgspec.json.encode(body)
+    return body
 
 
-def usage_in(content: bytes) -> dict[str, Any] | None:
-    """The usage object of a whole answer; None when there is none or it is no JSON."""
+def ask_for_usage(body: dict[str, Any], takes_stream_options: bool) -> None:
+    """Without usage on a stream nobody could bill it exactly, so it is always asked for; the extra chunk is taken out
+    again on the way back. Some compatible servers refuse the field, and tell usage unasked or never.
+    """
+    if takes_stream_options:
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    else:
+        body.pop("stream_options", None)
+
+
+def read_whole(content: bytes) -> WholeAnswer:
+    """What a whole answer says of itself. Raises AnswerUnreadable, and AnswerFailed for an error of status 200."""
     try:
-        answer = msgspec.json.decode(content)
+        content.decode()  # decoding skips what it does not want, and with it broken UTF-8 that would break the client
+        answer = _ANSWER.decode(content)
     except UNREADABLE_JSON:
-        return None
-    usage = answer.get("usage") if isinstance(answer, dict) else None
-    return usage if isinstance(usage, dict) else None
+        raise AnswerUnreadable from None
+    if answer.error and (answer.status == "failed" or not _has_answer(content)):
+        raise answer_failed(answer.error)
+    tier = answer.service_tier if isinstance(answer.service_tier, str) else ""
+    if tells_tokens(answer.usage):
+        return WholeAnswer(content, answer.usage, tier)
+    return WholeAnswer(content, None, tier, _generated_bytes(msgspec.json.decode(content)))
+
+
+def tells_tokens(usage: Any) -> bool:
+    """Whether a usage object says anything: some servers send an empty one, or zeros for all that they did not count.
+    No call takes nothing in, so zeros would be a gift.
+    """
+    return isinstance(usage, dict) and any(
+        usage.get(name) for name in ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
+    )
+
+
+def _has_answer(content: bytes) -> bool:
+    answer = msgspec.json.decode(content)
+    return any(answer.get(name) for name in ("choices", "output", "data"))
+
+
+def _generated_bytes(answer: Mapping[str, Any]) -> int:
+    """What the model wrote in an answer that does not say how much it was."""
+    choices, output = answer.get("choices"), answer.get("output")
+    if isinstance(output, list):
+        return generated_in_output(output)
+    messages = [choice.get("message") for choice in choices if isinstance(choice, dict)] if choices else []
+    return sum(generated_bytes(message) for message in messages if isinstance(message, dict))

@@ -22,6 +22,7 @@ ENDPOINT_FIELDS = (
     "data_zone",
     "timeout_seconds",
     "stall_seconds",
+    "stream_options",
     "private",
 )
 # What a provider's own API answers at; every other provider needs `url`. Paths stand behind these as they are.
@@ -79,6 +80,7 @@ def _read_endpoint(section: Section) -> Endpoint | None:
         data_zone=section.text("data_zone"),
         timeout_seconds=section.integer("timeout_seconds", 1, LONGEST_TIMEOUT_SECONDS) or 600,
         stall_seconds=section.integer("stall_seconds", 1, LONGEST_TIMEOUT_SECONDS) or 300,
+        stream_options=section.flag("stream_options") if section.has("stream_options") else True,
     )
 
 

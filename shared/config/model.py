@@ -131,6 +131,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     data_zone: str | None = None  # such as eu: where data may be processed
     timeout_seconds: int = 600  # for the first byte of an answer: reasoning models think for minutes
     stall_seconds: int = 300  # of silence within an answer, after which it counts as broken
+    stream_options: bool = True  # whether the server knows this field, by which usage of a stream is asked for
 
 
 class PriceOverride(msgspec.Struct, frozen=True):

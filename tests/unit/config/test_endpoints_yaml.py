@@ -38,10 +38,11 @@ def test_well_known_addresses_are_built_in(provider: str, api: str, url: str) ->
 def test_other_providers_speak_openais_api_at_their_own_address() -> None:
     """Ollama, vLLM and whoever else is compatible: keyless on this machine, times as they need them."""
     found = endpoint(
-        "{id: ollama, provider: ollama, url: 'http://127.0.0.1:11434/v1/', timeout_seconds: 30, stall_seconds: 5}"
+        "{id: o, provider: ollama, url: 'http://127.0.0.1:1/v1/', "
+        "timeout_seconds: 30, stall_seconds: 5, stream_options: off}"
     )
-    assert (found.api, found.url, found.key) == ("openai", "http://127.0.0.1:11434/v1", None)
-    assert (found.timeout_seconds, found.stall_seconds) == (30, 5)
+    assert (found.api, found.url, found.key) == ("openai", "http://127.0.0.1:1/v1", None)
+    assert (found.timeout_seconds, found.stall_seconds, found.stream_options) == (30, 5, False)
 
 
 def test_azure_by_any_of_its_names_speaks_azures_api() -> None:

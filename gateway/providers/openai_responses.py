@@ -1,0 +1,58 @@
+"""A streamed answer of the Responses API on its way through: typed events, the last of which holds the usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.stream import EventWatch
+
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+_MOST_EVENT_BYTES = 16 * 1024 * 1024  # the last event repeats the whole answer, images made by the model included
+# What an item of the output was generated as, by the names its type gives them.
+_ITEM_TEXTS = ("arguments", "input", "code", "name")
+_PART_TEXTS = ("text", "refusal", "transcript")
+
+
+class ResponsesWatch(EventWatch):
+    """Passes every event unchanged. Usage and tier stand in the response object of the last one."""
+
+    most_held_bytes = _MOST_EVENT_BYTES
+
+    def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
+        kind = chunk.get("type")
+        if kind == "error" or chunk.get("error"):
+            self.failed = True
+        elif kind in _ENDS:
+            self._end(kind, chunk.get("response"))
+        elif isinstance(delta := chunk.get("delta"), str):
+            self._count(len(delta.encode(errors="replace")))
+        return event
+
+    def _end(self, kind: str, response: Any) -> None:
+        self.finished = True
+        self.failed = kind == "response.failed"
+        if not isinstance(response, dict):
+            return
+        if isinstance(tier := response.get("service_tier"), str):
+            self.tier = tier
+        if isinstance(usage := response.get("usage"), dict):
+            self.usage = usage
+
+
+def generated_in_output(output: list[Any]) -> int:
+    """UTF-8 bytes of what the model generated in the items of a whole answer: text, arguments, visible reasoning."""
+    return sum(_item_bytes(item) for item in output if isinstance(item, dict))
+
+
+def _item_bytes(item: Mapping[str, Any]) -> int:
+    size = sum(_size(item.get(name)) for name in _ITEM_TEXTS)
+    for parts in (item.get("content"), item.get("summary")):
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict):
+                size += sum(_size(part.get(name)) for name in _PART_TEXTS)
+    return size
+
+
+def _size(value: Any) -> int:
+    return len(value.encode(errors="replace")) if isinstance(value, str) else 0

@@ -1,0 +1,57 @@
+"""OpenRouter: OpenAI's API with accounting of its own, and errors inside answers that began well. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from gateway.call import ModelCall
+from gateway.providers.base import AnswerStream, ProviderRequest, Target
+from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, request_body
+from gateway.providers.openai_errors import shaped_error, status_of
+from gateway.providers.openai_responses import ResponsesWatch
+from gateway.stream import UsageWatch
+from shared.errors import InvalidRequest
+
+# By these a request names other models to be tried: each would pass the budget's check and the tenant's list by.
+_CHOOSES_MODELS = ("models", "route")
+
+
+class OpenRouterApi(OpenAiApi):
+    """https://openrouter.ai/api/v1."""
+
+    def request(self, call: ModelCall, target: Target, disabled_tools: Collection[str]) -> ProviderRequest:
+        """As OpenAI's, and always with the usage accounting asked for. Raises InvalidRequest for `models`."""
+        for name in _CHOOSES_MODELS:
+            if call.body.get(name) is not None:
+                raise InvalidRequest(
+                    f"{name}: is not supported here: list fallbacks in models.yaml, where the budget checks each",
+                    code="unsupported_parameter",
+                    param=name,
+                )
+        body = request_body(call, target.deployment, disabled_tools)
+        if call.operation == "chat":
+            body["usage"] = {"include": True}
+            if call.streamed:
+                ask_for_usage(body, target.endpoint.stream_options)
+        return ProviderRequest(PATHS[call.operation], msgspec.json.encode(body))
+
+    def stream(self, call: ModelCall) -> AnswerStream:
+        """As OpenAI's; an error amid the chunks becomes one that SDKs raise."""
+        if call.operation == "responses":
+            return ResponsesWatch()
+        return _ChunkWatch(hide_usage_chunk=not (call.wants_usage_chunk or call.wants_cost))
+
+
+class _ChunkWatch(UsageWatch):
+    """Chunks of OpenRouter, which tells of an error in a chunk with choices whose finish reason is `error`."""
+
+    def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
+        error = chunk.get("error")
+        if not error:
+            return super()._noted(chunk, event)
+        super()._noted({**chunk, "choices": []}, event)
+        self.failed = True
+        return b"data: " + msgspec.json.encode({"error": shaped_error(status_of(error), chunk)}) + b"\n\n"
