@@ -97,7 +97,10 @@ class _ChunkWatch(UsageWatch):
 
 
 def _flatten(message: dict[str, Any]) -> bool:
-    """Content in parts, as Anthropic's models answer there, made one text with the thoughts beside it; True if it was."""
+    """Make content that came in parts, as Anthropic's models answer there, one text with the thoughts beside it.
+
+    True when it came so.
+    """
     parts = message.get("content")
     if not isinstance(parts, list):
         return False
