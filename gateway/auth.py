@@ -29,7 +29,8 @@ def authenticate(headers: Mapping[str, str], subscriptions_by_digest: Mapping[st
 def asserted_scopes(headers: Mapping[str, str]) -> dict[str, str]:
     """Scopes from `x-budget-scope-<type>` headers. Whether the tenant lets clients name these types is checked later.
 
-    Raises InvalidRequest for a type or key that no scope can have.
+    An empty value names nothing: LibreChat sends its header empty while a conversation has no id yet, and a client may
+    leave it out as well. Raises InvalidRequest for a type or key that no scope can have.
     """
     scopes: dict[str, str] = {}
     for name, value in headers.items():
@@ -38,7 +39,8 @@ def asserted_scopes(headers: Mapping[str, str]) -> dict[str, str]:
         kind = name.lower().removeprefix(SCOPE_HEADER_PREFIX)
         if not SCOPE_TYPE.fullmatch(kind) or kind in scopes:
             raise InvalidRequest(f"{name[:60]}: expected one header per scope type, such as session", param=name[:60])
-        scopes[kind] = _utf8(value.strip())
+        if key := value.strip():
+            scopes[kind] = _utf8(key)
     return validate_scopes(scopes, "x-budget-scope")
 
 

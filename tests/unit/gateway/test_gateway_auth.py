@@ -54,3 +54,8 @@ def test_scope_keys_are_utf8():
     """Names beyond ASCII survive: servers read header bytes as Latin-1."""
     assert asserted_scopes({"x-budget-scope-session": "Zoë".encode().decode("latin-1")}) == {"session": "Zoë"}
     assert asserted_scopes({"x-budget-scope-session": "caf\xe9"}) == {"session": "café"}
+
+
+def test_an_empty_header_names_no_scope():
+    """What LibreChat sends for a conversation that has no id yet is no error, and charges no scope with an empty name."""
+    assert asserted_scopes({"x-budget-scope-session": " ", "x-budget-scope-task": "t"}) == {"task": "t"}
