@@ -217,7 +217,7 @@ def sse(*events) -> bytes:
     pieces = []
     for event in events:
         data = event if isinstance(event, dict) else event.to_dict()
-        pieces.append(f"event: {data['type']}\ndata: {json.dumps(data)}\n\n")
+        pieces.append(f"event: {data['type']}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n")
     return "".join(pieces).encode()
 
 
