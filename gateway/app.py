@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ from gateway.chat import chat_body, chat_call, with_scope_header
 from gateway.events import EventQueue
 from gateway.pipeline import Caller, Pipeline, Streamed
 from gateway.relay import StreamRelay
+from gateway.spool import Spool
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
 from shared.errors import NotFound, PayloadTooLarge, TollkeeperError
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from shared.bootstrap import Services
+    from shared.settings import Settings
 
 log = logging.getLogger("tollkeeper.gateway")
 
@@ -74,8 +77,8 @@ class Gateway:
         return JSONResponse({"object": "list", "data": data})
 
     async def health(self, request: Request) -> Response:
-        """GET /health: that it serves, and how many events wait for the hub."""
-        return JSONResponse({"status": "ok", "pending_events": self._events.pending})
+        """GET /health: that it serves, and what waits for the hub."""
+        return JSONResponse(self._events.health())
 
     def _caller(self, request: Request, headers: Headers | None = None) -> Caller:
         """Who calls; `headers` stand for the request's own."""
@@ -100,14 +103,14 @@ def build_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         services = await open_services()
         upstream = open_upstream(services)
-        events = EventQueue(services.publisher)
-        events.start()
+        events = EventQueue(services.publisher, spool=_spool(services.settings))
+        await events.start()
         gateways.append(Gateway(services, Pipeline(services, upstream, events, name), events))
         try:
             yield
         finally:
             gateways.clear()
-            await events.close()
+            await events.close(services.settings.shutdown_flush_seconds)
             await upstream.close()
             await services.close()
 
@@ -144,6 +147,13 @@ def build_app(
         Exception: _defect,
     }
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+def _spool(settings: Settings) -> Spool | None:
+    if settings.spool_directory is None:
+        log.warning("SPOOL_DIR is not set: usage events that the hub does not take are lost with this process")
+        return None
+    return Spool(Path(settings.spool_directory), settings.spool_max_bytes)
 
 
 async def _body(request: Request) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -94,7 +95,8 @@ class Stack:
         if self.options.gateway == APIM:
             self._start_policies(env)
         else:
-            self._python("gateway", "gateway", env=env)
+            shutil.rmtree(env["SPOOL_DIR"], ignore_errors=True)  # of an earlier run, whose hub is gone
+            self.start_gateway()
         if self.model_url is not None:
             self._wait("model", lambda: is_listening(model_port))
             self.report(f"model          simulated, on {self.model_url}")
@@ -111,6 +113,10 @@ class Stack:
     def start_functions(self) -> None:
         """Start the function app; again, after it was stopped, as the same app: it knows the same keys and stores."""
         self._python("functions", "local.functions_host", env=self.settings)
+
+    def start_gateway(self) -> None:
+        """Start the built-in gateway; again, after it ended, on the same spool."""
+        self._python("gateway", "gateway", env=self.settings)
 
     def _write_env_file(self) -> None:
         text = "".join(f"{name}={self.settings[name]}\n" for name in _FOR_COMMANDS)
@@ -186,6 +192,7 @@ class Stack:
             "GATEWAY_KEYS": json.dumps(gateway_keys(self.config)),
             "FUNCTIONS_PORT": str(self.options.functions_port),
             "GATEWAY_PORT": str(self.options.gateway_port),
+            "SPOOL_DIR": str(self.options.logs / "spool"),
             "PYTHONUNBUFFERED": "1",
         }
         if self.model_url is not None:

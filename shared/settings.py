@@ -87,6 +87,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_port: int = 8080
     gateway_grace_seconds: int = 10  # what open streams get to end by themselves when it is told to stop
     gateway_name: str = "local"  # the end of its events' CloudEvents source
+    spool_directory: str | None = None  # where events wait that the hub does not take; None: in memory only
+    spool_max_bytes: int = 256 * 1024 * 1024
+    shutdown_grace_seconds: int = 10  # that open calls get to end by themselves
+    shutdown_flush_seconds: int = 20  # that the hub gets after it to take what is left
     gateway_keys: Mapping[str, str] = msgspec.field(default_factory=dict)  # sha256 hex of a key -> subscription
     upstream_url: str | None = None
     upstream_key: str | None = None
@@ -278,6 +282,10 @@ def _build(read: _Reader, *, is_gateway: bool = False) -> Settings:
         gateway_port=read.integer("GATEWAY_PORT", 8080, 1, 65_535),
         gateway_grace_seconds=read.integer("GATEWAY_GRACE_SECONDS", 10, 0, 540),
         gateway_name=read.pattern("GATEWAY_NAME", "local", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a short name"),
+        spool_directory=read.text("SPOOL_DIR"),
+        spool_max_bytes=read.integer("SPOOL_MAX_BYTES", 256 * 1024 * 1024, 1024 * 1024, 999_999_999_999),
+        shutdown_grace_seconds=read.integer("SHUTDOWN_GRACE_SECONDS", 10, 0, 3_600),
+        shutdown_flush_seconds=read.integer("SHUTDOWN_FLUSH_SECONDS", 20, 0, 600),
         gateway_keys=_gateway_keys(read),
         upstream_url=read.url("AZURE_OPENAI_ENDPOINT", ("https", "http")),
         upstream_key=read.text("AZURE_OPENAI_API_KEY"),
