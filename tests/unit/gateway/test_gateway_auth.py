@@ -57,5 +57,5 @@ def test_scope_keys_are_utf8():
 
 
 def test_an_empty_header_names_no_scope():
-    """What LibreChat sends for a conversation that has no id yet is no error, and charges no scope with an empty name."""
+    """What LibreChat sends for a conversation without an id is no error, and charges no scope with an empty name."""
     assert asserted_scopes({"x-budget-scope-session": " ", "x-budget-scope-task": "t"}) == {"task": "t"}
