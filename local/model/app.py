@@ -165,7 +165,10 @@ class SimulatedModel:
         except ValueError:
             body = None
         body = body if isinstance(body, dict) else None
-        return body, knobs_for(request.headers, self._standing, self._names(request, body or {}))
+        knobs = knobs_for(request.headers, self._standing, self._names(request, body or {}))
+        if 0 < knobs.fail_first <= self.served.attempts(knobs.call_id):
+            knobs = replace(knobs, fault=None)  # the next attempt is served as if nothing had been
+        return body, knobs
 
     def _names(self, request: Request, body: Mapping[str, Any]) -> list[str]:
         """What a knob may call the one that answers: its place, its model, its deployment."""
@@ -264,7 +267,7 @@ def error(status: int, code: str, message: str, param: str | None, retry_after: 
 async def _simulated_failure(knobs: Knobs, attempt: int, usages: tuple[Usage, ...]) -> Response | None:
     if knobs.latency_ms:
         await asyncio.sleep(knobs.latency_ms / 1000)
-    if knobs.fault in ("reset", "stall") and knobs.fault_after is None and not 0 < knobs.fail_first < attempt:
+    if knobs.fault in ("reset", "stall") and knobs.fault_after is None:
         for usage in usages:
             usage.errors += 1
         if knobs.fault == "reset":

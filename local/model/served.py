@@ -85,6 +85,11 @@ class Served:
             found = (request for request in found if request.call_id == call_id)
         return [asdict(request) for request in found if containing is None or containing in request.body]
 
+    def attempts(self, call_id: str | None) -> int:
+        """How often a call has arrived so far."""
+        known = self.by_call.get(call_id) if call_id is not None else None
+        return 0 if known is None else known.attempts
+
     def attempt(self, call_id: str | None, model: str) -> tuple[int, tuple[Usage, ...]]:
         """(the number of this attempt, the counters it counts in)."""
         of_model = self.by_model.setdefault(model, Usage())

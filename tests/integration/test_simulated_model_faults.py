@@ -1,5 +1,6 @@
 """The simulated model's faults: what a backend can do wrong, each as it looks on the wire."""
 
+import contextlib
 import json
 import sys
 import time
@@ -115,6 +116,15 @@ def test_whole_answers_break_too(model_url):
     with pytest.raises(UnicodeDecodeError):
         post(model_url, fault="utf8").content.decode()
     assert post(model_url, fault="error").json()["error"]["code"] == "simulated_error"
+
+
+@pytest.mark.parametrize("fault", ["reset", "json", "error"])
+def test_a_fault_can_pass(model_url, fault):
+    """x-sim-fail-first: the next attempt of the call is served."""
+    knobs = {"fault": fault, "fail_first": 1, "call_id": f"passing-{fault}"}
+    with contextlib.suppress(httpx.ReadError, ValueError):
+        assert "choices" not in post(model_url, **knobs).json()
+    assert post(model_url, **knobs).json()["choices"]
 
 
 def test_only_the_named_deployment_fails(model_url):
