@@ -16,15 +16,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.auth import asserted_scopes, authenticate
+from gateway.answers import Caller, Streamed
+from gateway.auth import Authenticator, asserted_scopes
 from gateway.call import Operation, read_call
 from gateway.chat import chat_body, chat_call, with_scope_header
 from gateway.events import EventQueue
-from gateway.pipeline import Caller, Pipeline, Streamed
+from gateway.pipeline import Pipeline
 from gateway.relay import StreamRelay
 from gateway.spool import Spool
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
 from shared.errors import NotFound, PayloadTooLarge, TollkeeperError
+from shared.routing.router import Bounds
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -37,11 +39,17 @@ log = logging.getLogger("tollkeeper.gateway")
 MAX_BODY_BYTES = 32 * 1024 * 1024  # room for images sent inline
 
 
+REGION_HEADER, DATA_ZONE_HEADER = "x-tollkeeper-region", "x-tollkeeper-data-zone"
+
+
 class Gateway:
     """The routes' handlers over one set of services."""
 
-    def __init__(self, services: Services, pipeline: Pipeline, events: EventQueue) -> None:
+    def __init__(
+        self, services: Services, callers: Authenticator, pipeline: Pipeline, events: EventQueue
+    ) -> None:
         self._services = services
+        self._callers = callers
         self._pipeline = pipeline
         self._events = events
 
@@ -49,18 +57,18 @@ class Gateway:
         """One model call, whatever its route."""
         request_id = uuid.uuid4().hex  # our own: a client that chose it could pre-empt another call's identity
         request.state.request_id = request_id
-        caller = self._caller(request)
+        caller = await self._caller(request)
         call = read_call(operation, await _body(request), request.path_params.get("deployment"))
         answer = await self._pipeline.run(call, caller, request_id)
         if isinstance(answer, Streamed):
-            return StreamRelay(answer.upstream, answer.headers, answer.stream, request_id, answer.ended)
+            return StreamRelay(answer, request_id)
         return Response(answer.content, answer.status, answer.headers)
 
     async def prompt(self, request: Request) -> Response:
         """POST /chat: one prompt, one reply and its cost."""
         request_id = uuid.uuid4().hex
         request.state.request_id = request_id
-        caller = self._caller(request, with_scope_header(request.headers))
+        caller = await self._caller(request, with_scope_header(request.headers))
         answer = await self._pipeline.run(chat_call(await _body(request)), caller, request_id)
         if isinstance(answer, Streamed):  # the backend streams although it was not asked to
             answer.ended()
@@ -71,7 +79,7 @@ class Gateway:
 
     async def models(self, request: Request) -> Response:
         """GET .../models: what config lists, in OpenAI's shape."""
-        self._caller(request)
+        await self._caller(request)
         models = self._services.config.current.models.values()
         data = [{"id": m.id, "object": "model", "created": 0, "owned_by": m.provider} for m in models]
         return JSONResponse({"object": "list", "data": data})
@@ -80,13 +88,14 @@ class Gateway:
         """GET /health: that it serves, and what waits for the hub."""
         return JSONResponse(self._events.health())
 
-    def _caller(self, request: Request, headers: Headers | None = None) -> Caller:
+    async def _caller(self, request: Request, headers: Headers | None = None) -> Caller:
         """Who calls; `headers` stand for the request's own."""
         headers = request.headers if headers is None else headers
-        subscription = authenticate(headers, self._services.settings.gateway_keys)
+        identity = await self._callers.identity(headers)
         by_deployment = "deployment" in request.path_params
         api_version = default_api_version(request.query_params.get("api-version")) if by_deployment else None
-        return Caller({"subscription": subscription}, asserted_scopes(headers), headers, api_version)
+        bounds = Bounds(headers.get(REGION_HEADER, ""), headers.get(DATA_ZONE_HEADER, ""))
+        return Caller(identity, asserted_scopes(headers), headers, api_version, bounds)
 
 
 def build_app(

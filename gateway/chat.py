@@ -21,7 +21,7 @@ from shared.usage.rejected import EventRejected
 from shared.usage.tokens import count_tokens, processing_tier
 
 if TYPE_CHECKING:
-    from gateway.pipeline import Whole
+    from gateway.answers import Whole
     from shared.pricing.pricer import Pricer
 
 AUTO = "auto"

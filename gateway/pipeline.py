@@ -1,4 +1,4 @@
-"""One model call: check the budget, try the model, answer, report what was used.
+"""One model call: check the budget, try the places that serve it, answer.
 
 Routes hand in a call and a caller; what comes out is whole or streamed, and knows everything that a route may want to
 say about it. Nothing here knows HTTP's server side.
@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import httpx
 import msgspec
+from msgspec.structs import replace
 
-from gateway.attempts import Attempts
+from gateway.answers import Caller, Streamed, Whole
+from gateway.asking import Asking, Outcome
+from gateway.attempts import MOST_ATTEMPTS, Attempts, Order, Place
+from gateway.breakers import Breakers
 from gateway.call import ModelCall
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
-from gateway.generated import generated_tokens
-from gateway.providers import api_of
-from gateway.providers.base import AnswerStream, Api, Target
-from gateway.tools import dropped_tools
-from gateway.upstream import Upstream, UpstreamBroken, UpstreamRefused, client_headers
+from gateway.failures import Failure
+from gateway.needs import capabilities_needed
+from gateway.upstream import Upstream
 from shared.budgets.request import CheckRequest
-from shared.errors import TollkeeperError
+from shared.budgets.routed import AUTO
+from shared.errors import Forbidden, InvalidRequest, TollkeeperError
 
 if TYPE_CHECKING:
     from shared.bootstrap import Services
@@ -33,52 +34,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollkeeper.gateway")
 
-
-@dataclass(frozen=True)
-class Caller:
-    """Who calls, and what else the call's envelope says."""
-
-    identity: Mapping[str, Any]  # validated claims, as a budget check takes them
-    scopes: Mapping[str, str]  # client-asserted
-    headers: Mapping[str, str] = field(default_factory=dict)  # of the request: the simulated model reads some
-    api_version: str | None = None  # of Azure's paths by deployment
+ATTEMPTS_HEADER = "x-tollkeeper-attempts"
+FALLBACK = "fallback"  # decision and reason of a call that another model served because the first did not answer
 
 
-@dataclass(frozen=True)
-class Whole:
-    """An answer in one piece, be it the model's or a refusal."""
+@dataclass
+class _Journey:
+    """One call on its way from place to place."""
 
-    status: int
-    content: bytes
-    headers: dict[str, str]
-    usage: dict[str, Any] | None = None  # the provider's own object
-    exchange: Exchange | None = None  # the attempt that answered; None when no model was asked
-    tier: str = ""  # of processing, where the provider says
-
-
-@dataclass(frozen=True)
-class Streamed:
-    """An answer that comes piece by piece. Whoever relays it calls `ended` once, then closes `upstream`."""
-
-    upstream: httpx.Response
-    stream: AnswerStream
-    headers: dict[str, str]
-    exchange: Exchange
-    events: EventQueue
-
-    def ended(self) -> None:
-        """Report what the stream used; without the provider's count, what went by is all that anybody knows."""
-        stream = self.stream
-        is_counted = stream.usage is not None
-        self.exchange.report(
-            self.events,
-            status=self.upstream.status_code,
-            usage=stream.usage if is_counted else stream.input_usage,
-            streamed=True,
-            aborted=not is_counted and not stream.finished,
-            tier=stream.tier,
-            output_tokens_estimate=None if is_counted else generated_tokens(stream),
-        )
+    call: ModelCall
+    caller: Caller
+    request_id: str
+    check: CheckRequest
+    first: CheckAnswer  # what the budget said of the model that the client asked for
+    sent: int = 0
 
 
 class Pipeline:
@@ -87,13 +56,14 @@ class Pipeline:
     def __init__(self, services: Services, upstream: Upstream, events: EventQueue, name: str) -> None:
         """`name` tells gateways apart in the events' source."""
         self._services = services
-        self._upstream = upstream
         self._events = events
-        self._attempts = Attempts(upstream)
+        breakers = Breakers()
+        self._attempts = Attempts(upstream.endpoint_of, lambda: services.config.current, breakers)
+        self._asking = Asking(upstream, events, breakers)
         self._source = f"gateway/{name}"
 
     async def run(self, call: ModelCall, caller: Caller, request_id: str) -> Whole | Streamed:
-        """Answer one call. Raises TollkeeperError for what is neither the model's answer nor the budget's."""
+        """Answer one call. Raises TollkeeperError for what is neither a model's answer nor the budget's."""
         check = CheckRequest(
             model=call.model,
             identity=dict(caller.identity),
@@ -104,71 +74,110 @@ class Pipeline:
             max_output_tokens=call.max_output_tokens,
             choices=call.choices,
             request_id=request_id,
+            capabilities=sorted(capabilities_needed(call)) if call.model == AUTO else None,
+            required_region=caller.bounds.region,
+            required_data_zone=caller.bounds.data_zone,
         )
+        answer = await self._admit(check)
+        if answer.error is not None:
+            return _refusal(answer, request_id)
+        return await self._go(_Journey(call, caller, request_id, check, answer))
+
+    async def _go(self, journey: _Journey) -> Whole | Streamed:
+        """From place to place until one answers; the last reply when none does."""
+        order = self._attempts.order(journey.call, journey.first, journey.caller.bounds)
+        admitted: CheckAnswer | None = journey.first  # holds budget, and room for its event
+        reply: Whole | TollkeeperError | None = None
+        try:
+            for place, wait_seconds in order:
+                if admitted is not None and (wait_seconds or admitted.model != place.model):
+                    held, admitted = admitted, None
+                    await self._take_back(held)
+                if wait_seconds:
+                    await asyncio.sleep(wait_seconds)
+                if admitted is None:
+                    admitted, refused = await self._admit_again(journey, place)
+                    if admitted is None:
+                        reply = refused or reply
+                        order.close(place.model)
+                        continue
+                trying = place if place.model == admitted.model else order.free_place(admitted)
+                if trying is None:  # the budget serves a cheaper model in its place, and that one is tried out
+                    continue
+                answer, admitted = admitted, None
+                answer.provider, answer.deployment = trying.provider, trying.deployment
+                outcome = await self._try(journey, order, trying, answer)
+                if not isinstance(outcome, Failure):
+                    return outcome
+                reply = outcome.reply
+                if journey.sent == MOST_ATTEMPTS:
+                    break
+        finally:
+            if admitted is not None:
+                await self._take_back(admitted)
+        if reply is None:
+            raise order.nowhere()
+        return _last(reply, journey)
+
+    async def _try(self, journey: _Journey, order: Order, place: Place, answer: CheckAnswer) -> Outcome:
+        """One attempt. What was held for it is free again when it failed: the next one needs the room."""
+        call, caller = journey.call, journey.caller
+        journey.sent += 1
+        exchange = Exchange(self._source, journey.request_id, call, answer, attempt=journey.sent)
+        target = self._attempts.target(place, caller.api_version)
+        try:
+            outcome = await self._asking.ask(exchange, place.key, target, caller)
+        except InvalidRequest as error:  # of the place's API: the model was not asked
+            await self._release(answer)
+            journey.sent -= 1
+            order.close(place.model)
+            if place.model == journey.first.model and journey.first.routing is None:
+                raise
+            return Failure(error, again=False)
+        except Exception:
+            await self._release(answer)
+            raise
+        if isinstance(outcome, Failure):
+            await self._release(answer)
+            order.failed(place, again=outcome.again)
+        elif journey.sent > 1:
+            outcome.headers[ATTEMPTS_HEADER] = str(journey.sent)
+        return outcome
+
+    async def _admit(self, check: CheckRequest) -> CheckAnswer:
+        """The budget's answer; room for the event of a call that it lets in is taken."""
         self._events.reserve()
         try:
             answer = await self._services.budget.check(check)
         except BaseException:
             self._events.give_back()
             raise
-        if answer.decision == "refuse":
+        if answer.error is not None:
             self._events.give_back()
-            content = msgspec.json.encode(answer.body)
-            headers = {"content-type": "application/json", **answer.headers, "x-request-id": request_id}
-            return Whole(answer.status, content, headers)
-        exchange = Exchange(source=self._source, request_id=request_id, call=call, answer=answer)
-        return await self._forward(caller, exchange)
+        return answer
 
-    async def _forward(self, caller: Caller, exchange: Exchange) -> Whole | Streamed:
-        call, answer = exchange.call, exchange.answer
+    async def _admit_again(self, journey: _Journey, place: Place) -> tuple[CheckAnswer | None, Whole | None]:
+        """The budget's answer for another attempt; else its refusal, or nothing when the model is not allowed."""
+        first, attempt = journey.first, journey.sent + 1
+        model, provider, deployment = place.model, place.provider, place.deployment
+        check = replace(journey.check, model=model, provider=provider, deployment=deployment, attempt=attempt)
         try:
-            target = self._attempts.target(answer, caller.api_version)
-            api = api_of(target.endpoint.api)
-            request = api.request(call, target, answer.disabled_tools)
-            upstream = await self._upstream.send(target, request, caller.headers)
-        except (UpstreamBroken, asyncio.CancelledError):
-            # The model may have seen it, so it is on record; without usage it costs nothing and frees its hold.
-            exchange.report(self._events, status=UpstreamBroken.http_status, usage=None, streamed=call.streamed)
-            raise
-        except Exception:
-            # The model never saw the call: what was held for it is free again at once.
-            self._events.give_back()
-            await self._release(answer)
-            raise
-        return await self._answer(exchange, target, api, upstream)
+            answer = await self._admit(check)
+        except Forbidden:
+            return None, None
+        answer.requested_model = first.requested_model
+        if answer.error is not None:
+            return None, _refusal(answer, journey.request_id)
+        if answer.model == first.model:
+            answer.decision, answer.reason = first.decision, first.reason
+        else:  # no budget chose this model, so nothing was saved by it
+            answer.decision, answer.reason = FALLBACK, FALLBACK
+        return answer, None
 
-    async def _answer(self, exchange: Exchange, target: Target, api: Api, upstream: httpx.Response) -> Whole | Streamed:
-        call = exchange.call
-        region = target.endpoint.region or upstream.headers.get("x-ms-region", "")
-        exchange.region = region.lower().replace(" ", "")
-        if upstream.status_code in (401, 403):
-            # Passed on, it would tell the caller that the caller's key is wrong.
-            exchange.report(self._events, status=upstream.status_code, usage=None, streamed=call.streamed)
-            await upstream.aclose()
-            raise UpstreamRefused("the model backend does not accept the gateway's credential")
-        headers = self._response_headers(exchange, upstream)
-        if upstream.status_code < 400 and _is_event_stream(upstream):
-            return Streamed(upstream, api.stream(call), headers, exchange, self._events)
-        return await self._whole_answer(exchange, api, upstream, headers)
-
-    async def _whole_answer(
-        self, exchange: Exchange, api: Api, upstream: httpx.Response, headers: dict[str, str]
-    ) -> Whole:
-        usage, tier = None, ""
-        status = UpstreamBroken.http_status
-        try:
-            content = await upstream.aread()
-            status = upstream.status_code
-            if status < 400:
-                content, usage, tier = api.whole(exchange.call, content)
-            else:
-                content = api.failure(exchange.call, status, content)
-        except httpx.HTTPError as error:
-            raise UpstreamBroken("the model backend ended its answer early") from error
-        finally:
-            exchange.report(self._events, status=status, usage=usage, streamed=False, tier=tier)
-            await upstream.aclose()
-        return Whole(status, content, headers, usage, exchange, tier)
+    async def _take_back(self, answer: CheckAnswer) -> None:
+        """An admitted attempt is not made after all."""
+        self._events.give_back()
+        await self._release(answer)
 
     async def _release(self, answer: CheckAnswer) -> None:
         if answer.reservation is None:
@@ -176,15 +185,19 @@ class Pipeline:
         try:
             await self._services.budget.release(answer.reservation)
         except TollkeeperError as error:
-            # The hold then ends with its time to live: budget is tied up for minutes, nothing is lost.
+            # The hold then ends with its event or its time to live: budget is tied up for minutes, nothing is lost.
             log.warning("a reservation could not be released: %s", error.code)
 
-    def _response_headers(self, exchange: Exchange, upstream: httpx.Response) -> dict[str, str]:
-        headers = {**client_headers(upstream), **exchange.answer.headers, "x-request-id": exchange.request_id}
-        if dropped := dropped_tools(exchange.call.tools, exchange.answer.disabled_tools):
-            headers["x-budget-disabled-tools"] = ",".join(dropped)
-        return headers
+
+def _refusal(answer: CheckAnswer, request_id: str) -> Whole:
+    headers = {"content-type": "application/json", **answer.headers, "x-request-id": request_id}
+    return Whole(answer.status, msgspec.json.encode(answer.body), headers)
 
 
-def _is_event_stream(response: httpx.Response) -> bool:
-    return str(response.headers.get("content-type", "")).startswith("text/event-stream")
+def _last(reply: Whole | TollkeeperError, journey: _Journey) -> Whole:
+    """What the client gets of a call that nobody served."""
+    if isinstance(reply, TollkeeperError):
+        raise reply
+    if journey.sent > 1:
+        reply.headers[ATTEMPTS_HEADER] = str(journey.sent)
+    return reply

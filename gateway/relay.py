@@ -4,52 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
 
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from gateway.providers.base import AnswerStream
+from gateway.answers import Streamed
 from gateway.stream import stream_error
 
-OnEnd = Callable[[], None]
+_GOODBYE_SECONDS = 0.5
 
 
 class StreamRelay:
-    """An ASGI response. `on_end` is called once, when `stream` has seen all that there will be.
+    """An ASGI response. The answer's `ended` is called once, when its stream has seen all that there will be.
 
     Not Starlette's StreamingResponse: when a client leaves, that one drops the body's iterator and lets the garbage
     collector end it, some time later; here the backend is let go and the event made at once.
     """
 
-    def __init__(
-        self, upstream: httpx.Response, headers: Mapping[str, str], stream: AnswerStream, request_id: str, on_end: OnEnd
-    ) -> None:
-        self._upstream = upstream
-        self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        self._stream = stream
+    def __init__(self, answer: Streamed, request_id: str) -> None:
+        headers = answer.headers.items()
+        self._headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self._answer = answer
+        self._stream = answer.stream
         self._request_id = request_id
-        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until the backend is done, fails, or the client is gone."""
         relay = asyncio.create_task(self._relay(send))
         gone = asyncio.create_task(_client_gone(receive))
+        is_cut = False
         try:
             await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            is_cut = not relay.done()
+            raise
         finally:
             for task in (relay, gone):
                 task.cancel()
             await asyncio.gather(relay, gone, return_exceptions=True)
             # Before the close below, which may wait on the network: the event must not depend on it.
-            self._on_end()
+            self._answer.ended()
+            if is_cut:
+                await self._say_goodbye(send)
             with contextlib.suppress(httpx.HTTPError):  # already cut: there is nothing left to close
-                await self._upstream.aclose()
+                await self._answer.upstream.aclose()
 
     async def _relay(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self._upstream.status_code, "headers": self._headers})
+        answer = self._answer
+        await send({"type": "http.response.start", "status": answer.upstream.status_code, "headers": self._headers})
         try:
-            async for piece in self._upstream.aiter_bytes():
+            if answer.first:
+                await send({"type": "http.response.body", "body": answer.first, "more_body": True})
+            async for piece in answer.pieces:
                 if visible := self._stream.feed(piece):
                     await send({"type": "http.response.body", "body": visible, "more_body": True})
                 if self._stream.failed:
@@ -60,6 +66,13 @@ class StreamRelay:
         except httpx.HTTPError:
             rest = self._error("the model backend ended the stream early")
         await send({"type": "http.response.body", "body": rest, "more_body": False})
+
+    async def _say_goodbye(self, send: Send) -> None:
+        """Tell the client that the gateway stops, unless it does not even read what came before."""
+        error = stream_error("gateway_stopping", "the gateway is being stopped; send the call again", self._request_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await send({"type": "http.response.body", "body": error, "more_body": False})
 
     def _rest(self) -> bytes:
         """What is left to say at the backend's end, which is no end unless the backend said so."""

@@ -16,6 +16,7 @@ from shared.budgets.rules import BudgetFigures, State
 from shared.errors import BudgetExhausted, BudgetReserved, TollkeeperError
 from shared.instants import rfc3339
 from shared.money import decimal_from_nano
+from shared.routing.router import Route
 
 RESERVED_RETRY_SECONDS = 1
 _LONGEST_RETRY_SECONDS = 31 * 24 * 3600
@@ -40,6 +41,7 @@ class CheckAnswer(msgspec.Struct, kw_only=True):
     cache_seconds: int = 0
     observed: dict[str, str] | None = None  # in observe mode: what enforcement would have done
     error: TollkeeperError | None = None
+    routing: Route | None = None  # how the model was chosen, when the caller left the choice
     estimate_nano_usd: int | None = None  # of the model that serves, or that was refused; never told to the caller
 
     @property
@@ -68,6 +70,8 @@ class CheckAnswer(msgspec.Struct, kw_only=True):
         }
         if self.observed is not None:
             body["observed"] = self.observed
+        if self.routing is not None:
+            body["routing"] = self.routing.body()
         return body if self.error is None else {**self.error.body(), **body}
 
     @property
@@ -79,7 +83,7 @@ class CheckAnswer(msgspec.Struct, kw_only=True):
             headers["x-budget-scope"] = header_text(self.budget["scope"])
             if self.budget["resets_at"] is not None:
                 headers["x-budget-resets-at"] = self.budget["resets_at"]
-        if self.decision == "downgrade":
+        if self.model != self.requested_model and self.error is None:
             headers["x-requested-model"] = header_text(self.requested_model)
             headers["x-served-model"] = header_text(self.model)
         if self.error is not None:

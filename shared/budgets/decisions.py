@@ -73,7 +73,7 @@ class DecisionLog:
             if seen >= _PLAIN_PER_FLUSH:
                 return
             self._plain[kind] = seen + 1
-        if answer.decision == "refuse":
+        if answer.decision == "refuse" and request.attempt == 1:  # calls, not attempts
             if not len(self._refusals) and not self._sealed:
                 self._refusals_due = time.monotonic() + self._refusals_seconds
             self._refusals.add(answer, request, tenant.client_asserted_scopes)

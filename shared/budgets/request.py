@@ -40,6 +40,10 @@ class CheckRequest(msgspec.Struct, kw_only=True):
     provider: Label = ""  # of the model; when stated, only this provider's deployments are looked at
     deployment: Label = ""  # where the gateway sends the call unless another model serves it
     region: Label = ""
+    capabilities: Annotated[list[Label], msgspec.Meta(max_length=32)] | None = None  # that `model: auto` must have
+    required_region: Label = ""  # serve it from endpoints there only
+    required_data_zone: Label = ""
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1  # after the first: a fallback of one and the same call
 
 
 def resolve_caller(request: CheckRequest, config: Config) -> tuple[Tenant, dict[str, str]]:
@@ -104,17 +108,25 @@ def require_allowed_model(config: Config, tenant: Tenant, scopes: Mapping[str, s
 
     The targets of downgrade rules need no permission: whoever wrote the rule gave it.
     """
+    allowed = disallowed_by(config, tenant, scopes, model)
+    if allowed is not None:
+        raise Forbidden(
+            f"model: {model!r} is not allowed here; allowed: {', '.join(allowed)}",
+            code="model_not_allowed",
+            param="model",
+        )
+
+
+def disallowed_by(config: Config, tenant: Tenant, scopes: Mapping[str, str], model: str) -> tuple[str, ...] | None:
+    """The list of allowed models, the tenant's or the team's, that the model is not on; None when it may be used."""
     team = config.teams.get(scopes.get("team", ""))
     lists = [tenant.allowed_models]
     if team is not None and team.tenant == tenant.id:
         lists.append(team.allowed_models)
     for allowed in lists:
         if allowed and not any(fnmatchcase(model, pattern) for pattern in allowed):
-            raise Forbidden(
-                f"model: {model!r} is not allowed here; allowed: {', '.join(allowed)}",
-                code="model_not_allowed",
-                param="model",
-            )
+            return allowed
+    return None
 
 
 def known_tenant(config: Config, tenant: object) -> Tenant:

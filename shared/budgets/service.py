@@ -17,6 +17,7 @@ from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.redis_errors import is_outage, is_refusal
 from shared.budgets.request import CheckRequest, canonical, require_allowed_model, resolve_caller
 from shared.budgets.reservation import Reservation, ReservationSigner
+from shared.budgets.routed import AUTO, bounds_of, route_request, served_place, wants_route
 from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state
 from shared.budgets.snapshot import PreparedCheck, Snapshot
 from shared.budgets.store import BudgetStore, CheckReply
@@ -25,6 +26,7 @@ from shared.errors import DeadlinePassed, Forbidden, InvalidRequest, StateUnavai
 from shared.money import decimal_from_nano, line_nano_usd
 from shared.ppm import PPM
 from shared.pseudonyms import NO_PSEUDONYMS, Pseudonyms
+from shared.routing.router import Route
 from shared.scopes import ORGANISATIONAL
 from shared.usage.estimate import estimate_input_tokens
 
@@ -72,23 +74,32 @@ class BudgetService:
         snapshot = self._snapshot()
         tenant, scopes = resolve_caller(request, snapshot.config)
         scopes = self._pseudonyms.scopes(scopes)
-        request = canonical(request, snapshot.deployments)
+        bounds = bounds_of(request)
+        route: Route | None = None
+        if wants_route(request, snapshot):
+            request, route = route_request(request, snapshot, tenant, scopes, self._now_utc())
+        else:
+            request = canonical(request, snapshot.deployments)
+            if bounds:
+                request.deployment = served_place(snapshot, request.model, bounds).deployment
         try:
             require_allowed_model(snapshot.config, tenant, scopes, request.model)
             answer = await self._decide(snapshot, request, tenant, scopes)
         except (Forbidden, StateUnavailable) as error:
-            if self._decisions is not None:
+            if self._decisions is not None and request.attempt == 1:
                 self._decisions.note_denied(tenant, scopes, request.model, error.code)
             raise
-        if answer.model != request.model:
-            served = snapshot.deployments.serving(answer.model)
-            answer.provider, answer.deployment = served.provider, served.deployment
         try:
+            if answer.model != request.model:
+                served = served_place(snapshot, answer.model, bounds)
+                answer.provider, answer.deployment = served.provider, served.deployment
             _require_time_left(request)
-        except DeadlinePassed:
+        except (DeadlinePassed, InvalidRequest):
             if answer.reservation is not None:  # nobody is left to give it back, and it would tie up budget for minutes
                 await self.release(answer.reservation)
             raise
+        if route is not None:
+            answer.requested_model, answer.routing = AUTO, route
         if self._decisions is not None:
             self._decisions.note(answer, request, tenant)
         return answer
@@ -141,6 +152,9 @@ class BudgetService:
 
     def _now_ms(self) -> int:
         return time.time_ns() // 1_000_000 + self._clock_offset_ms
+
+    def _now_utc(self) -> datetime:
+        return datetime.fromtimestamp(self._now_ms() / 1000, UTC)
 
     async def _ask(self, prepared: PreparedCheck, candidates: Sequence[int], tenant: Tenant) -> CheckReply | None:
         """The reply, or None when Redis cannot be asked."""
@@ -232,7 +246,8 @@ class BudgetService:
             else:
                 answer.decision, answer.reason, answer.error, answer.model = "refuse", error.code, error, request.model
                 answer.state = "stopped"
-                _log_refused(answer, cell, reply.estimate_nano_usd)
+                if request.attempt == 1:  # a fallback that is refused spares nothing: its call was never made
+                    _log_refused(answer, cell, reply.estimate_nano_usd)
         elif reply.candidate > 0:
             degraded = state in ("degraded", "stopped")
             answer.decision = "downgrade"

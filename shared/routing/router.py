@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from shared.config.model import Config, Model
+from shared.config.model import Config, Endpoint, Model
 from shared.money import decimal_from_nano
 from shared.pricing.book import UnitPrices, canonical_provider
 from shared.pricing.pricer import Pricer
-from shared.routing.deployments import Deployments
+from shared.routing.deployments import DEFAULT_PROVIDER, Deployments, Served
+from shared.routing.endpoints import Endpoints
 
 # What an answer is taken to be long when nobody says. The same for all models, so that they are compared on equal work.
 DEFAULT_OUTPUT_TOKENS = 500
@@ -20,11 +21,34 @@ CHEAPEST = "cheapest"
 EMBEDDING_ONLY = frozenset({"embeddings", "embedding"})  # a model of these alone has no output to price
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """Where a call may be served, as its caller demands; empty: anywhere."""
+
+    region: str = ""
+    data_zone: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.region or self.data_zone)
+
+    def __str__(self) -> str:
+        return " and ".join(
+            f"{name} {wanted}" for name, wanted in (("region", self.region), ("data zone", self.data_zone)) if wanted
+        )
+
+    def admit(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint is known to lie inside."""
+        return _same(self.region, endpoint.region) and _same(self.data_zone, endpoint.data_zone)
+
+
+ANYWHERE = Bounds()
+
+
 class Choice(msgspec.Struct, frozen=True):
     """A model that can do the work, and what it would cost."""
 
     model: str
     cost_nano_usd: int
+    deployment: str = ""  # where inside the demanded region or data zone it is served
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -35,11 +59,13 @@ class Route(msgspec.Struct, frozen=True):
     alternatives: tuple[Choice, ...]  # the other capable models, cheapest first
     rejected: dict[str, str]
     why: str
+    deployment: str = ""  # where the model is served
 
     def body(self) -> dict[str, Any]:
         """The JSON form that `POST /route` answers; money as decimal strings."""
         return {
             "model": self.model,
+            "deployment": self.deployment or None,
             "cost": None if self.cost_nano_usd is None else decimal_from_nano(self.cost_nano_usd),
             "currency": "USD",
             "alternatives": [
@@ -55,6 +81,8 @@ class Router:
 
     def __init__(self, config: Config, pricer: Pricer) -> None:
         self.deployments = Deployments(config.models)
+        self._endpoints = Endpoints(config, None)
+        self._lists_endpoints = bool(config.endpoints)
         self._models = config.models
         self._pricer = pricer
 
@@ -67,22 +95,32 @@ class Router:
         at_utc: datetime,
         exclude: Collection[str] = (),
         provider: str | None = None,
+        bounds: Bounds = ANYWHERE,
+        may_use: Callable[[str], bool] | None = None,
     ) -> Route:
         """The cheapest configured model with all `capabilities` that fits the tokens and has a price at `at_utc`.
 
-        A model of unknown price is never chosen: it may be the dearest. Equal costs go to the id that sorts first.
+        A model of unknown price is never chosen: it may be the dearest; nor one that `may_use` forbids, or that is not
+        known to be served inside the bounds. Equal costs go to the id that sorts first.
         """
         needed = frozenset(capabilities)
         output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
         choices: list[Choice] = []
         rejected: dict[str, str] = {}
         for model in self._models.values():
-            reason = _unfit(model, needed, input_tokens, max_output_tokens, exclude, provider)
-            cost = None if reason else self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc)
-            if cost is None:
+            reason = unfit(model, needed, input_tokens, max_output_tokens, exclude, provider)
+            if reason is None and may_use is not None and not may_use(model.id):
+                reason = "not among the allowed models"
+            served = None if reason else self.served_inside(model.id, bounds)
+            if reason is None and served is None:
+                reason = f"not known to be served in {bounds}" if bounds else "no endpoint serves it"
+            cost = None
+            if served is not None:
+                cost = self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc, served.deployment)
+            if served is None or cost is None:
                 rejected[model.id] = reason or "its price is unknown"
             else:
-                choices.append(Choice(model.id, cost))
+                choices.append(Choice(model.id, cost, served.deployment))
         choices.sort(key=lambda choice: (choice.cost_nano_usd, choice.model))
         return _route(choices, rejected, needed, input_tokens, output_tokens)
 
@@ -122,6 +160,21 @@ class Router:
             return None
         return route.model
 
+    def served_inside(self, model_id: str, bounds: Bounds) -> Served | None:
+        """Where a configured model is served: on its own deployment, else the first that lies inside the bounds.
+
+        None when no endpoint serves it, or none that is known to lie there. What config lists no endpoint for may still
+        be served, by the endpoint of the settings or by API Management.
+        """
+        first = self.deployments.serving(model_id)
+        if not bounds and (not self._lists_endpoints or canonical_provider(first.provider) == DEFAULT_PROVIDER):
+            return first
+        for deployment in (first.deployment, *self._models[model_id].deployments):
+            endpoint = self._endpoints.of(first.provider, deployment)
+            if endpoint is not None and bounds.admit(endpoint):
+                return first if deployment == first.deployment else first._replace(deployment=deployment)
+        return None
+
     def models_view(self, tenant: str, at_utc: datetime) -> list[dict[str, Any]]:
         """Every configured model as `GET /models` shows it, by id, with the prices in force for the tenant."""
         return [self._view(model, tenant, at_utc) for _, model in sorted(self._models.items())]
@@ -154,22 +207,33 @@ class Router:
         return self._pricer.unit_prices(tenant, served.provider, model.id, served.deployment, "", at_utc)
 
     def _cost_nano_usd(
-        self, model: Model, input_tokens: int, output_tokens: int, tenant: str, at_utc: datetime
+        self,
+        model: Model,
+        input_tokens: int,
+        output_tokens: int,
+        tenant: str,
+        at_utc: datetime,
+        deployment: str | None = None,
     ) -> int | None:
         served = self.deployments.serving(model.id)
         tokens = {"input": input_tokens}
         if not model.capabilities or model.capabilities - EMBEDDING_ONLY:
             tokens["output"] = output_tokens
-        return self._pricer.rate(tenant, served.provider, model.id, served.deployment, "", at_utc, tokens).cost_nano_usd
+        place = served.deployment if deployment is None else deployment
+        return self._pricer.rate(tenant, served.provider, model.id, place, "", at_utc, tokens).cost_nano_usd
 
 
-def _unfit(
+def _same(wanted: str, known: str | None) -> bool:
+    return not wanted or (known is not None and wanted.casefold() == known.casefold())
+
+
+def unfit(
     model: Model,
     needed: frozenset[str],
     input_tokens: int,
     max_output_tokens: int | None,
-    exclude: Collection[str],
-    provider: str | None,
+    exclude: Collection[str] = (),
+    provider: str | None = None,
 ) -> str | None:
     """Why a model cannot do the work, None when it can. A limit that config does not state does not exclude."""
     if model.id in exclude:
@@ -199,7 +263,7 @@ def _route(
         f"cheapest of {len(choices)} capable models for {able}: {decimal_from_nano(best.cost_nano_usd)} USD "
         f"at {input_tokens} input and {output_tokens} output tokens"
     )
-    return Route(best.model, best.cost_nano_usd, tuple(choices[1:]), rejected, why)
+    return Route(best.model, best.cost_nano_usd, tuple(choices[1:]), rejected, why, best.deployment)
 
 
 def _prices_view(prices: UnitPrices) -> dict[str, Any]:

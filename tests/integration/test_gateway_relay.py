@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 
 from gateway.app import build_app
+from gateway.attempts import Attempts, Place
 from gateway.events import MOST_PENDING_EVENTS, EventQueue
-from gateway.upstream import Upstream
 from local.model.app import build_app as build_model
 from local.process import free_port
 from shared.budgets.answer import CheckAnswer
@@ -106,13 +106,17 @@ class Bench:
 
     async def event(self) -> dict:
         """The one event of the one call."""
+        return (await self.events(1))[0]
+
+    async def events(self, count: int) -> list[dict]:
+        """All events, exactly so many, in the order of the attempts."""
         for _ in range(300):
-            if self.hub.events:
+            if len(self.hub.events) >= count:
                 break
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
-        assert len(self.hub.events) == 1
-        return self.hub.events[0]
+        assert len(self.hub.events) == count
+        return sorted(self.hub.events, key=lambda event: event["data"]["attempt"])
 
 
 @pytest.fixture
@@ -268,11 +272,36 @@ async def test_a_stream_the_backend_cuts_ends_with_an_error_the_sdk_raises(bench
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_backend_error_reaches_the_client_and_the_books(bench, streamed):
     """The backend's own status and body pass through; the event has the status and no usage, so the hold comes back."""
-    answer = await bench.chat(stream=streamed, headers={"x-sim-status": "429"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "simulated_error")
-    assert answer.headers["retry-after"] == "1"
+    answer = await bench.chat(stream=streamed, headers={"x-sim-status": "400"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "simulated_error")
     data = (await bench.event())["data"]
-    assert (data["status"], data["usage"]) == (429, None)
+    assert (data["status"], data["usage"]) == (400, None)
+
+
+async def test_a_backend_that_is_busy_for_long_says_so_to_the_client(bench):
+    """Nobody waits a minute for a quota: the backend's 429 passes with its Retry-After, and so does the next call's."""
+    busy = {"x-sim-status": "429", "x-sim-retry-after": "60"}
+    answer = await bench.chat(headers=busy)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "simulated_error")
+    assert answer.headers["retry-after"] == "60"
+    assert (await bench.event())["data"]["status"] == 429
+    answer = await bench.chat()  # the backend would serve it, and is left alone all the same
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "upstream_busy")
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert bench.budget.released == ["hold-1", "hold-2"]
+
+
+async def test_a_short_wait_is_the_gateways(bench):
+    """Retry-After of a second is waited out; both attempts are on record, each with its own number and hold."""
+    headers = {"x-sim-call-id": "c-1", "x-sim-fail-first": "1", "x-sim-status": "429", "x-sim-retry-after": "1"}
+    answer = await bench.chat(headers=headers)
+    assert (answer.status_code, answer.headers["x-tollkeeper-attempts"]) == (200, "2")
+    events = await bench.events(2)
+    assert {event["id"] for event in events} == {answer.headers["x-request-id"]}
+    told = [[event["data"][name] for name in ("attempt", "status", "reservation")] for event in events]
+    assert told == [[1, 429, "hold-1"], [2, 200, "hold-2"]]
+    assert events[1]["data"]["usage"] == answer.json()["usage"]
+    assert bench.budget.released == ["hold-1"]
 
 
 async def test_the_gateways_own_credential_problem_is_not_the_callers(bench):
@@ -283,12 +312,12 @@ async def test_the_gateways_own_credential_problem_is_not_the_callers(bench):
 
 
 async def test_a_backend_that_cannot_be_reached_costs_nothing(bench, monkeypatch):
-    """Without a connection the model saw nothing: the reservation is released and no event made."""
+    """Without a connection the model saw nothing: what was held is released, for either try, and no event made."""
     nowhere = Endpoint(id="gone", provider="azure-openai", api="openai", url=f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setattr(Upstream, "endpoint_of", lambda *_: nowhere)
+    monkeypatch.setattr(Attempts, "_place", lambda *_: Place("gpt-4o", "azure-openai", "gpt-4o-weu", nowhere))
     answer = await bench.chat()
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
-    assert bench.budget.released == ["hold-1"]
+    assert bench.budget.released == ["hold-1", "hold-2"]
     await asyncio.sleep(0.1)
     assert bench.hub.events == []
 

@@ -5,11 +5,15 @@ import json
 import pytest
 
 from gateway.call import read_call
-from gateway.providers.openai import request_body
+from gateway.providers.base import Target
+from gateway.providers.openai import OpenAiApi
 from gateway.tools import dropped_tools
+from shared.config.model import Endpoint
 from shared.errors import InvalidRequest
 
 MESSAGES = [{"role": "user", "content": "hello"}]
+ENDPOINT = Endpoint(id="openai", provider="openai", api="openai", url="https://api.openai.com/v1")
+TARGET = Target("gpt-4o-mini", "openai", "gpt-4o-mini", ENDPOINT, None)
 
 
 def chat(path_deployment: str | None = None, **fields: object):
@@ -17,7 +21,7 @@ def chat(path_deployment: str | None = None, **fields: object):
 
 
 def sent(call, disabled_tools=()) -> dict:
-    return json.loads(request_body(call, "gpt-4o-mini", disabled_tools))
+    return json.loads(OpenAiApi().request(call, TARGET, disabled_tools).body)
 
 
 def test_a_deployment_in_the_path_names_the_model():

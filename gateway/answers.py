@@ -1,0 +1,74 @@
+"""Who calls, and what a call comes to: an answer in one piece, or one that is relayed while it is made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.generated import generated_tokens
+from shared.routing.router import ANYWHERE, Bounds
+
+if TYPE_CHECKING:
+    import httpx
+
+    from gateway.events import EventQueue
+    from gateway.exchange import Exchange
+    from gateway.providers.base import AnswerStream
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, and what else the call's envelope says."""
+
+    identity: Mapping[str, Any]  # validated claims, as a budget check takes them
+    scopes: Mapping[str, str]  # client-asserted
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the request: the simulated model reads some
+    api_version: str | None = None  # of Azure's paths by deployment
+    bounds: Bounds = ANYWHERE
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An answer in one piece, be it the model's or a refusal."""
+
+    status: int
+    content: bytes
+    headers: dict[str, str]
+    usage: dict[str, Any] | None = None  # the provider's own object
+    exchange: Exchange | None = None  # the attempt that answered; None when no model was asked
+    tier: str = ""  # the processing tier that served it, where the provider says
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """An answer that comes piece by piece.
+
+    Whoever relays it sends `first`, goes on with `pieces` through `stream`, calls `ended` once, and closes `upstream`.
+    """
+
+    upstream: httpx.Response
+    stream: AnswerStream
+    first: bytes  # what the client may see already
+    pieces: AsyncIterator[bytes]  # what the provider sends from there on
+    headers: dict[str, str]
+    exchange: Exchange
+    events: EventQueue
+
+    def ended(self) -> None:
+        """Report what the stream used; without the provider's count, what went by is all that anybody knows."""
+        report_stream(self.exchange, self.events, self.stream, self.upstream.status_code)
+
+
+def report_stream(exchange: Exchange, events: EventQueue, stream: AnswerStream, status: int) -> None:
+    """The event of a stream that is over, however it ended."""
+    is_counted = stream.usage is not None
+    exchange.report(
+        events,
+        status=status,
+        usage=stream.usage if is_counted else stream.input_usage,
+        streamed=True,
+        aborted=not is_counted and not stream.finished,
+        tier=stream.tier,
+        output_tokens_estimate=None if is_counted else generated_tokens(stream),
+    )

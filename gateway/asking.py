@@ -1,0 +1,223 @@
+"""Asking one place: one request out, one answer in, one usage event, and a word to the place's breaker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+
+from gateway.answers import Caller, Streamed, Whole, report_stream
+from gateway.call import UNREADABLE_JSON
+from gateway.events import EventQueue
+from gateway.exchange import Exchange
+from gateway.failures import Failure, UpstreamUnavailable, failure_of, is_failure, is_misconfigured
+from gateway.generated import BYTES_PER_TOKEN
+from gateway.providers import api_of
+from gateway.providers.base import AnswerFailed, AnswerUnreadable, Api, ProviderRequest, Target
+from gateway.tools import dropped_tools
+from gateway.upstream import Upstream, UpstreamBroken, UpstreamRefused, UpstreamUnreachable, client_headers
+from shared.errors import TollkeeperError
+
+if TYPE_CHECKING:
+    from gateway.breakers import Breakers, PlaceKey
+
+log = logging.getLogger("tollkeeper.gateway")
+
+MOST_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer in one piece
+Outcome = Whole | Streamed | Failure
+
+
+class UpstreamGarbled(TollkeeperError):
+    """The model answered what nobody can read: it is billed by estimate, and asking again would bill it twice."""
+
+    code, http_status, kind = "upstream_failed", 502, "server_error"
+
+
+class Asking:
+    """Asks places over one HTTP client."""
+
+    def __init__(self, upstream: Upstream, events: EventQueue, breakers: Breakers) -> None:
+        self._upstream = upstream
+        self._events = events
+        self._breakers = breakers
+
+    async def ask(self, exchange: Exchange, place: PlaceKey, target: Target, caller: Caller) -> Outcome:
+        """Try the target once. A place for the event is reserved; it is used or given back however this ends.
+
+        A Failure is one that another attempt may make good. Raises InvalidRequest when the target's API cannot serve
+        the call, and TollkeeperError for what no other attempt could change.
+        """
+        api = api_of(target.endpoint.api)
+        try:
+            request = api.request(exchange.call, target, exchange.answer.disabled_tools)
+            probe = self._breakers.begin(place)
+        except BaseException:
+            self._events.give_back()
+            raise
+        if probe is None:  # another call's attempt took the probe, or failed, a moment ago
+            self._events.give_back()
+            return Failure(UpstreamUnavailable("the model backend is left alone for a moment"), again=True)
+        outcome: Outcome | None = None
+        try:
+            outcome = await self._exchange(exchange, api, target, request, caller)
+        finally:
+            self._tell(place, outcome, probe=probe)
+        return outcome
+
+    def _tell(self, place: PlaceKey, outcome: Outcome | None, *, probe: bool) -> None:
+        if isinstance(outcome, Failure):
+            if outcome.aside_seconds is not None:
+                self._breakers.set_aside(place, outcome.aside_seconds)
+            if outcome.counts:
+                self._breakers.failed(place, probe=probe)
+            else:
+                self._breakers.abandoned(place, probe=probe)
+        elif outcome is None:
+            self._breakers.abandoned(place, probe=probe)
+        else:
+            self._breakers.succeeded(place, probe=probe)
+
+    async def _exchange(
+        self, exchange: Exchange, api: Api, target: Target, request: ProviderRequest, caller: Caller
+    ) -> Outcome:
+        streamed = exchange.call.streamed
+        try:
+            upstream = await self._upstream.send(target, request, caller.headers)
+        except (UpstreamUnreachable, UpstreamRefused) as error:
+            self._events.give_back()  # nothing was sent, so there is nothing to put on record
+            return Failure(error, again=isinstance(error, UpstreamUnreachable))
+        except UpstreamBroken as error:
+            # The model may have seen it, so it is on record; without usage it costs nothing and frees its hold.
+            exchange.report(self._events, status=error.http_status, usage=None, streamed=streamed)
+            return Failure(error, again=not isinstance(error.__cause__, httpx.TimeoutException))
+        except asyncio.CancelledError:
+            exchange.report(self._events, status=UpstreamBroken.http_status, usage=None, streamed=streamed)
+            raise
+        except BaseException:
+            self._events.give_back()
+            raise
+        region = target.endpoint.region or upstream.headers.get("x-ms-region", "")
+        exchange.region = region.lower().replace(" ", "")
+        headers = _client_headers(exchange, upstream)
+        if upstream.status_code < 400 and _is_event_stream(upstream):
+            return await self._stream(exchange, api, upstream, headers)
+        return await self._whole(exchange, api, target, upstream, headers)
+
+    async def _whole(
+        self, exchange: Exchange, api: Api, target: Target, upstream: httpx.Response, headers: dict[str, str]
+    ) -> Outcome:
+        status = upstream.status_code
+        usage: dict[str, Any] | None = None
+        tier = ""
+        output_tokens: int | None = None
+        problem: TollkeeperError | None = None
+        try:
+            content = await _read(upstream)
+            if status < 400:
+                answer = api.whole(exchange.call, content)
+                content, usage, tier = answer.content, answer.usage, answer.tier
+                if usage is None:
+                    output_tokens = -(-answer.output_bytes // BYTES_PER_TOKEN)
+            else:
+                content = api.failure(exchange.call, status, content)
+        except AnswerFailed as failed:
+            status, content = failed.status, failed.content
+        except AnswerUnreadable:
+            problem = UpstreamGarbled("the model backend answered what is no JSON")
+        except httpx.HTTPError:
+            problem = UpstreamBroken("the model backend ended its answer early")
+        finally:
+            # An answer that began with success was made, whether or not all of it arrived: it is billed by estimate.
+            exchange.report(
+                self._events,
+                status=status,
+                usage=usage,
+                streamed=False,
+                tier=tier,
+                output_tokens_estimate=output_tokens,
+            )
+            await upstream.aclose()
+        if problem is not None:
+            return _problem(problem, headers, exchange)
+        whole = Whole(status, content, headers, usage, exchange, tier)
+        if not is_failure(status):
+            return whole
+        reply: Whole | TollkeeperError = whole
+        if is_misconfigured(status):
+            log.error("misconfigured: %s answers %d for deployment %s", target.endpoint.id, status, target.deployment)
+            if status != 404:  # passed on, it would tell the caller that the caller's key is wrong
+                reply = UpstreamRefused("the model backend does not accept the gateway's credential")
+        return failure_of(status, upstream.headers, reply)
+
+    async def _stream(self, exchange: Exchange, api: Api, upstream: httpx.Response, headers: dict[str, str]) -> Outcome:
+        """A stream whose first event is here: until then nobody has seen anything of it, and another may do better."""
+        stream = api.stream(exchange.call)
+        pieces = upstream.aiter_bytes()
+        first = b""
+        try:
+            async for piece in pieces:
+                first = stream.feed(piece)
+                if first or stream.failed:
+                    break
+        except httpx.HTTPError as error:
+            exchange.report(self._events, status=UpstreamBroken.http_status, usage=None, streamed=True)
+            await upstream.aclose()
+            again = not isinstance(error, httpx.TimeoutException)
+            return Failure(UpstreamBroken("the model backend began a stream and sent nothing"), again=again)
+        except BaseException:
+            report_stream(exchange, self._events, stream, upstream.status_code)
+            await upstream.aclose()
+            raise
+        if not stream.failed:
+            return Streamed(upstream, stream, first, pieces, headers, exchange, self._events)
+        status = UpstreamGarbled.http_status
+        exchange.report(self._events, status=status, usage=stream.usage, streamed=True, tier=stream.tier)
+        await upstream.aclose()
+        content = _error_in(first) or msgspec.json.encode(UpstreamGarbled("the model backend failed").body())
+        return Failure(Whole(status, content, _as_json(headers), exchange=exchange), again=True)
+
+
+async def _read(upstream: httpx.Response) -> bytes:
+    """The whole body. Raises httpx.RequestError for one that no answer would be as large as."""
+    pieces, size = [], 0
+    async for piece in upstream.aiter_bytes():
+        size += len(piece)
+        if size > MOST_ANSWER_BYTES:
+            raise httpx.ReadError("the answer is larger than any model's")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _client_headers(exchange: Exchange, upstream: httpx.Response) -> dict[str, str]:
+    answer = exchange.answer
+    headers = {**client_headers(upstream), **answer.headers, "x-request-id": exchange.request_id}
+    if answer.disabled_tools and (dropped := dropped_tools(exchange.call.tools, answer.disabled_tools)):
+        headers["x-budget-disabled-tools"] = ",".join(dropped)
+    return headers
+
+
+def _problem(problem: TollkeeperError, headers: dict[str, str], exchange: Exchange) -> Whole:
+    content = msgspec.json.encode(problem.body())
+    return Whole(problem.http_status, content, _as_json(headers), exchange=exchange)
+
+
+def _as_json(headers: dict[str, str]) -> dict[str, str]:
+    return {**headers, "content-type": "application/json"}
+
+
+def _error_in(event: bytes) -> bytes | None:
+    """The error that the first event of a stream holds, as a body; None when it cannot be read."""
+    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+    try:
+        body = msgspec.json.decode(lines[0] if lines else b"")
+    except UNREADABLE_JSON:
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    return msgspec.json.encode({"error": error}) if isinstance(error, dict) else None
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    return str(response.headers.get("content-type", "")).startswith("text/event-stream")

@@ -1,0 +1,66 @@
+"""Which model and deployment a check is about when its caller leaves the choice, or demands a place. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from shared.budgets.request import CheckRequest, disallowed_by
+from shared.budgets.snapshot import Snapshot
+from shared.config.model import Tenant
+from shared.errors import InvalidRequest
+from shared.routing.deployments import Served
+from shared.routing.router import Bounds, Route
+from shared.usage.estimate import estimate_input_tokens
+
+AUTO = "auto"  # in place of a model's name; a configured model or deployment of this name is that one
+
+
+def wants_route(request: CheckRequest, snapshot: Snapshot) -> bool:
+    """Whether the caller leaves the choice of the model."""
+    return request.model == AUTO and snapshot.deployments.named(AUTO) is None
+
+
+def route_request(
+    request: CheckRequest, snapshot: Snapshot, tenant: Tenant, scopes: Mapping[str, str], at_utc: datetime
+) -> tuple[CheckRequest, Route]:
+    """The request for the cheapest capable model that the caller may use, and why it is that.
+
+    Raises InvalidRequest `no_capable_model`, which says of every model why not.
+    """
+    if request.operation == "embeddings":
+        message = "model: name the embedding model; vectors of different models cannot be compared"
+        raise InvalidRequest(message, param="model")
+    needs = {"chat", *(request.capabilities or ()), *(("tools",) if request.tools else ())}
+    route = snapshot.router.cheapest(
+        needs,
+        estimate_input_tokens(request.input_tokens, request.input_bytes),
+        request.max_output_tokens,
+        tenant.id,
+        at_utc,
+        bounds=bounds_of(request),
+        may_use=lambda model: disallowed_by(snapshot.config, tenant, scopes, model) is None,
+    )
+    if route.model is None:
+        message = f"model: {route.why}"
+        raise InvalidRequest(message, code="no_capable_model", param="model", extra={"rejected": route.rejected})
+    provider = snapshot.deployments.serving(route.model).provider
+    return replace(request, model=route.model, provider=provider, deployment=route.deployment), route
+
+
+def bounds_of(request: CheckRequest) -> Bounds:
+    """Where the caller demands the call to be served."""
+    return Bounds(request.required_region, request.required_data_zone)
+
+
+def served_place(snapshot: Snapshot, model: str, bounds: Bounds) -> Served:
+    """Where a model is served that nobody named a deployment of. Raises InvalidRequest `place_not_served`."""
+    if not bounds:
+        return snapshot.deployments.serving(model)
+    served = snapshot.router.served_inside(model, bounds) if model in snapshot.config.models else None
+    if served is None:
+        message = f"model: {model!r} is not known to be served in {bounds}"
+        raise InvalidRequest(message, code="place_not_served", param="model")
+    return served
