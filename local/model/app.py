@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -32,6 +33,7 @@ from local.model import anthropic, chat, faults, responses
 from local.model.answers import Answer, Prompt, answer_to, chat_prompt, responses_prompt
 from local.model.anthropic_prompt import cached, problem_with, prompt_of
 from local.model.connection import with_connection
+from local.model.dialects import DATABRICKS, OPENAI, OPENROUTER, PLAIN, Dialect
 from local.model.embeddings import embed, embedding_base64, embedding_inputs
 from local.model.knobs import Knobs, StandingKnobs, failing_status, knobs_for
 from local.model.pieces import Piece
@@ -54,23 +56,34 @@ class SimulatedModel:
         self._released: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._standing = StandingKnobs({})
 
-    async def chat(self, request: Request) -> Response:
+    async def chat(self, request: Request, dialect: Dialect = OPENAI) -> Response:
         """POST .../chat/completions."""
         body, knobs = await self._receive(request)
+        if body is not None and (refused := dialect.refusal(body)) is not None:
+            return refused
         if body is None or not isinstance(body.get("messages"), list) or not body["messages"]:
             return error(400, "invalid_request", "messages: expected a list that is not empty", "messages")
         if not 0 <= (body.get("temperature") or 0) <= MOST_TEMPERATURE:
             return error(400, "invalid_request", f"temperature: expected 0 to {MOST_TEMPERATURE}", "temperature")
         begun = await self._begin(request, body, knobs, chat_prompt)
         if isinstance(begun, Response):
-            return begun
+            return _worded(begun, dialect)
         model, answer, usages = begun
         answer_id, created = f"chatcmpl-sim-{next(self._ids)}", int(time.time())
         if body.get("stream"):
             wanted = bool(_object(body, "stream_options").get("include_usage")) and not knobs.without_usage_chunk
             pieces = chat.chunks(answer_id, created, model, answer, include_usage=wanted)
-            return self._stream(pieces, knobs, answer, usages)
-        return _whole(knobs, answer, usages, lambda filler: chat.completion(answer_id, created, model, answer, filler))
+            return self._stream(dialect.pieces(pieces, answer), knobs, answer, usages)
+
+        def completion(filler: str) -> dict[str, Any]:
+            return dialect.completion(chat.completion(answer_id, created, model, answer, filler), answer)
+
+        return _whole(knobs, answer, usages, completion)
+
+    async def invocations(self, request: Request) -> Response:
+        """POST .../serving-endpoints/{deployment}/invocations: chat or embeddings, by what the body holds."""
+        body = json.loads(await request.body() or b"{}")
+        return await (self.embeddings(request) if "input" in body else self.chat(request, DATABRICKS))
 
     async def responses(self, request: Request) -> Response:
         """POST .../responses."""
@@ -250,6 +263,14 @@ def build_app(deployments: Mapping[str, str] | None = None) -> ASGIApp:
     for prefix in ("/v1", "/openai/v1", "/openai"):
         routes.append(Route(f"{prefix}/responses", model.responses, methods=["POST"]))
     routes.append(Route("/openai/models", model.models))
+    for prefix, dialect in (("/openrouter/api/v1", OPENROUTER), ("/plain/v1", PLAIN)):
+        spoken = partial(model.chat, dialect=dialect)
+        routes.append(Route(f"{prefix}/chat/completions", spoken, methods=["POST"]))
+        routes.append(Route(f"{prefix}/embeddings", model.embeddings, methods=["POST"]))
+    for path in ("/openrouter/api/v1/responses", "/databricks/serving-endpoints/responses"):
+        routes.append(Route(path, model.responses, methods=["POST"]))
+    invocations = "/databricks/serving-endpoints/{deployment}/invocations"
+    routes.append(Route(invocations, model.invocations, methods=["POST"]))
     routes.append(Route("/anthropic/v1/messages", model.messages, methods=["POST"]))
     return with_connection(Starlette(routes=[*routes, Mount("/at/{place}", routes=routes)]))
 
@@ -280,6 +301,13 @@ async def _simulated_failure(knobs: Knobs, attempt: int, usages: tuple[Usage, ..
     for usage in usages:
         usage.errors += 1
     return error(status, "simulated_error", f"x-sim-status asked for {status}", None, knobs.retry_after)
+
+
+def _worded(failure: Response, dialect: Dialect) -> Response:
+    """A simulated failure as the provider words it; status and when to come back stay the same."""
+    headers = {name: failure.headers[name] for name in ("retry-after",) if name in failure.headers}
+    message = f"x-sim-status asked for {failure.status_code}"
+    return dialect.failure(failure.status_code, message, headers) or failure
 
 
 def _of_anthropic(failure: Response) -> Response:
