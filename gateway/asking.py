@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollkeeper.gateway")
 
 MOST_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer in one piece
+_MOST_COMMENT_BYTES = 64 * 1024  # some providers keep a connection open with comments before their first event
 Outcome = Whole | Streamed | Failure
 
 
@@ -120,7 +121,8 @@ class Asking:
                 answer = api.whole(exchange.call, content)
                 content, usage, tier = answer.content, answer.usage, answer.tier
                 if usage is None:
-                    output_tokens = -(-answer.output_bytes // BYTES_PER_TOKEN)
+                    output_tokens = _generated_tokens(exchange, answer.output_bytes)
+                    log.warning("%s told no usage of deployment %s", target.endpoint.id, target.deployment)
             else:
                 content = api.failure(exchange.call, status, content)
         except AnswerFailed as failed:
@@ -159,8 +161,8 @@ class Asking:
         first = b""
         try:
             async for piece in pieces:
-                first = stream.feed(piece)
-                if first or stream.failed:
+                first += stream.feed(piece)
+                if b"data:" in first or stream.failed or len(first) > _MOST_COMMENT_BYTES:
                     break
         except httpx.HTTPError as error:
             exchange.report(self._events, status=UpstreamBroken.http_status, usage=None, streamed=True)
@@ -178,6 +180,11 @@ class Asking:
         await upstream.aclose()
         content = _error_in(first) or msgspec.json.encode(UpstreamGarbled("the model backend failed").body())
         return Failure(Whole(status, content, _as_json(headers), exchange=exchange), again=True)
+
+
+def _generated_tokens(exchange: Exchange, output_bytes: int) -> int:
+    """What an answer without usage is billed for."""
+    return 0 if exchange.call.operation == "embeddings" else max(1, -(-output_bytes // BYTES_PER_TOKEN))
 
 
 async def _read(upstream: httpx.Response) -> bytes:
