@@ -19,6 +19,7 @@ from gateway.asking import Asking, Outcome
 from gateway.attempts import MOST_ATTEMPTS, Attempts, Order, Place
 from gateway.breakers import Breakers
 from gateway.call import ModelCall
+from gateway.cost import with_cost
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
 from gateway.failures import Failure
@@ -81,7 +82,8 @@ class Pipeline:
         answer = await self._admit(check)
         if answer.error is not None:
             return _refusal(answer, request_id)
-        return await self._go(_Journey(call, caller, request_id, check, answer))
+        outcome = await self._go(_Journey(call, caller, request_id, check, answer))
+        return with_cost(outcome, self._services.pricer) if call.wants_cost else outcome
 
     async def _go(self, journey: _Journey) -> Whole | Streamed:
         """From place to place until one answers; the last reply when none does."""
