@@ -28,7 +28,7 @@ def main() -> None:
         port=settings.gateway_port,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=settings.gateway_grace_seconds,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
     )
 
 

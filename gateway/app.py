@@ -17,12 +17,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.answers import Caller, Streamed
-from gateway.auth import Authenticator, asserted_scopes
+from gateway.auth import Authenticator, asserted_scopes, authenticator
 from gateway.call import Operation, read_call
 from gateway.chat import chat_body, chat_call, with_scope_header
 from gateway.events import EventQueue
 from gateway.pipeline import Pipeline
 from gateway.relay import StreamRelay
+from gateway.route import route
 from gateway.spool import Spool
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
 from shared.errors import NotFound, PayloadTooLarge, TollkeeperError
@@ -45,9 +46,7 @@ REGION_HEADER, DATA_ZONE_HEADER = "x-tollkeeper-region", "x-tollkeeper-data-zone
 class Gateway:
     """The routes' handlers over one set of services."""
 
-    def __init__(
-        self, services: Services, callers: Authenticator, pipeline: Pipeline, events: EventQueue
-    ) -> None:
+    def __init__(self, services: Services, callers: Authenticator, pipeline: Pipeline, events: EventQueue) -> None:
         self._services = services
         self._callers = callers
         self._pipeline = pipeline
@@ -76,6 +75,11 @@ class Gateway:
             raise UpstreamBroken("the model backend streamed an answer that was not to be streamed")
         content = msgspec.json.encode(chat_body(answer, self._services.pricer))
         return Response(content, answer.status, {**answer.headers, "content-type": "application/json"})
+
+    async def route(self, request: Request) -> Response:
+        """POST /route: which model a call should use, and why."""
+        caller = await self._caller(request)
+        return JSONResponse(route(await _body(request), caller, self._services.snapshot()))
 
     async def models(self, request: Request) -> Response:
         """GET .../models: what config lists, in OpenAI's shape."""
@@ -114,12 +118,15 @@ def build_app(
         upstream = open_upstream(services)
         events = EventQueue(services.publisher, spool=_spool(services.settings))
         await events.start()
-        gateways.append(Gateway(services, Pipeline(services, upstream, events, name), events))
+        callers = authenticator(services.settings)
+        callers.start()
+        gateways.append(Gateway(services, callers, Pipeline(services, upstream, events, name), events))
         try:
             yield
         finally:
             gateways.clear()
             await events.close(services.settings.shutdown_flush_seconds)
+            await callers.close()
             await upstream.close()
             await services.close()
 
@@ -135,6 +142,9 @@ def build_app(
     async def prompt(request: Request) -> Response:
         return await gateways[0].prompt(request)
 
+    async def which_model(request: Request) -> Response:
+        return await gateways[0].route(request)
+
     async def models(request: Request) -> Response:
         return await gateways[0].models(request)
 
@@ -142,6 +152,7 @@ def build_app(
         return await gateways[0].health(request)
 
     routes = [Route("/health", health), Route("/chat", prompt, methods=["POST"])]
+    routes.append(Route("/route", which_model, methods=["POST"]))
     routes += [Route(path, models) for path in ("/v1/models", "/openai/v1/models", "/openai/models")]
     for prefix in ("/v1", "/openai/v1", "/openai/deployments/{deployment}"):
         routes.append(Route(f"{prefix}/chat/completions", chat, methods=["POST"]))
@@ -178,7 +189,10 @@ async def _body(request: Request) -> bytes:
 
 def _error_response(request: Request, error: TollkeeperError) -> Response:
     request_id = getattr(request.state, "request_id", None) or uuid.uuid4().hex
-    return JSONResponse(error.body(), error.http_status, {**error.headers(), "x-request-id": request_id})
+    headers = {**error.headers(), "x-request-id": request_id}
+    if error.http_status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error.body(), error.http_status, headers)
 
 
 async def _deliberate_error(request: Request, error: TollkeeperError) -> Response:

@@ -85,13 +85,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     telemetry_people: bool = False  # user and session keys in spans
 
     gateway_port: int = 8080
-    gateway_grace_seconds: int = 10  # what open streams get to end by themselves when it is told to stop
     gateway_name: str = "local"  # the end of its events' CloudEvents source
     spool_directory: str | None = None  # where events wait that the hub does not take; None: in memory only
     spool_max_bytes: int = 256 * 1024 * 1024
     shutdown_grace_seconds: int = 10  # that open calls get to end by themselves
     shutdown_flush_seconds: int = 20  # that the hub gets after it to take what is left
     gateway_keys: Mapping[str, str] = msgspec.field(default_factory=dict)  # sha256 hex of a key -> subscription
+    entra_issuer: str | None = None  # whose tokens the gateway takes beside keys; None: no tokens
+    entra_audience: str | None = None
     upstream_url: str | None = None
     upstream_key: str | None = None
     local_model_url: str | None = None
@@ -280,13 +281,14 @@ def _build(read: _Reader, *, is_gateway: bool = False) -> Settings:
         azure_monitor_calls=read.flag("AZURE_MONITOR_CALLS"),
         telemetry_people=read.flag("TELEMETRY_PEOPLE"),
         gateway_port=read.integer("GATEWAY_PORT", 8080, 1, 65_535),
-        gateway_grace_seconds=read.integer("GATEWAY_GRACE_SECONDS", 10, 0, 540),
         gateway_name=read.pattern("GATEWAY_NAME", "local", r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a short name"),
         spool_directory=read.text("SPOOL_DIR"),
         spool_max_bytes=read.integer("SPOOL_MAX_BYTES", 256 * 1024 * 1024, 1024 * 1024, 999_999_999_999),
         shutdown_grace_seconds=read.integer("SHUTDOWN_GRACE_SECONDS", 10, 0, 3_600),
         shutdown_flush_seconds=read.integer("SHUTDOWN_FLUSH_SECONDS", 20, 0, 600),
         gateway_keys=_gateway_keys(read),
+        entra_issuer=read.url("ENTRA_ISSUER", ("https", "http")),
+        entra_audience=read.text("ENTRA_AUDIENCE"),
         upstream_url=read.url("AZURE_OPENAI_ENDPOINT", ("https", "http")),
         upstream_key=read.text("AZURE_OPENAI_API_KEY"),
         local_model_url=read.url("MODEL_URL", ("https", "http")),
@@ -392,6 +394,10 @@ def _check_together(read: _Reader, settings: Settings, *, is_gateway: bool) -> N
         )
     if settings.redis_entra_id:
         _check_entra_address(read, settings.redis_url)
+    if (settings.entra_issuer is None) != (settings.entra_audience is None):
+        read.problems.append("ENTRA_ISSUER: goes with ENTRA_AUDIENCE: set both, or neither to take keys only")
+    if (settings.entra_issuer or "").startswith("http://") and settings.environment != "development":
+        read.problems.append("ENTRA_ISSUER: must start with https:// outside development: its keys decide who may call")
     if settings.environment == "development":
         return
     if read.text("REDIS_URL") is None:

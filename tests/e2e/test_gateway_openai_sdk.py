@@ -119,7 +119,7 @@ def test_an_unknown_key_is_an_authentication_error(stack):
     """The SDK raises its own typed exception."""
     with pytest.raises(openai.AuthenticationError) as raised:
         client_of(stack, "nobody").chat.completions.create(model="gpt-4o", messages=MESSAGES)
-    assert raised.value.code == "not_authenticated"
+    assert raised.value.code == "invalid_api_key"
 
 
 def test_a_degraded_team_is_served_the_cheaper_model_without_its_tool(stack):

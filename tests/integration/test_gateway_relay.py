@@ -384,7 +384,7 @@ async def test_models_are_those_of_the_configuration(bench):
 @pytest.mark.parametrize(
     ("path", "headers", "content", "status", "code"),
     [
-        ("/v1/chat/completions", {"api-key": "wrong"}, b"{}", 401, "not_authenticated"),
+        ("/v1/chat/completions", {"api-key": "wrong"}, b"{}", 401, "invalid_api_key"),
         ("/v1/chat/completions", {}, b"{", 400, "invalid_request"),
         ("/v1/chat/completions", {}, b"x" * (32 * 1024 * 1024 + 1), 413, "payload_too_large"),
         ("/v1/images", {}, b"{}", 404, "not_found"),

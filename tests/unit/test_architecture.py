@@ -53,7 +53,7 @@ OTHER_SDK_USERS = {
 SDK_MODULES = {**STORES, **OTHER_SDK_USERS}
 DOORS = {
     "functions": {"azure.functions", "msgspec"},
-    "gateway": {"httpx", "msgspec", "starlette", "uvicorn"},
+    "gateway": {"httpx", "jwt", "msgspec", "starlette", "uvicorn"},
     "cli": {"msgspec", "rich", "typer"},
 }
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from gateway.auth import asserted_scopes, authenticate
+from gateway.auth import Authenticator, asserted_scopes
 from shared.errors import InvalidRequest, NotAuthenticated
 
 KEYS = {hashlib.sha256(b"local-search").hexdigest(): "search-local"}
@@ -19,19 +19,27 @@ KEYS = {hashlib.sha256(b"local-search").hexdigest(): "search-local"}
         {"api-key": "local-search", "authorization": "Bearer placeholder"},
     ],
 )
-def test_a_known_key_names_its_subscription(headers):
+async def test_a_known_key_names_its_subscription(headers):
     """Both OpenAI client classes work: one sends api-key, the other a Bearer token."""
-    assert authenticate(headers, KEYS) == "search-local"
+    assert await Authenticator(KEYS).identity(headers) == {"subscription": "search-local"}
 
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"api-key": ""}, {"api-key": "wrong"}, {"authorization": "Basic local-search"}, {"api-key": "LOCAL-SEARCH"}],
+    [
+        {},
+        {"api-key": ""},
+        {"api-key": "wrong"},
+        {"authorization": "Basic local-search"},
+        {"api-key": "LOCAL-SEARCH"},
+        {"authorization": "Bearer wrong.wrong.wrong"},
+    ],
 )
-def test_an_unknown_key_is_refused_without_being_repeated(headers):
-    """A wrong key is a 401 whose message does not echo it."""
+async def test_an_unknown_key_is_refused_without_being_repeated(headers):
+    """A wrong key is a 401 whose message does not echo it, with the code that API Management's policies answer."""
     with pytest.raises(NotAuthenticated) as raised:
-        authenticate(headers, KEYS)
+        await Authenticator(KEYS).identity(headers)
+    assert raised.value.code == "invalid_api_key"
     assert "wrong" not in raised.value.message
 
 
