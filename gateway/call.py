@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.media import input_tokens_with_media, may_hold_media
 from gateway.tools import tools_in
 from shared.errors import InvalidRequest
 from shared.usage.estimate import estimate_input_tokens
@@ -44,10 +45,12 @@ def read_call(operation: Operation, raw: bytes, path_deployment: str | None) -> 
         body = msgspec.json.decode(raw)
     except UNREADABLE_JSON:
         raise InvalidRequest("the body is not valid JSON, or nested too deep") from None
-    return call_of(operation, body, len(raw), path_deployment)
+    return call_of(operation, body, len(raw), path_deployment, has_media=may_hold_media(raw))
 
 
-def call_of(operation: Operation, body: Any, body_bytes: int, path_deployment: str | None = None) -> ModelCall:
+def call_of(
+    operation: Operation, body: Any, body_bytes: int, path_deployment: str | None = None, *, has_media: bool = False
+) -> ModelCall:
     """The call that a decoded body of so many bytes asks for. Raises InvalidRequest naming the field."""
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
@@ -62,7 +65,9 @@ def call_of(operation: Operation, body: Any, body_bytes: int, path_deployment: s
     return ModelCall(
         operation=operation,
         body=body,
-        input_tokens=estimate_input_tokens(None, body_bytes),
+        input_tokens=input_tokens_with_media(body, body_bytes)
+        if has_media
+        else estimate_input_tokens(None, body_bytes),
         model=named,
         streamed=streamed,
         wants_usage_chunk=_stream_options(body).get("include_usage") is True,

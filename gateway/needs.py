@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.call import ModelCall
+from gateway.media import content_parts
 
 _JSON_FORMATS = ("json_object", "json_schema")
 _NEED_OF_PART = {
@@ -23,18 +24,8 @@ def capabilities_needed(call: ModelCall) -> frozenset[str]:
         needs.add("tools")
     if _wants_json(call.body):
         needs.add("json")
-    needs.update(need for part in content_parts(call) if (need := _NEED_OF_PART.get(str(part.get("type")))))
+    needs.update(need for part in content_parts(call.body) if (need := _NEED_OF_PART.get(str(part.get("type")))))
     return frozenset(needs)
-
-
-def content_parts(call: ModelCall) -> Iterator[Mapping[str, Any]]:
-    """The parts of all messages that have parts, such as images beside text."""
-    messages = call.body.get("input" if call.operation == "responses" else "messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if isinstance(part, dict):
-                yield part
 
 
 def _wants_json(body: Mapping[str, Any]) -> bool:

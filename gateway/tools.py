@@ -10,6 +10,7 @@ from shared.errors import InvalidRequest
 WEB_SEARCH = "web_search"
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 _FUNCTION_FIELDS = ("functions", "function_call")
+_ALLOWED_TOOLS = "allowed_tools"
 _NAMED_TOOLS = ("", "function", "custom")  # the older `functions` have no type
 
 
@@ -48,12 +49,29 @@ def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
             continue
         body[list_field] = kept
         choice_field = others[1]
-        choice = body.get(choice_field)
-        if isinstance(choice, dict) and tool_name(choice) in disabled:
-            del body[choice_field]
+        choice = _choice_without(body.get(choice_field), disabled)
+        if choice is None:
+            body.pop(choice_field, None)
+        else:
+            body[choice_field] = choice
         if not kept:
             for name in others:
                 body.pop(name, None)
+
+
+def _choice_without(choice: Any, disabled: frozenset[str]) -> Any:
+    """What a request says about choosing a tool, without disabled ones; None when nothing is left of it."""
+    if not isinstance(choice, dict):
+        return choice
+    if choice.get("type") != _ALLOWED_TOOLS:
+        return None if tool_name(choice) in disabled else choice
+    nested = choice.get(_ALLOWED_TOOLS)  # chat completions nest the list, responses do not
+    held = nested if isinstance(nested, dict) else choice
+    tools = held.get("tools")
+    kept = [tool for tool in tools if tool_name(tool) not in disabled] if isinstance(tools, list) else []
+    if not kept:
+        return None
+    return {**choice, _ALLOWED_TOOLS: {**nested, "tools": kept}} if held is nested else {**choice, "tools": kept}
 
 
 def dropped_tools(tools: Collection[str], disabled_tools: Collection[str]) -> list[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Annotated
 
+import msgspec
 from msgspec.structs import replace
 
-from shared.budgets.request import CheckRequest, disallowed_by
+from shared.budgets.request import CheckRequest, Count, Label, Name, disallowed_by, known_tenant
 from shared.budgets.snapshot import Snapshot
 from shared.config.model import Tenant
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, NotFound
 from shared.routing.deployments import Served
 from shared.routing.router import Bounds, Route
+from shared.scopes import validate_scopes
 from shared.usage.estimate import estimate_input_tokens
 
 AUTO = "auto"  # in place of a model's name; a configured model or deployment of this name is that one
@@ -64,3 +67,40 @@ def served_place(snapshot: Snapshot, model: str, bounds: Bounds) -> Served:
         message = f"model: {model!r} is not known to be served in {bounds}"
         raise InvalidRequest(message, code="place_not_served", param="model")
     return served
+
+
+class RouteQuestion(msgspec.Struct, kw_only=True):
+    """The body of `POST /route`. With `model`, its capabilities are added to those asked for."""
+
+    model: Name | None = None
+    capabilities: Annotated[list[Name], msgspec.Meta(max_length=32)] = []
+    input_tokens: Count = 0
+    max_output_tokens: Count | None = None
+    tenant: str = "default"
+    scopes: dict[str, str] = {}
+    region: Label = ""
+    data_zone: Label = ""
+
+
+def answer_route(question: RouteQuestion, snapshot: Snapshot, at_utc: datetime) -> Route:
+    """The cheapest model that can do what is asked, among those that the tenant and the scopes' team may use.
+
+    Raises Forbidden for an unknown tenant, InvalidRequest for malformed scopes, NotFound `model_unknown`.
+    """
+    config = snapshot.config
+    tenant, scopes = known_tenant(config, question.tenant), validate_scopes(question.scopes)
+    capabilities = set(question.capabilities)
+    if question.model is not None and question.model != AUTO:
+        served = snapshot.deployments.named(question.model)
+        if served is None:
+            raise NotFound(f"model: {question.model!r} is not configured", code="model_unknown", param="model")
+        capabilities |= config.models[served.model].capabilities
+    return snapshot.router.cheapest(
+        capabilities,
+        question.input_tokens,
+        question.max_output_tokens,
+        tenant.id,
+        at_utc,
+        bounds=Bounds(question.region, question.data_zone),
+        may_use=lambda model: disallowed_by(config, tenant, scopes, model) is None,
+    )

@@ -1,0 +1,60 @@
+"""`POST /route`: which model a call should use, and why. Nothing is called and nothing held."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.answers import Caller
+from gateway.call import UNREADABLE_JSON, Operation, call_of
+from gateway.media import may_hold_media
+from gateway.needs import capabilities_needed
+from shared.budgets.request import CheckRequest, resolve_caller
+from shared.budgets.routed import AUTO, RouteQuestion, answer_route
+from shared.decoding import field_and_problem
+from shared.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from shared.budgets.snapshot import Snapshot
+
+
+def route(raw: bytes, caller: Caller, snapshot: Snapshot) -> dict[str, Any]:
+    """The answer to a question, or to the body of a chat completion or a response, whose needs are then read from it.
+
+    Tenant and scopes are the caller's own. Raises InvalidRequest naming the field, NotFound `model_unknown`.
+    """
+    try:
+        body = msgspec.json.decode(raw)
+    except UNREADABLE_JSON:
+        raise InvalidRequest("the body is not valid JSON, or nested too deep") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    check = CheckRequest(model=AUTO, identity=dict(caller.identity), scopes=dict(caller.scopes))
+    tenant, scopes = resolve_caller(check, snapshot.config)
+    question = _question(body, raw)
+    question.tenant, question.scopes = tenant.id, scopes
+    question.region = question.region or caller.bounds.region
+    question.data_zone = question.data_zone or caller.bounds.data_zone
+    return answer_route(question, snapshot, datetime.now(UTC)).body()
+
+
+def _question(body: dict[str, Any], raw: bytes) -> RouteQuestion:
+    operation: Operation | None = "chat" if "messages" in body else "responses" if "input" in body else None
+    if operation is not None:
+        call = call_of(operation, {"model": AUTO, **body}, len(raw), has_media=may_hold_media(raw))
+        return RouteQuestion(
+            model=None if call.model == AUTO else call.model,
+            capabilities=sorted(capabilities_needed(call)),
+            input_tokens=call.input_tokens,
+            max_output_tokens=call.max_output_tokens,
+        )
+    try:
+        question = msgspec.convert(body, RouteQuestion)
+    except msgspec.ValidationError as error:
+        field, problem = field_and_problem(error)
+        raise InvalidRequest(f"{field}: {problem}" if field else problem, param=field) from None
+    if question.model is None and not question.capabilities:
+        question.capabilities = ["chat"]
+    return question

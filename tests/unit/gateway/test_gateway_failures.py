@@ -1,0 +1,58 @@
+"""What an answer's status means for the attempts after it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.failures import failure_of, is_failure, retry_after_seconds
+from shared.errors import NotFound
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+REPLY = NotFound("reply")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 500, 502, 503, 504, 529])
+def test_what_another_place_may_do_better(status):
+    """Overload, faults and our own misconfiguration of one place say nothing about the next one."""
+    assert is_failure(status)
+
+
+@pytest.mark.parametrize("status", [200, 302, 400, 409, 413, 415, 422])
+def test_what_no_other_place_would_do_better(status):
+    """A request that is wrong is wrong everywhere; sending it around would only cost time."""
+    assert not is_failure(status)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after": "Sun, 22 Nov 2026 10:00:20 GMT"}, 20),
+        ({"retry-after": "Sun, 22 Nov 2026 09:00:00 GMT"}, 0),
+        ({}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+    ],
+)
+def test_retry_after_in_all_its_forms(headers, seconds):
+    """Seconds, milliseconds and dates are understood; nonsense is as if it were not there, never an endless wait."""
+    assert retry_after_seconds(429, headers, NOW) == seconds
+
+
+def test_only_the_busy_are_left_alone():
+    """A 500 with Retry-After is a fault, not a quota."""
+    assert retry_after_seconds(500, {"retry-after": "60"}, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "again", "counts", "aside_seconds"),
+    [(429, True, False, 1.0), (503, True, True, None), (500, True, True, None), (401, False, True, None)],
+)
+def test_what_a_status_means_for_its_place(status, again, counts, aside_seconds):
+    """Busy places rest and are not broken; our wrong credential is not tried twice."""
+    failure = failure_of(status, {}, REPLY)
+    assert (failure.again, failure.counts, failure.aside_seconds) == (again, counts, aside_seconds)
