@@ -33,8 +33,11 @@ param privateNetwork bool = true
 @description('Address range of the virtual network, /24 or larger.')
 param addressSpace string = '10.64.0.0/24'
 
-@description('A virtual network to use, with a subnet each for the gateway (delegated to Microsoft.Web/serverFarms), the functions (Microsoft.App/environments) and the private endpoints. Without it one is created.')
-param existingNetwork { virtualNetworkId: string, subnetIds: { gateway: string, functions: string, endpoints: string } }?
+@description('A virtual network to use, with a subnet each for the gateway (delegated to Microsoft.Web/serverFarms), the functions (Microsoft.App/environments) and the private endpoints; with builtinGateway also for the containers (Microsoft.App/environments). Without it one is created.')
+param existingNetwork {
+  virtualNetworkId: string
+  subnetIds: { gateway: string, functions: string, endpoints: string, containers: string? }
+}?
 
 @description('Private DNS zones to use, as {zone name: id}, linked to the network by their owner. Zones that are not named here are created.')
 param existingPrivateDnsZoneIds object = {}
@@ -143,6 +146,22 @@ param apiManagementSku string = 'StandardV2_1'
 @description('An API Management to use. Its owner attaches the gateway\'s identity and integrates it with the network.')
 param existingApiManagement { id: string, gatewayUrl: string, location: string }?
 
+@description('The built-in gateway on Azure Container Apps, beside API Management. Without it nothing of it is created. Without image a registry is made for it.')
+param builtinGateway {
+  external: bool?
+  allowedIpRanges: string[]?
+  image: string?
+  registryId: string?
+  cpu: ('0.5' | '0.75' | '1')?
+  callsAtOnce: int?
+  settings: object?
+  secretSettings: string[]?
+  replicas: { least: int, most: int }?
+}?
+
+@description('Tag of the image in the registry that is created here. Without it there is no app yet.')
+param builtinGatewayTag string = ''
+
 @description('Named values that are made from the configuration, which `make named-values` writes.')
 param generatedNamedValues object
 
@@ -168,6 +187,7 @@ var names = {
   base: base
   functionsIdentity: 'id-${name}-functions-${environmentName}-${suffix}'
   gatewayIdentity: 'id-${name}-gateway-${environmentName}-${suffix}'
+  builtinIdentity: 'id-${name}-builtin-${environmentName}-${suffix}'
   virtualNetwork: 'vnet-${base}'
   hostStorage: 'st${name}host${suffix}'
   ledgerStorage: 'st${name}ledger${suffix}'
@@ -178,6 +198,9 @@ var names = {
   plan: 'asp-${base}'
   functions: 'func-${base}'
   gateway: 'apim-${base}'
+  containers: 'cae-${base}'
+  builtin: 'ca-${base}'
+  registry: 'cr${name}${environmentName}${suffix}'
   models: 'aif-${base}' // one account per region: its key is appended
   workspace: 'log-${base}'
   insights: 'appi-${base}'
@@ -211,6 +234,7 @@ module sharedParts 'modules/shared.bicep' = {
     logRetentionDays: logRetentionDays
     alertEmails: alertEmails
     alertWebhookUrl: alertWebhookUrl
+    withBuiltin: builtinGateway != null
   }
   dependsOn: [group]
 }
@@ -224,12 +248,20 @@ var network = existingNetwork ?? {
     gateway: '${ownNetworkId}/subnets/snet-gateway'
     functions: '${ownNetworkId}/subnets/snet-functions'
     endpoints: '${ownNetworkId}/subnets/snet-endpoints'
+    containers: '${ownNetworkId}/subnets/snet-containers'
   }
 }
 
 module ownNetwork 'modules/network.bicep' = if (privateNetwork && existingNetwork == null) {
   scope: resourceGroup(groupName)
-  params: { names: names, location: location, tags: allTags, addressSpace: addressSpace }
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    addressSpace: addressSpace
+    withContainers: builtinGateway != null
+    containersOpen: builtinExternal
+  }
   dependsOn: [group]
 }
 
@@ -305,6 +337,7 @@ module data 'modules/data.bicep' = {
     throughputUnits: throughputUnits
     redis: redis
     functionsPrincipalId: sharedParts.outputs.functionsPrincipalId
+    builtinPrincipalId: sharedParts.outputs.builtinPrincipalId
     ledgerExportDays: ledgerExport.days
     reservationKey: reservationKey
   }
@@ -399,6 +432,55 @@ module modelAccess 'modules/model-access.bicep' = [for model in models: {
   dependsOn: [ai]
 }]
 
+// The built-in gateway
+
+var hasBuiltinApp = builtinGateway != null && !empty(builtinGateway.?image ?? builtinGatewayTag)
+var builtinExternal = builtinGateway.?external ?? true
+var sameSettings = shared.same_settings // given to one, given to both: they count in one Redis
+var builtinSecrets = union(['RESERVATION_KEYS'], builtinGateway.?secretSettings ?? [], filter(secretSettings, one => contains(sameSettings, one)))
+var sharedSettings = toObject(filter(items(settings), one => contains(sameSettings, one.key)), one => one.key, one => one.value)
+var nearest = sort(models, (a, b) => a.priority < b.priority || (a.priority == b.priority && a.key < b.key))
+
+module builtin 'modules/builtin.bicep' = if (builtinGateway != null) {
+  scope: resourceGroup(groupName)
+  params: {
+    names: names
+    location: location
+    tags: allTags
+    zoneRedundant: zoneRedundant
+    subnetId: privateNetwork ? network.subnetIds.?containers ?? fail('builtinGateway: existingNetwork.subnetIds lacks containers') : ''
+    external: builtinExternal
+    infrastructureGroup: '${groupName}-containers'
+    allowedIpRanges: builtinGateway.?allowedIpRanges ?? []
+    image: builtinGateway.?image ?? ''
+    tag: builtinGatewayTag
+    registryId: builtinGateway.?registryId ?? ''
+    cpu: builtinGateway.?cpu ?? '1'
+    replicas: builtinGateway.?replicas ?? { least: 2, most: 10 }
+    callsAtOnce: builtinGateway.?callsAtOnce ?? 100
+    settings: union(sharedSettings, builtinGateway.?settings ?? {})
+    secretNames: builtinSecrets
+    principalId: sharedParts.outputs.builtinPrincipalId
+    clientId: sharedParts.outputs.builtinClientId
+    insightsConnectionString: sharedParts.outputs.insightsConnectionString
+    modelEndpoint: nearest[0].endpoint
+    workspaceId: sharedParts.outputs.workspaceId
+    virtualNetworkId: network.virtualNetworkId
+  }
+  dependsOn: [ownNetwork, data, privateEndpoints, builtinPulls, builtinModels]
+}
+
+module builtinPulls 'modules/pull-access.bicep' = if (!empty(builtinGateway.?registryId ?? '')) {
+  scope: resourceGroup(split(builtinGateway!.registryId!, '/')[2], split(builtinGateway!.registryId!, '/')[4])
+  params: { registryName: split(builtinGateway!.registryId!, '/')[8], principalId: sharedParts.outputs.builtinPrincipalId }
+}
+
+module builtinModels 'modules/model-access.bicep' = [for model in models: if (builtinGateway != null) {
+  scope: resourceGroup(split(model.id, '/')[2], split(model.id, '/')[4])
+  params: { accountName: split(model.id, '/')[8], gatewayPrincipalId: sharedParts.outputs.builtinPrincipalId }
+  dependsOn: [ai]
+}]
+
 // Gateway
 
 var gatewayId = existingApiManagement.?id ?? '${resources}/Microsoft.ApiManagement/service/${names.gateway}'
@@ -462,9 +544,10 @@ module monitoring 'modules/monitoring.bicep' = {
     actionGroupId: sharedParts.outputs.actionGroupId
     alertThresholds: alertThresholds
     gatewayId: gatewayId
+    builtinId: hasBuiltinApp ? '${resources}/Microsoft.App/containerApps/${names.builtin}' : ''
     gatewayTier: existingApiManagement == null ? tier : ''
   }
-  dependsOn: [data, api]
+  dependsOn: [data, api, builtin]
 }
 
 output AZURE_SUBSCRIPTION_ID string = subscription().subscriptionId
@@ -474,6 +557,9 @@ output GATEWAY_NAME string = split(gatewayId, '/')[8]
 output GATEWAY_ID string = gatewayId
 output GATEWAY_IDENTITY_ID string = '${resources}/Microsoft.ManagedIdentity/userAssignedIdentities/${names.gatewayIdentity}'
 output GATEWAY_PRINCIPAL_ID string = sharedParts.outputs.gatewayPrincipalId
+output BUILTIN_GATEWAY_URL string = builtinGateway == null ? '' : builtin!.outputs.url
+output BUILTIN_GATEWAY_ID string = builtinGateway == null ? '' : builtin!.outputs.appId
+output CONTAINER_REGISTRY_ID string = builtinGateway == null ? '' : builtin!.outputs.registryId
 output FUNCTIONS_URL string = functionsUrl
 output FUNCTIONS_NAME string = names.functions
 output SERVICE_FUNCTIONS_NAME string = names.functions

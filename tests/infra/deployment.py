@@ -33,6 +33,8 @@ def variables(root: Path) -> dict[str, Any]:
         "entra_client_id": "00000000-0000-4000-8000-0000000000ee",
         "alert_emails": ["platform@example.com"],
         "monthly_cost_budget": 1000,
+        "builtin_gateway": {"secret_settings": ["GATEWAY_KEYS"]},
+        "builtin_gateway_tag": "4f1d2c",
         "model_regions": {
             "swc": {"location": "swedencentral", "priority": 1, "weight": 1, "deployments": models},
             "weu": {"location": "westeurope", "priority": 2, "weight": 1, "deployments": models},
@@ -55,6 +57,7 @@ def bicep(root: Path) -> Deployment:
     names = yaml.safe_load((root / "infra/names.yaml").read_text())
     generated = json.loads((root / "infra/terraform/config.auto.tfvars.json").read_text())["generated_named_values"]
     parameters = {bicep_name(name): value for name, value in given.items() if name not in _TERRAFORM_ALONE}
+    parameters["builtinGateway"] = {bicep_name(name): value for name, value in given["builtin_gateway"].items()}
     parameters |= {
         "generatedNamedValues": generated,
         "teams": [yaml.safe_load(file.read_text()) for file in sorted((root / "config/teams").glob("*.yaml"))],

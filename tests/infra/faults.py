@@ -87,7 +87,28 @@ TERRAFORM = (
         "azurerm_user_assigned_identity.gateway.principal_id",
         "Redis user",
     ),
+    Fault(
+        "all secrets for the built-in gateway",
+        f"{_T}/main.access.tf",
+        '"${azurerm_key_vault.this.id}/secrets/${secret}"',
+        "azurerm_key_vault.this.id",
+        "is declared and nobody names it",
+    ),
+    Fault(
+        "the built-in gateway without its counters",
+        f"{_T}/main.builtin.tf",
+        "object_id        = azurerm_user_assigned_identity.builtin[0].principal_id",
+        "object_id        = azurerm_user_assigned_identity.gateway.principal_id",
+        "Redis user",
+    ),
     # Keys and the public
+    Fault(
+        "a registry with a password",
+        f"{_T}/main.builtin.tf",
+        "admin_enabled          = false",
+        "admin_enabled          = true",
+        "properties.adminUserEnabled is True, expected False",
+    ),
     Fault(
         "shared keys on",
         f"{_T}/main.data.tf",
@@ -162,8 +183,8 @@ TERRAFORM = (
     Fault(
         "a delegation to another service",
         f"{_T}/main.network.tf",
-        '"Microsoft.App/environments"',
-        '"Microsoft.Web/serverFarms"',
+        'functions = { index = 1, delegation = { name = "Microsoft.App/environments"',
+        'functions = { index = 1, delegation = { name = "Microsoft.Web/serverFarms"',
         "is delegated to ['Microsoft.Web/serverFarms']",
     ),
     Fault(
@@ -172,6 +193,28 @@ TERRAFORM = (
         "azurerm_network_security_group.this[each.key].id",
         'azurerm_network_security_group.this["gateway"].id',
         "snet-endpoints has the security group",
+    ),
+    Fault(
+        "the containers among the functions",
+        f"{_T}/main.builtin.tf",
+        "local.subnet_ids.containers",
+        "local.subnet_ids.functions",
+        "the containers stand in",
+    ),
+    # The built-in gateway
+    Fault(
+        "killed before it has stopped",
+        "infra/names.yaml",
+        "termination_seconds: 570",
+        "termination_seconds: 500",
+        "needs 555 s to stop",
+    ),
+    Fault(
+        "a setting that it does not read",
+        f"{_T}/main.builtin.tf",
+        "      USAGE_HUB ",
+        "      USAGE_HUBS",
+        "setting of the built-in gateway 'USAGE_HUB' is named and not declared",
     ),
     # Names
     Fault(
@@ -294,6 +337,13 @@ ORDER = (
         "does not wait for «Microsoft.Network/privateEndpoints",
     ),
     Fault(
+        "the built-in gateway before there is a way to its secrets",
+        f"{_T}/main.builtin.tf",
+        "    azurerm_private_endpoint.this,\n",
+        "",
+        "does not wait for «Microsoft.Network/privateEndpoints",
+    ),
+    Fault(
         "the policy before its fragments",
         f"{_T}/main.api.tf",
         "    azurerm_api_management_policy_fragment.this,\n",
@@ -407,6 +457,20 @@ BICEP = (
         "properties: { allow: false }",
         "properties: { allow: true }",
         "properties.allow is True, expected False",
+    ),
+    Fault(
+        "a probe that restarts it at every hiccup",
+        f"{_B}/modules/builtin.bicep",
+        "type: 'Liveness', httpGet: probe, periodSeconds: 15",
+        "type: 'Liveness', httpGet: probe, periodSeconds: 1",
+        "probes is",
+    ),
+    Fault(
+        "all secrets for the built-in gateway",
+        f"{_B}/modules/builtin.bicep",
+        "  scope: secrets[i]\n",
+        "  scope: vault\n",
+        "is declared and nobody names it",
     ),
     Fault(
         "prompts in the log",

@@ -14,6 +14,7 @@ from tests.support.known_plan import KnownPlan, Planned
 # Types whose schema has computed secrets, and which are not switched off by tests/infra/rules/access.py.
 HARMLESS = {
     "azurerm_api_management": "the keys of the direct management API, which is only there with a block tenant_access",
+    "azurerm_container_app": "an id to prove with that a domain is one's own; the secrets are references",
     "azapi_resource_action": "sensitive_output holds what the action is asked to export, which is nothing",
 }
 # Secrets by their schema that open nothing here.

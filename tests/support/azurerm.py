@@ -244,6 +244,75 @@ MAPPINGS = {
         "{scope}|{principal_id}|{role_definition_name}",
         {"properties.principalType": "principal_type"},
     ),
+    # The built-in gateway
+    "azurerm_container_registry": Mapping(
+        "Microsoft.ContainerRegistry/registries",
+        properties={
+            "sku.name": "sku",
+            "properties.adminUserEnabled": "admin_enabled",
+            "properties.anonymousPullEnabled": "anonymous_pull_enabled",
+        },
+    ),
+    "azurerm_container_app_environment": Mapping(
+        "Microsoft.App/managedEnvironments",
+        properties={
+            "properties.appLogsConfiguration.destination": "logs_destination",
+            "properties.infrastructureResourceGroup": "infrastructure_resource_group_name",
+            "properties.publicNetworkAccess": "public_network_access",
+            "properties.vnetConfiguration.infrastructureSubnetId": "infrastructure_subnet_id",
+            "properties.vnetConfiguration.internal": "internal_load_balancer_enabled",
+            "properties.zoneRedundant": lambda v: bool(v["zone_redundancy_enabled"]),
+            "profiles": lambda v: [[p["name"], p["workload_profile_type"]] for p in v["workload_profile"]],
+        },
+    ),
+    "azurerm_container_app": Mapping(
+        "Microsoft.App/containerApps",
+        properties={
+            "properties.environmentId": "container_app_environment_id",
+            "properties.workloadProfileName": "workload_profile_name",
+            "properties.configuration.activeRevisionsMode": "revision_mode",
+            "properties.configuration.maxInactiveRevisions": "max_inactive_revisions",
+            "properties.configuration.ingress.external": "ingress.0.external_enabled",
+            "properties.configuration.ingress.targetPort": "ingress.0.target_port",
+            "properties.configuration.ingress.transport": "ingress.0.transport",
+            "properties.configuration.ingress.allowInsecure": "ingress.0.allow_insecure_connections",
+            "properties.template.terminationGracePeriodSeconds": "template.0.termination_grace_period_seconds",
+            "properties.template.scale.minReplicas": "template.0.min_replicas",
+            "properties.template.scale.maxReplicas": "template.0.max_replicas",
+            "properties.template.scale.cooldownPeriod": "template.0.cooldown_period_in_seconds",
+            "callers": lambda v: each("ingress.0.ip_security_restriction", "ip_address_range")(v),
+            "container": lambda v: [
+                read(v, f"template.0.container.0.{what}") for what in ("name", "image", "cpu", "memory")
+            ],
+            "mounts": lambda v: {
+                mount["path"]: next(
+                    volume["storage_type"] for volume in read(v, "template.0.volume") if volume["name"] == mount["name"]
+                )
+                for mount in read(v, "template.0.container.0.volume_mounts")
+            },
+            "probes": lambda v: {
+                kind: [
+                    read(v, f"template.0.container.0.{kind}_probe.0.{what}")
+                    for what in ("path", "port", "interval_seconds", "timeout", "failure_count_threshold")
+                ]
+                for kind in ("startup", "liveness", "readiness")
+            },
+            "registries": lambda v: {one["server"]: one["identity"] for one in v["registry"]},
+            "scale rules": lambda v: [
+                *(rule["concurrent_requests"] for rule in read(v, "template.0.http_scale_rule")),
+                *(
+                    [rule["custom_rule_type"], rule["metadata"]["value"]]
+                    for rule in read(v, "template.0.custom_scale_rule")
+                ),
+            ],
+            "secrets": lambda v: {one["name"]: [one["key_vault_secret_id"], one["identity"]] for one in v["secret"]},
+            "settings": lambda v: {
+                one["name"]: one["value"] or f"secret {one['secret_name']}"
+                for one in read(v, "template.0.container.0.env")
+            },
+            **_IDENTITY,
+        },
+    ),
     # Gateway
     "azurerm_api_management": Mapping(
         _APIM,
@@ -431,6 +500,48 @@ MAPPINGS = {
 
 # How Azure's own form says what is told above in another way. Anything else stands under its own path.
 FORMS: dict[str, dict[str, Getter]] = {
+    "Microsoft.App/managedEnvironments": {
+        "profiles": lambda b: [
+            [profile["name"], profile["workloadProfileType"]] for profile in read(b, "properties.workloadProfiles")
+        ],
+    },
+    "Microsoft.App/containerApps": {
+        "callers": lambda b: each("properties.configuration.ingress.ipSecurityRestrictions", "ipAddressRange")(b),
+        "container": lambda b: [
+            read(b, f"properties.template.containers.0.{what}")
+            for what in ("name", "image", "resources.cpu", "resources.memory")
+        ],
+        "mounts": lambda b: {
+            mount["mountPath"]: next(
+                volume["storageType"]
+                for volume in read(b, "properties.template.volumes")
+                if volume["name"] == mount["volumeName"]
+            )
+            for mount in read(b, "properties.template.containers.0.volumeMounts")
+        },
+        "probes": lambda b: {
+            probe["type"].lower(): [
+                read(probe, what)
+                for what in ("httpGet.path", "httpGet.port", "periodSeconds", "timeoutSeconds", "failureThreshold")
+            ]
+            for probe in read(b, "properties.template.containers.0.probes")
+        },
+        "registries": lambda b: {
+            one["server"]: one["identity"] for one in read(b, "properties.configuration.registries")
+        },
+        "scale rules": lambda b: [
+            read(rule, "http.metadata.concurrentRequests")
+            or [read(rule, "custom.type"), read(rule, "custom.metadata.value")]
+            for rule in read(b, "properties.template.scale.rules")
+        ],
+        "secrets": lambda b: {
+            one["name"]: [one["keyVaultUrl"], one["identity"]] for one in read(b, "properties.configuration.secrets")
+        },
+        "settings": lambda b: {
+            one["name"]: one.get("value") or f"secret {one['secretRef']}"
+            for one in read(b, "properties.template.containers.0.env")
+        },
+    },
     "Microsoft.Consumption/budgets": {
         "properties.notifications": lambda b: sorted(
             [n["thresholdType"], n["threshold"], n["operator"], n.get("contactGroups") or []]
@@ -573,6 +684,7 @@ ATTRIBUTES = {
     "identity.principal_id": "identity.principalId",
     "connection_string": "properties.ConnectionString",
     "hostname": "properties.hostName",
+    "login_server": "properties.loginServer",
     "endpoint": "properties.endpoint",
     "gateway_url": "properties.gatewayUrl",
     "vault_uri": "properties.vaultUri",

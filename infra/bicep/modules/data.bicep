@@ -9,6 +9,7 @@ param zoneRedundant bool
 param throughputUnits { least: int, most: int }
 param redis { sku: string, highAvailability: bool }
 param functionsPrincipalId string
+param builtinPrincipalId string // empty: there is no built-in gateway
 param ledgerExportDays int
 @secure()
 param reservationKey string
@@ -253,6 +254,11 @@ resource counters 'Microsoft.Cache/redisEnterprise@2025-07-01' = {
     resource functionsAccess 'accessPolicyAssignments' = {
       name: 'functions'
       properties: { accessPolicyName: 'default', user: { objectId: functionsPrincipalId } }
+    }
+    resource builtinAccess 'accessPolicyAssignments' = if (!empty(builtinPrincipalId)) {
+      name: 'builtin'
+      properties: { accessPolicyName: 'default', user: { objectId: builtinPrincipalId } }
+      dependsOn: [functionsAccess] // Redis makes one change at a time
     }
   }
 }

@@ -7,6 +7,7 @@ param workspaceId string
 param actionGroupId string
 param alertThresholds object
 param gatewayId string
+param builtinId string // empty: there is no built-in gateway, or no app of it yet
 param gatewayTier string // empty: its owner watches the capacity of an existing one
 
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = { name: names.insights }
@@ -42,6 +43,7 @@ var queries = {
 }
 var metered = union(
   { usage_hub: [usage.id], llm_logs_hub: [llmLogs.id], redis: [redis.id], gateway: [gatewayId] },
+  empty(builtinId) ? {} : { builtin: [builtinId] },
   empty(gatewayTier) ? {} : contains(gatewayTier, 'V2') ? { gateway_v2: [gatewayId] } : { gateway_classic: [gatewayId] }
 )
 

@@ -3,20 +3,27 @@ param names object
 param location string
 param tags object
 param addressSpace string
+param withContainers bool // a subnet for the built-in gateway
+param containersOpen bool // to callers from outside
 
-var subnets = [
+var subnets = concat([
   { key: 'gateway', delegation: 'Microsoft.Web/serverFarms', rules: [] } // outbound integration of the v2 tiers
   { key: 'functions', delegation: 'Microsoft.App/environments', rules: [] } // Flex Consumption
   { key: 'endpoints', delegation: '', rules: endpointRules }
-]
-var prefixes = map(range(0, 3), i => cidrSubnet(addressSpace, parseCidr(addressSpace).cidr + 2, i))
+], withContainers ? [{ key: 'containers', delegation: 'Microsoft.App/environments', rules: containersOpen ? callRules : [] }] : [])
+var prefixes = map(range(0, 4), i => cidrSubnet(addressSpace, parseCidr(addressSpace).cidr + 2, i))
 
 // Each endpoint takes connections from those who have business with it. Azure's own last rule would let in the whole network.
-var endpointRules = [
+var endpointRules = concat([
   { name: 'allow-https', access: 'Allow', protocol: 'Tcp', priority: 100, from: 'VirtualNetwork', port: '443' }
   { name: 'allow-hubs', access: 'Allow', protocol: 'Tcp', priority: 110, from: 'VirtualNetwork', port: '5671' }
   { name: 'allow-redis', access: 'Allow', protocol: 'Tcp', priority: 120, from: prefixes[1], port: '10000' }
   { name: 'deny-other', access: 'Deny', protocol: '*', priority: 4096, from: '*', port: '*' }
+], withContainers ? [{ name: 'allow-redis-builtin', access: 'Allow', protocol: 'Tcp', priority: 130, from: prefixes[3], port: '10000' }] : [])
+
+// The environment's load balancer hands calls on under another port.
+var callRules = [
+  { name: 'allow-calls', access: 'Allow', protocol: 'Tcp', priority: 100, from: 'Internet', to: prefixes[3], ports: ['443', '31443'] }
 ]
 
 resource groups 'Microsoft.Network/networkSecurityGroups@2025-05-01' = [for subnet in subnets: {
@@ -33,8 +40,9 @@ resource groups 'Microsoft.Network/networkSecurityGroups@2025-05-01' = [for subn
         protocol: rule.protocol
         sourceAddressPrefix: rule.from
         sourcePortRange: '*'
-        destinationAddressPrefix: '*'
-        destinationPortRange: rule.port
+        destinationAddressPrefix: rule.?to ?? '*'
+        destinationPortRange: rule.?port
+        destinationPortRanges: rule.?ports
       }
     }]
   }

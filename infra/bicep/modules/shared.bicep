@@ -1,4 +1,4 @@
-// What the other modules refer to: the two identities, where telemetry goes, and who is told.
+// What the other modules refer to: the identities, where telemetry goes, and who is told.
 param names object
 param location string
 param tags object
@@ -7,8 +7,9 @@ param logRetentionDays int
 param alertEmails string[]
 @secure()
 param alertWebhookUrl string
+param withBuiltin bool
 
-var identityNames = [names.functionsIdentity, names.gatewayIdentity]
+var identityNames = concat([names.functionsIdentity, names.gatewayIdentity], withBuiltin ? [names.builtinIdentity] : [])
 resource identities 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = [for name in identityNames: {
   name: name
   location: location
@@ -55,5 +56,7 @@ output workspaceId string = empty(existingWorkspaceId) ? workspace.id : existing
 output functionsPrincipalId string = identities[0].properties.principalId
 output gatewayPrincipalId string = identities[1].properties.principalId
 output gatewayClientId string = identities[1].properties.clientId
+output builtinPrincipalId string = withBuiltin ? identities[2].properties.principalId : ''
+output builtinClientId string = withBuiltin ? identities[2].properties.clientId : ''
 output insightsConnectionString string = insights.properties.ConnectionString
 output actionGroupId string = actionGroup.id

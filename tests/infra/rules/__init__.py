@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tests.infra.code_names import CodeNames
 from tests.infra.rules.access import access, keyless
+from tests.infra.rules.builtin import builtin
 from tests.infra.rules.names import functions, hubs, policies, sign_in, stores
 from tests.infra.rules.network import private
 from tests.infra.rules.order import order
@@ -22,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     stores,
     functions,
     sign_in,
+    builtin,
     access,
     keyless,
     sound,

@@ -7,12 +7,14 @@ from typing import Any
 from tests.infra.code_names import CodeNames
 from tests.infra.rules.common import (
     APIM,
+    CONTAINER_APPS,
     CONTAINERS,
     DIAGNOSTICS,
     INSIGHTS,
     MODELS,
     NAMESPACES,
     REDIS,
+    REGISTRIES,
     SITES,
     STORAGE,
     VAULTS,
@@ -35,6 +37,7 @@ KEYLESS: dict[str, dict[str, Any]] = {
     f"{REDIS}/databases": {"properties.accessKeysAuthentication": "Disabled"},
     VAULTS: {"properties.enableRbacAuthorization": True},
     MODELS: {"properties.disableLocalAuth": True},
+    REGISTRIES: {"properties.adminUserEnabled": False, "properties.anonymousPullEnabled": False},
     "Microsoft.OperationalInsights/workspaces": {"properties.features.disableLocalAuth": True},
     INSIGHTS: {"properties.DisableLocalAuth": True},
     f"{SITES}/basicPublishingCredentialsPolicies": {"properties.allow": False},
@@ -43,11 +46,15 @@ KEYLESS: dict[str, dict[str, Any]] = {
 
 def access(found: Deployment, code: CodeNames) -> list[str]:
     """Every role that something here works by, and no other."""
-    functions, gateway = (of_identity(found, which, "principalId") for which in ("functions", "gateway"))
+    functions, gateway, builtin = (
+        of_identity(found, which, "principalId") for which in ("functions", "gateway", "builtin")
+    )
     host, ledger = found.one(STORAGE, "host").reference, found.one(STORAGE, "ledger").reference
     usage, llm_logs = found.one(NAMESPACES, "usage").reference, found.one(NAMESPACES, "llmlogs").reference
     insights, vault = found.one(INSIGHTS).reference, found.one(VAULTS).reference
     containers = {item.last_name: item.reference for item in found.of(CONTAINERS)}
+    in_vault = vault.rstrip("»").replace(VAULTS, f"{VAULTS}/secrets")
+    secrets = found.one(CONTAINER_APPS).properties["secrets"]
     writes = "Storage Blob Data Contributor"
     wanted = {
         (host, functions, "Storage Blob Data Owner"),  # the host's checkpoints, locks and package
@@ -63,6 +70,13 @@ def access(found: Deployment, code: CodeNames) -> list[str]:
         (insights, gateway, "Monitoring Metrics Publisher"),
         (usage, gateway, "Azure Event Hubs Data Sender"),
         *((account.reference, gateway, "Cognitive Services OpenAI User") for account in found.of(MODELS)),
+        # The built-in gateway faces the internet: no table, no other container, no secret but those that it is told of.
+        (containers.get("config", "config"), builtin, "Storage Blob Data Reader"),
+        (usage, builtin, "Azure Event Hubs Data Sender"),
+        (insights, builtin, "Monitoring Metrics Publisher"),
+        *((f"{in_vault}/{name}»", builtin, "Key Vault Secrets User") for name in secrets),
+        *((account.reference, builtin, "Cognitive Services OpenAI User") for account in found.of(MODELS)),
+        *((registry.reference, builtin, "AcrPull") for registry in found.of(REGISTRIES)),
         (containers.get("usage-capture", "usage-capture"), f"{usage[:-1]}#identity.principalId»", writes),
     }
     granted = [item.name.split("|") for item in found.of("Microsoft.Authorization/roleAssignments")]
@@ -72,7 +86,8 @@ def access(found: Deployment, code: CodeNames) -> list[str]:
     publishing = [containers.get("config"), writes]  # the one thing that people and pipelines do here
     problems += [f"{who} gets {role} on {scope}" for scope, who, role in people if [scope, role] != publishing]
     redis = found.of(f"{REDIS}/databases/accessPolicyAssignments")
-    return problems + same("Redis user", {r.properties["properties.user.objectId"] for r in redis}, {functions})
+    users = {r.properties["properties.user.objectId"] for r in redis}
+    return problems + same("Redis user", users, {functions, builtin})
 
 
 def keyless(found: Deployment, code: CodeNames) -> list[str]:

@@ -15,6 +15,9 @@ REDIS = "Microsoft.Cache/redisEnterprise"
 VAULTS = "Microsoft.KeyVault/vaults"
 MODELS = "Microsoft.CognitiveServices/accounts"
 SITES = "Microsoft.Web/sites"
+CONTAINER_APPS = "Microsoft.App/containerApps"
+ENVIRONMENTS = "Microsoft.App/managedEnvironments"
+REGISTRIES = "Microsoft.ContainerRegistry/registries"
 INSIGHTS = "Microsoft.Insights/components"
 IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
 EXPORTS = "Microsoft.CostManagement/exports"
@@ -51,5 +54,5 @@ def expect(found: Deployment, wanted: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def of_identity(found: Deployment, which: str, what: str) -> str:
-    """`principalId` or `clientId` of the identity `functions` or `gateway`."""
+    """`principalId` or `clientId` of the identity `functions`, `gateway` or `builtin`."""
     return f"{found.one(IDENTITIES, f'-{which}-').reference[:-1]}#properties.{what}»"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.infra.code_names import CodeNames
-from tests.infra.rules.common import APIM, MODELS, NAMESPACES, REDIS, SITES, STORAGE, VAULTS, expect, same
+from tests.infra.rules.common import APIM, ENVIRONMENTS, MODELS, NAMESPACES, REDIS, SITES, STORAGE, VAULTS, expect, same
 from tests.support.arm import Deployment
 
 _SUBNETS = "Microsoft.Network/virtualNetworks/subnets"
@@ -42,6 +42,7 @@ _CLOSED: dict[str, dict[str, Any]] = {
     APIM: {"properties.virtualNetworkType": "External"},
 }
 _DELEGATIONS = {"gateway": ["Microsoft.Web/serverFarms"], "functions": ["Microsoft.App/environments"], "endpoints": []}
+_DELEGATIONS["containers"] = ["Microsoft.App/environments"]
 _PORTS = {"443", "5671", "10000"}  # https, AMQP, Redis
 
 
@@ -98,6 +99,7 @@ def _subnets(found: Deployment) -> list[str]:
     stands = {
         "gateway": found.one(APIM).properties["properties.virtualNetworkConfiguration.subnetResourceId"],
         "functions": found.one(SITES).properties["properties.virtualNetworkSubnetId"],
+        "containers": found.one(ENVIRONMENTS).properties["properties.vnetConfiguration.infrastructureSubnetId"],
     }
     return problems + [f"the {who} stand in {subnet}" for who, subnet in stands.items() if _subnet(subnet) != who]
 

@@ -6,7 +6,7 @@ import json
 import re
 
 from tests.infra.code_names import CodeNames
-from tests.infra.rules.common import APIM, DIAGNOSTICS, MODELS, NAMESPACES, REDIS, SITES, VAULTS
+from tests.infra.rules.common import APIM, CONTAINER_APPS, DIAGNOSTICS, MODELS, NAMESPACES, REDIS, SITES, VAULTS
 from tests.support.arm import Deployment, Item
 from tests.support.azurerm import PARTS_OF
 
@@ -14,7 +14,7 @@ _NAMED = re.compile("«([^«»#]+)(?:#[^«»]*)?»")
 _SET_LATER = {path for _, path, _ in PARTS_OF.values()}
 _ROLES = "Microsoft.Authorization/roleAssignments"
 _ENDPOINTS = "Microsoft.Network/privateEndpoints"
-# (what, part of its name, comes after what, part of its name)
+# (what, part of its name, comes after what, part of its name); * stands between parts of a name
 _ORDER = (
     (f"{APIM}/policyFragments", "", f"{APIM}/namedValues", ""),
     (f"{APIM}/policyFragments", "", f"{APIM}/backends", "openai-pool"),
@@ -25,8 +25,8 @@ _ORDER = (
     (f"{APIM}/apis/policies", "", f"{APIM}/loggers", "usage-logger"),
     (f"{APIM}/backends", "openai-pool", f"{APIM}/backends", "models-"),
     (f"{APIM}/apis/diagnostics", "azuremonitor", f"{APIM}/loggers", "azuremonitor"),
-    (f"{APIM}/loggers", "usage-logger", _ROLES, "|Azure Event Hubs Data Sender"),
-    (f"{APIM}/loggers", "insights-logger", _ROLES, "|Monitoring Metrics Publisher"),
+    (f"{APIM}/loggers", "usage-logger", _ROLES, "-gateway-*|Azure Event Hubs Data Sender"),
+    (f"{APIM}/loggers", "insights-logger", _ROLES, "-gateway-*|Monitoring Metrics Publisher"),
     (f"{NAMESPACES}/eventhubs", "-usage-", _ROLES, "/usage-capture»"),
     (DIAGNOSTICS, "|llm-logs", f"{NAMESPACES}/networkRuleSets", ""),
     (DIAGNOSTICS, "|llm-logs", f"{NAMESPACES}/authorizationRules", ""),
@@ -39,6 +39,12 @@ _ORDER = (
     (SITES, "", _ROLES, "id-tollkeeper-functions"),
     (SITES, "", f"{VAULTS}/secrets", ""),
     (SITES, "", f"{REDIS}/databases/accessPolicyAssignments", ""),
+    (CONTAINER_APPS, "", _ENDPOINTS, "pep-vault-"),
+    (CONTAINER_APPS, "", _ENDPOINTS, "pep-redis-"),
+    (CONTAINER_APPS, "", "Microsoft.Network/privateDnsZones/virtualNetworkLinks", "privatelink.vaultcore.azure.net"),
+    (CONTAINER_APPS, "", _ROLES, "id-tollkeeper-builtin"),
+    (CONTAINER_APPS, "", f"{VAULTS}/secrets", ""),
+    (CONTAINER_APPS, "", f"{REDIS}/databases/accessPolicyAssignments", ""),
 )
 
 
@@ -69,4 +75,4 @@ def _named_before(found: Deployment) -> list[str]:
 
 
 def _named(found: Deployment, kind: str, part: str) -> list[Item]:
-    return [item for item in found.of(kind) if part in item.name]
+    return [item for item in found.of(kind) if all(one in item.name for one in part.split("*"))]
