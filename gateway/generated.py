@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 BYTES_PER_TOKEN = 4  # of UTF-8; in most languages and in code the tokenizers of today come out between 3 and 5
+MOST_BYTES_OF_ONE_TOKEN = 6  # on average; pieces that are larger hold several
 
 
 class Generating(Protocol):
@@ -22,7 +23,10 @@ class Generating(Protocol):
 def generated_tokens(stream: Generating) -> int:
     """Tokens of the text, arguments and visible reasoning that went by.
 
-    A token for every four bytes begun, but at least one for every piece that carried something, since no provider
-    sends less than a token. Reasoning that is not shown cannot be counted, nor can what was generated and not sent.
+    A token for every piece, as OpenAI and Azure send them, while the pieces are as small as tokens are; else, for
+    providers that send several at once, a token for every four bytes begun. Reasoning that is not shown cannot be
+    counted, nor can what was generated and not sent.
     """
-    return max(stream.output_deltas, -(-stream.output_bytes // BYTES_PER_TOKEN))
+    if stream.output_bytes <= stream.output_deltas * MOST_BYTES_OF_ONE_TOKEN:
+        return stream.output_deltas
+    return -(-stream.output_bytes // BYTES_PER_TOKEN)

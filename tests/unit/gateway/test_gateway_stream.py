@@ -72,12 +72,15 @@ def test_what_was_generated_is_counted():
     for delta in deltas:
         watch.feed(b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode() + b"\n\n")
     assert (watch.output_bytes, watch.output_deltas) == (3 + 2 + 2 + 4 + 7 + 3, 6)
-    assert generated_tokens(watch) == 6  # ceil(21 / 4) is 6 as well
+    assert generated_tokens(watch) == 6
 
 
-@pytest.mark.parametrize(("output_bytes", "output_deltas", "tokens"), [(0, 0, 0), (1, 1, 1), (9, 1, 3), (9, 5, 5)])
+@pytest.mark.parametrize(
+    ("output_bytes", "output_deltas", "tokens"),
+    [(0, 0, 0), (1, 1, 1), (12, 2, 2), (13, 2, 4), (4000, 3, 1000), (9, 5, 5)],
+)
 def test_tokens_of_a_broken_stream(output_bytes, output_deltas, tokens):
-    """A token for every four bytes begun, and no piece carries less than one."""
+    """One for every piece while pieces are as small as tokens; else one for every four bytes begun."""
     assert generated_tokens(SimpleNamespace(output_bytes=output_bytes, output_deltas=output_deltas)) == tokens
 
 
