@@ -28,6 +28,7 @@ MOST_EVENTS_PER_PUBLISH = 500
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.2, 5.0
 FLUSH_SECONDS = 20.0
 PATIENCE_SECONDS = 1.0  # so long an event is only in memory; then it is written to disk, whether or not it gets through
+LINGERING_SECONDS = 0.05  # after the first event: a message to the hub costs as much for one as for many
 GATHERING_SECONDS = 0.05  # between two writes to disk: each is an fsync
 ADOPTING_SECONDS = 60.0  # between two looks for what dead gateways left
 ROOM_PER_CALL_BYTES = 8 * 1024  # of the spool, for the event of a call in flight; most have a quarter of it
@@ -176,6 +177,8 @@ class EventQueue:
             await self._move_to_disk()  # behind what waits there
             return await self._send_from_disk(self._spool)
         await self._arrived.wait()
+        if len(self._events) < MOST_EVENTS_PER_PUBLISH:
+            await asyncio.sleep(LINGERING_SECONDS)
         batch = [self._events[i] for i in range(min(len(self._events), MOST_EVENTS_PER_PUBLISH))]
         moved = self._moved
         if batch and not await self._publish(batch):

@@ -41,7 +41,7 @@ async def test_events_reach_the_hub_in_order_and_free_their_places():
         for i in range(3):
             queue.reserve()
             queue.put(event(3 * round_ + i))
-        await asyncio.sleep(0.01)
+        await until(lambda: queue.pending == 0)
     await queue.close()
     assert hub.taken == [event(i) for i in range(15)]
 
@@ -66,7 +66,7 @@ async def test_a_hub_that_comes_back_gets_every_event_once():
     for i in range(4):
         queue.reserve()
         queue.put(event(i))
-    await asyncio.sleep(0.05)
+    await until(lambda: hub.tries > 0)
     assert (hub.taken, queue.pending) == ([], 4)
     hub.down = False
     await queue.close()
