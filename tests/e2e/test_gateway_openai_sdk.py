@@ -1,9 +1,12 @@
 """The OpenAI SDK, unchanged, against a whole running copy: both client classes, streams, refusals, exact bills."""
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 from local.options import BUILT_IN
@@ -40,6 +43,11 @@ team: poor
 identities: {subscriptions: [poor-prod]}
 budgets: [{period: month, limit: 0.02}]
 """,
+    "teams/tight.yaml": """
+team: tight
+identities: {subscriptions: [tight-prod]}
+budgets: [{period: month, limit: 0.0015}]
+""",
     "teams/thrifty.yaml": """
 team: thrifty
 identities: {subscriptions: [thrifty-prod]}
@@ -60,6 +68,24 @@ def client_of(stack, team, **options):
     # The way an application passes a subscription key that also works through API Management.
     base_url = f"{stack.options.gateway_url}/v1"
     return openai.OpenAI(base_url=base_url, api_key="unused", default_headers={"api-key": f"local-{team}"}, **options)
+
+
+def azure_client_of(stack, team):
+    return openai.AzureOpenAI(
+        azure_endpoint=stack.options.gateway_url, api_key=f"local-{team}", api_version="2024-10-21"
+    )
+
+
+def until_refused(stack, team, times):
+    """Wait until calls of the team were told so often that its budget is held."""
+    deadline = time.monotonic() + 20
+    while True:
+        told = httpx.get(f"{stack.options.functions_url}/decisions", params={"limit": 500}).json()["decisions"]
+        own = [each for each in told if each["scopes"].get("team") == team and each["reason"] == "budget_reserved"]
+        if len(own) >= times:
+            return
+        assert time.monotonic() < deadline, own
+        time.sleep(0.1)
 
 
 def tokens_of(count):
@@ -89,12 +115,69 @@ def test_a_bearer_key_works_too(stack):
 
 def test_the_azure_client_is_served_by_deployment(stack):
     """AzureOpenAI calls name a deployment; the call is the deployment's model's."""
-    client = openai.AzureOpenAI(
-        azure_endpoint=stack.options.gateway_url, api_key="local-rich", api_version="2024-10-21"
-    )
+    client = azure_client_of(stack, "rich")
     assert client.chat.completions.create(model="gpt-4o-weu", messages=MESSAGES).model == "gpt-4o"
     stream = client.chat.completions.create(model="gpt-4o-weu", messages=MESSAGES, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+
+@pytest.mark.parametrize("kind", ["openai", "azure"])
+def test_every_api_of_either_client_is_served(stack, kind):
+    """Responses whole and streamed, embeddings, the list of models; on the paths that each class calls."""
+    client = client_of(stack, "rich") if kind == "openai" else azure_client_of(stack, "rich")
+    whole = client.responses.create(model="gpt-4o", input="How much?", instructions="Be brief.")
+    assert len(whole.output_text.split()) == whole.usage.output_tokens
+    events = list(client.responses.create(model="gpt-4o", input="How much?", stream=True))
+    assert [events[0].type, events[-1].type] == ["response.created", "response.completed"]
+    assert events[-1].response.usage.input_tokens > 0
+    embedded = client.embeddings.create(model="text-embedding-3-small", input=["a" * 40, "b" * 8])
+    assert (len(embedded.data), embedded.usage.prompt_tokens) == (2, 40 // 4 + 8 // 4)
+    assert {"gpt-4o", "text-embedding-3-small"} <= {model.id for model in client.models.list()}
+
+
+async def test_the_asynchronous_clients_are_served(stack):
+    """Many calls of one connection pool at once, whole and streamed."""
+    v1 = {"base_url": f"{stack.options.gateway_url}/v1", "api_key": "local-rich"}
+    async with openai.AsyncOpenAI(**v1) as client:
+
+        async def whole():
+            answer = await client.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=5)
+            return answer.usage.completion_tokens
+
+        async def streamed():
+            stream = await client.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=5, stream=True)
+            return len("".join([chunk.choices[0].delta.content or "" async for chunk in stream]).split())
+
+        assert await asyncio.gather(*(call() for call in [whole, streamed] * 5)) == [5] * 10
+
+
+class Verdict(pydantic.BaseModel):
+    """What is left, as a model is asked to say it."""
+
+    scope: str
+    is_spent: bool
+
+
+class Lookup(pydantic.BaseModel):
+    """The arguments of a tool."""
+
+    team: str
+    days: int
+
+
+def test_the_parse_helpers_work(stack):
+    """Structured outputs and strict tools come back as the classes that were asked for, on both APIs."""
+    client = client_of(stack, "rich")
+    parsed = client.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Verdict)
+    assert parsed.choices[0].message.parsed == Verdict(scope="budget", is_spent=True)
+    tool = openai.pydantic_function_tool(Lookup)
+    called = client.chat.completions.parse(model="gpt-4o", messages=MESSAGES, tools=[tool], tool_choice="required")
+    assert called.choices[0].message.tool_calls[0].function.parsed_arguments == Lookup(team="budget", days=1)
+    response = client.responses.parse(model="gpt-4o", input="What is left?", text_format=Verdict)
+    assert response.output_parsed == Verdict(scope="budget", is_spent=True)
+    with client.chat.completions.stream(model="gpt-4o", messages=MESSAGES, response_format=Verdict) as stream:
+        stream.until_done()
+    assert stream.get_final_completion().choices[0].message.parsed == Verdict(scope="budget", is_spent=True)
 
 
 def test_streams_have_a_usage_chunk_only_for_those_who_ask(stack):
@@ -167,6 +250,39 @@ def test_a_spent_budget_is_a_typed_error_that_is_not_retried(stack):
     assert budget["resets_at"].endswith("Z")
     one_call = -(-len(MESSAGES[0]["content"]) // 4) * 2.5e-6 + 200 * 10e-6
     assert 0.02 - 1.2 * one_call < float(spent) <= 0.02
+
+
+def test_a_budget_held_by_calls_in_flight_is_waited_for(stack):
+    """The SDK obeys Retry-After: while a stream holds what is left its call is told to come back, then it is served.
+
+    Of 0.0015 USD each call holds 100 tokens at 10.00 USD per million, 0.001; the stream then uses 10 of them.
+    """
+    fields = {"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 100}
+    held = {**tokens_of(10), "x-sim-call-id": "holder", "x-sim-hold-after": "2"}
+    with client_of(stack, "tight").chat.completions.create(**fields, stream=True, extra_headers=held) as stream:
+        next(iter(stream))
+        with pytest.raises(openai.RateLimitError) as raised:
+            client_of(stack, "tight", max_retries=0).chat.completions.create(**fields)
+        assert (raised.value.code, raised.value.response.headers["retry-after"]) == ("budget_reserved", "1")
+        with ThreadPoolExecutor(1) as other:
+            create = client_of(stack, "tight", max_retries=30).chat.completions.with_raw_response.create
+            patient = other.submit(create, **fields, extra_headers=tokens_of(10))
+            try:
+                until_refused(stack, "tight", times=2)
+            finally:
+                httpx.post(f"{stack.model_url}/sim/release/holder")
+            assert all(chunk.choices for chunk in stream)
+            assert patient.result(timeout=60).retries_taken > 0
+
+
+def test_the_models_own_errors_are_the_sdks(stack):
+    """What the model refuses is raised as the class of its status, with the field it named."""
+    with pytest.raises(openai.BadRequestError) as raised:
+        client_of(stack, "rich").chat.completions.create(model="gpt-4.1", messages=MESSAGES, temperature=3)
+    assert (raised.value.param, raised.value.type) == ("temperature", "invalid_request_error")
+    with pytest.raises(openai.BadRequestError) as raised:
+        client_of(stack, "rich").chat.completions.create(model="gpt-4.1", messages=MESSAGES, n=0)
+    assert raised.value.param == "n"
 
 
 def test_a_stream_that_was_broken_off_is_billed_by_estimate(stack):
