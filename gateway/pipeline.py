@@ -90,6 +90,7 @@ class Pipeline:
         order = self._attempts.order(journey.call, journey.first, journey.caller.bounds)
         admitted: CheckAnswer | None = journey.first  # holds budget, and room for its event
         reply: Whole | TollkeeperError | None = None
+        refusal: Whole | None = None  # of a model that might have served it
         try:
             for place, wait_seconds in order:
                 if admitted is not None and (wait_seconds or admitted.model != place.model):
@@ -100,7 +101,7 @@ class Pipeline:
                 if admitted is None:
                     admitted, refused = await self._admit_again(journey, place)
                     if admitted is None:
-                        reply = refused or reply
+                        refusal = refused or refusal
                         order.close(place.model)
                         continue
                 trying = place if place.model == admitted.model else order.free_place(admitted)
@@ -117,9 +118,10 @@ class Pipeline:
         finally:
             if admitted is not None:
                 await self._take_back(admitted)
-        if reply is None:
+        last = refusal or reply  # a refusal tells the caller more than that a backend failed
+        if last is None:
             raise order.nowhere()
-        return _last(reply, journey)
+        return _last(last, journey)
 
     async def _try(self, journey: _Journey, order: Order, place: Place, answer: CheckAnswer) -> Outcome:
         """One attempt. What was held for it is free again when it failed: the next one needs the room."""

@@ -100,6 +100,7 @@ class BudgetService:
             raise
         if route is not None:
             answer.requested_model, answer.routing = AUTO, route
+            answer.cache_seconds = 0  # another call of the same caller may need another model
         if self._decisions is not None:
             self._decisions.note(answer, request, tenant)
         return answer

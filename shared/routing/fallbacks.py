@@ -18,7 +18,7 @@ def fallback_models(
     input_tokens: int,
     max_output_tokens: int | None,
 ) -> Iterator[str]:
-    """The `fallbacks` of the served model in their order, then the alternatives of a routed call, cheapest first.
+    """The alternatives of a routed call, cheapest first; then the `fallbacks` of the served model, in their order.
 
     None that is known to lack what the call needs or to be too small for it. None at all for embeddings: vectors of
     another model cannot be compared with those already stored, so a silent change would ruin an index.
@@ -28,7 +28,7 @@ def fallback_models(
         return
     listed = () if model is None else model.fallbacks
     needed = frozenset(needs)
-    for name in dict.fromkeys((*listed, *alternatives)):
+    for name in dict.fromkeys((*alternatives, *listed)):
         known = models.get(name)
         if known is None or name == served:
             continue
