@@ -435,6 +435,8 @@ module modelAccess 'modules/model-access.bicep' = [for model in models: {
 // The built-in gateway
 
 var hasBuiltinApp = builtinGateway != null && !empty(builtinGateway.?image ?? builtinGatewayTag)
+var issuer = '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'
+var modelsAudience = empty(entraGatewayClientId) ? entraClientId : entraGatewayClientId // tokens of version 2 are for a client id
 var builtinExternal = builtinGateway.?external ?? true
 var sameSettings = shared.same_settings // given to one, given to both: they count in one Redis
 var builtinSecrets = union(['RESERVATION_KEYS'], builtinGateway.?secretSettings ?? [], filter(secretSettings, one => contains(sameSettings, one)))
@@ -463,6 +465,8 @@ module builtin 'modules/builtin.bicep' = if (builtinGateway != null) {
     principalId: sharedParts.outputs.builtinPrincipalId
     clientId: sharedParts.outputs.builtinClientId
     insightsConnectionString: sharedParts.outputs.insightsConnectionString
+    entraIssuer: issuer
+    entraAudience: modelsAudience
     modelEndpoint: nearest[0].endpoint
     workspaceId: sharedParts.outputs.workspaceId
     virtualNetworkId: network.virtualNetworkId
@@ -485,7 +489,6 @@ module builtinModels 'modules/model-access.bicep' = [for model in models: if (bu
 
 var gatewayId = existingApiManagement.?id ?? '${resources}/Microsoft.ApiManagement/service/${names.gateway}'
 var gatewayLocation = existingApiManagement.?location ?? location
-var issuer = '${environment().authentication.loginEndpoint}${tenant().tenantId}/v2.0'
 
 module gateway 'modules/gateway.bicep' = if (existingApiManagement == null) {
   scope: resourceGroup(groupName)
@@ -516,7 +519,7 @@ module api 'modules/api.bicep' = {
         'tk-identity-client-id': sharedParts.outputs.gatewayClientId
         'tk-entra-openid-config': '${issuer}/.well-known/openid-configuration'
         'tk-entra-issuer': issuer
-        'tk-entra-audience': empty(entraGatewayClientId) ? entraClientId : entraGatewayClientId // tokens of version 2 are for a client id
+        'tk-entra-audience': modelsAudience
       },
       generatedNamedValues,
       namedValues

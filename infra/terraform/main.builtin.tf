@@ -12,7 +12,6 @@ locals {
   ) : var.builtin_gateway.image
   has_builtin_app = local.has_builtin && (!local.own_registry || var.builtin_gateway_tag != null)
 
-  # Scale set: the identity may pull from it.
   builtin_registry = local.own_registry ? {
     id     = azurerm_container_registry.this[0].id
     server = azurerm_container_registry.this[0].login_server
@@ -40,6 +39,8 @@ locals {
       APPLICATIONINSIGHTS_CONNECTION_STRING     = azurerm_application_insights.this.connection_string
       AZURE_CLIENT_ID                           = azurerm_user_assigned_identity.builtin[0].client_id
       CONFIG_URL                                = local.config_url
+      ENTRA_AUDIENCE                            = coalesce(var.entra_gateway_client_id, var.entra_client_id)
+      ENTRA_ISSUER                              = local.entra_issuer
       EventHubs__fullyQualifiedNamespace        = "${azurerm_eventhub_namespace.usage.name}.servicebus.windows.net"
       GATEWAY_NAME                              = local.names.builtin
       REDIS_URL                                 = "rediss://${azurerm_managed_redis.this.hostname}:10000"

@@ -1,6 +1,7 @@
 """Bring an environment to what this checkout says: infrastructure, configuration, code.
 
-    make deploy ENV=dev                  preflight, plan, ask, apply, publish, package, deploy, smoke test
+    make deploy ENV=dev                  preflight, plan, ask, apply, publish, package, deploy, smoke test;
+                                         with builtin_gateway its image too, before the plan that names it is applied
     make plan ENV=dev                    the plan, its text and its digest in .local/plan/, and nothing else
 
 Run it again after whatever went wrong: every step finds what the last run left.
@@ -33,6 +34,7 @@ from scripts.azure.credential import open_credential
 from scripts.azure.enforcement import observing
 from scripts.azure.finding import report
 from scripts.azure.flex import DeploymentError, deploy_package, is_rolling, scm_address
+from scripts.azure.image import ImageError, build_image, image_tag
 from scripts.azure.package import PackageError
 from scripts.azure.preflight import preflight
 from scripts.azure.smoke import read_chosen, read_config, site_id, smoke
@@ -47,6 +49,7 @@ from shared.errors import TollkeeperError
 PLANS = ROOT / ".local" / "plan"
 _FUNCTION_APP = "azapi_resource.functions"
 _SITE_VERSION = "2024-11-01"
+_CONTAINER_APP_VERSION = "2025-07-01"
 _ROLE_MINUTES = 5  # for a role that was just assigned to reach storage
 _POLL_SECONDS = 10.0
 _MOST_CHARACTERS = 900_000  # a summary of GitHub takes 1 MiB
@@ -81,11 +84,13 @@ class Deploy:
             if not preflight(self._arm, self._terraform):
                 raise DeployError("preflight failed: nothing was changed")
         archive = self._package()
+        before = self._terraform.outputs()
+        name_image(self._terraform, before)
         say("plan")
         plan = self._terraform.plan()
         approve(plan, self._options.get("YES", ""))
+        self._image(before)
         with ExitStack() as restored:
-            before = self._terraform.outputs()
             site = self._site(before)
             has_gap = site is not None and "GATEWAY_ID" in before and not is_rolling(site)
             if has_gap and plan.touches(_FUNCTION_APP):  # a changed app setting restarts the app too
@@ -94,10 +99,33 @@ class Deploy:
             self._terraform.apply()  # an empty plan too: it may bring new outputs
             outputs = self._terraform.outputs()
             self._publish(outputs["CONFIG_URL"])
+            if _registry(outputs) != _registry(before):
+                outputs = self._first_image(outputs)
             if has_gap and not plan.touches(_FUNCTION_APP):
                 restored.enter_context(self._observing(outputs["GATEWAY_ID"]))
             self._deploy(outputs, archive)
         self._smoke(outputs)
+
+    def _image(self, outputs: Mapping[str, Any]) -> None:
+        """Build the built-in gateway's image, unless it is what runs already."""
+        registry, app = _registry(outputs), outputs.get("BUILTIN_GATEWAY_ID")
+        if not registry:
+            return
+        tag = image_tag()
+        running = self._arm.find(app, _CONTAINER_APP_VERSION) if app else None
+        containers = running["properties"]["template"]["containers"] if running else []
+        if not any(container["image"].endswith(f":{tag}") for container in containers):
+            build_image(self._arm, registry, tag, say=say, sleep=self._sleep)
+
+    def _first_image(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The registry is new: fill it, and apply what could not be there without an image. The outputs after it."""
+        self._image(outputs)
+        name_image(self._terraform, outputs)
+        say("plan of the built-in gateway, whose image is there now")
+        approve(self._terraform.plan(), self._options.get("YES", ""))
+        say("apply")
+        self._terraform.apply()
+        return self._terraform.outputs()
 
     def _package(self) -> Path:
         if chosen := self._options.get("PACKAGE"):
@@ -200,6 +228,17 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _registry(outputs: Mapping[str, Any]) -> str:
+    """The environment's own registry, by its id; empty where it has none."""
+    return str(outputs.get("CONTAINER_REGISTRY_ID") or "")
+
+
+def name_image(terraform: Terraform, outputs: Mapping[str, Any]) -> None:
+    """Let plans name this checkout's image, where there is a registry for it. It need not be built yet."""
+    if _registry(outputs):
+        terraform.give("builtin_gateway_tag", image_tag())
+
+
 def approve(plan: Plan, approved: str) -> None:
     """Ask whether to apply the plan, unless `approved` is 1 or its digest. Raises DeployError."""
     say(f"{plan} (digest {plan.digest})")
@@ -215,6 +254,7 @@ def approve(plan: Plan, approved: str) -> None:
 
 def plan_only(terraform: Terraform, environment: str) -> None:
     """The plan for whoever approves it: .local/plan/<environment>.md and .digest."""
+    name_image(terraform, terraform.outputs())
     plan = terraform.plan(lock=False)
     PLANS.mkdir(parents=True, exist_ok=True)
     text = terraform.plan_text()
@@ -244,7 +284,7 @@ def main(arguments: list[str]) -> int:
             credential = open_credential()
             with Arm(credential) as arm:
                 Deploy(terraform, credential, arm, os.environ).run()
-    except (DeployError, TerraformError, ArmError, DeploymentError, PackageError, TollkeeperError) as error:
+    except (DeployError, TerraformError, ArmError, DeploymentError, ImageError, PackageError, TollkeeperError) as error:
         sys.stderr.write(f"{action}: {error}\n")
         return 1
     except KeyboardInterrupt:

@@ -123,6 +123,10 @@ class Terraform:
     ) -> None:
         self._override.unlink(missing_ok=True)
 
+    def give(self, name: str, value: str) -> None:
+        """A default for one more variable, from now on."""
+        self._defaults[name] = value
+
     def evaluate(self, expressions: Mapping[str, str]) -> dict[str, Any]:
         """Terraform expressions under this environment's values, by the keys given."""
         asked = f"jsonencode({{{', '.join(f'{key} = {expression}' for key, expression in expressions.items())}}})"

@@ -18,6 +18,8 @@ param settings object
 param secretNames array // names of settings; each has a secret of its own
 param principalId string
 param clientId string
+param entraIssuer string
+param entraAudience string // of the tokens of those who call models
 param insightsConnectionString string
 param modelEndpoint string
 param workspaceId string
@@ -107,6 +109,8 @@ var variables = union({ AZURE_OPENAI_ENDPOINT: modelEndpoint }, settings, shared
   APPLICATIONINSIGHTS_CONNECTION_STRING: insightsConnectionString
   AZURE_CLIENT_ID: clientId
   CONFIG_URL: '${ledger.properties.primaryEndpoints.blob}config'
+  ENTRA_AUDIENCE: entraAudience
+  ENTRA_ISSUER: entraIssuer
   EventHubs__fullyQualifiedNamespace: '${names.usageNamespace}.servicebus.windows.net'
   GATEWAY_NAME: names.builtin
   REDIS_URL: 'rediss://${redis.properties.hostName}:10000'

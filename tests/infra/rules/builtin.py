@@ -17,6 +17,8 @@ _GIVEN = {
     "AZURE_CLIENT_ID",
     "AZURE_OPENAI_ENDPOINT",
     "CONFIG_URL",
+    "ENTRA_AUDIENCE",
+    "ENTRA_ISSUER",
     "EventHubs__fullyQualifiedNamespace",
     "GATEWAY_KEYS",
     "GATEWAY_NAME",

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ from scripts.azure.arm import Arm, ArmError
 from scripts.azure.deploy import AsyncCredential, Deploy, DeployError, plan_only
 from scripts.azure.finding import Finding
 from scripts.azure.flex import DeploymentError
+from scripts.azure.image import ImageError, image_tag
 from scripts.azure.smoke import Chosen
 from scripts.azure.terraform import Terraform, TerraformError
 from shared.config.edits import ConfigEdits, budget_version
@@ -30,6 +32,7 @@ from shared.config.source import DirectorySource, _credential, open_container, o
 from shared.config.store import ConfigStore
 from shared.settings import Settings
 from tests.support.azure_stub import AzureStub, Reply, Sleeps, Tokens
+from tests.support.dockerfile import context_files
 
 GROUP = "/subscriptions/s/resourceGroups/rg"
 SITE = f"{GROUP}/providers/Microsoft.Web/sites/func"
@@ -55,6 +58,21 @@ output "FUNCTIONS_NAME" { value = local.outputs.FUNCTIONS_NAME }
 output "GATEWAY_ID" { value = local.outputs.GATEWAY_ID }
 output "CONFIG_URL" { value = local.outputs.CONFIG_URL }
 """
+
+REGISTRY = f"{GROUP}/providers/Microsoft.ContainerRegistry/registries/crtest"
+APP = f"{GROUP}/providers/Microsoft.App/containerApps/ca-test"
+WITH_GATEWAY = (
+    MAIN
+    + f"""
+variable "builtin_gateway_tag" {{ default = null }}
+resource "terraform_data" "app" {{
+  count = var.builtin_gateway_tag == null ? 0 : 1
+  input = var.builtin_gateway_tag
+}}
+output "CONTAINER_REGISTRY_ID" {{ value = "{REGISTRY}" }}
+output "BUILTIN_GATEWAY_ID" {{ value = var.builtin_gateway_tag == null ? "" : "{APP}" }}
+"""
+)
 
 FAILING = """
 resource "terraform_data" "functions" {
@@ -93,6 +111,22 @@ class World:
         """make deploy ENV=dev."""
         with Terraform("dev", self.root / "infra") as terraform:
             Deploy(terraform, self.tokens, self.arm, self.options, sleep=self.sleeps).run()
+
+    def registry(self, *statuses: str) -> None:
+        """A registry that builds images with these outcomes, one look after the other."""
+        upload = {"uploadUrl": f"{self.azure.url}/upload?sig=permission", "relativePath": "source/a.tar.gz"}
+        self.azure.on("POST", f"{REGISTRY}/listBuildSourceUploadUrl", Reply(upload))
+        self.azure.on("PUT", "/upload", Reply("", 201))
+        runs = [Reply({"properties": {"runId": "ca1", "status": status}}) for status in statuses]
+        self.azure.on("POST", f"{REGISTRY}/scheduleRun", runs[0])
+        self.azure.on("GET", f"{REGISTRY}/runs/ca1", *runs[1:])
+        self.azure.on("POST", f"{REGISTRY}/runs/ca1/listLogSasUrl", Reply({"logLink": f"{self.azure.url}/log"}))
+        self.azure.on("GET", "/log", Reply("step 1\nno wheel for this image\n"))
+
+    @property
+    def builds(self) -> list[str]:
+        """The images that were built."""
+        return [name for request in self.azure.to("POST", "/scheduleRun") for name in request.json()["imageNames"]]
 
     @property
     def enforcement(self) -> list[str]:
@@ -418,3 +452,58 @@ def test_a_cancelled_pipeline_restores_enforcement(
     assert module.main(["deploy", "dev"]) == 130
     assert "interrupted; run it again" in capsys.readouterr().err
     assert deployed.enforcement == ["observe", "on"]
+
+
+def test_the_first_image_is_built_once_there_is_a_registry_for_it(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first apply makes the registry, the second the app: an app without an image would fail the first."""
+    world.site()
+    world.registry("Queued", "Running", "Succeeded")
+    world.write(main=WITH_GATEWAY)
+    world.run()
+    assert world.builds == [f"tollkeeper-gateway:{image_tag()}"]
+    said = capsys.readouterr().out
+    assert said.index("2 to add") < said.index("build tollkeeper-gateway") < said.index("1 to add, 0 to change")
+    # What it was built from: neither configuration nor state nor tests, and no token goes to that address.
+    [upload] = world.azure.to("PUT", "/upload")
+    assert "authorization" not in upload.headers
+    assert upload.query == {"sig": "permission"}
+    with tarfile.open(fileobj=io.BytesIO(upload.body), mode="r:gz") as archive:
+        assert set(archive.getnames()) == context_files() | {"Dockerfile", ".dockerignore"}
+    [run] = world.azure.to("POST", "/scheduleRun")
+    assert (run.json()["sourceLocation"], run.json()["isPushEnabled"]) == ("source/a.tar.gz", True)
+
+
+def test_only_other_sources_are_built_and_before_anything_is_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs already is not built again; a build that fails says why, and the app goes on with what it has."""
+    world.site()
+    world.registry("Succeeded")
+    world.write(main=WITH_GATEWAY)
+    world.run()
+    image = f"crtest.azurecr.io/tollkeeper-gateway:{image_tag()}"
+    world.azure.on("GET", APP, Reply({"properties": {"template": {"containers": [{"image": image}]}}}))
+    world.run()
+    assert len(world.builds) == 1
+    world.registry("Running", "Failed")
+    monkeypatch.setattr(module, "image_tag", lambda: "another")
+    world.published.clear()
+    with pytest.raises(ImageError, match="no wheel for this image"):
+        world.run()
+    assert world.builds[1:] == ["tollkeeper-gateway:another"]
+    assert world.published == []
+
+
+def test_the_plan_that_is_shown_names_the_image(world: World) -> None:
+    """Before it is built, and without a right to build: whoever approves sees what will run."""
+    world.site()
+    world.registry("Succeeded")
+    world.write(main=WITH_GATEWAY)
+    world.run()
+    world.write("two", main=WITH_GATEWAY)
+    with Terraform("dev", world.root / "infra") as terraform:
+        plan_only(terraform, "dev")
+    assert "0 to add, 1 to change" in (world.root / "plans" / "dev.md").read_text()
+    assert len(world.builds) == 1
