@@ -62,6 +62,9 @@ def call_of(
         raise InvalidRequest("stream: expected true or false", param="stream")
     if operation == "responses":
         _refuse_background(body)
+    wants_cost = _wants_cost(body)
+    if wants_cost:  # the gateway answers that itself; most providers would refuse the field
+        body = {name: value for name, value in body.items() if name != "usage"}
     return ModelCall(
         operation=operation,
         body=body,
@@ -70,8 +73,8 @@ def call_of(
         else estimate_input_tokens(None, body_bytes),
         model=named,
         streamed=streamed,
-        wants_usage_chunk=_stream_options(body).get("include_usage") is True,
-        wants_cost=_wants_cost(body),
+        wants_usage_chunk=wants_cost or _stream_options(body).get("include_usage") is True,
+        wants_cost=wants_cost,
         tools=tools_in(body),
         max_output_tokens=0 if operation == "embeddings" else _max_output_tokens(operation, body),
         choices=_choices(body) if operation == "chat" else 1,

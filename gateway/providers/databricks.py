@@ -79,21 +79,45 @@ class DatabricksApi(OpenAiApi):
         return msgspec.json.encode({"error": error})
 
     def stream(self, call: ModelCall) -> AnswerStream:
-        """Chunks whose content came in parts carry one text."""
+        """Chunks whose content came in parts carry one text, and usage comes where OpenAI's comes."""
         if call.operation == "responses":
             return ResponsesWatch()
-        return _ChunkWatch(hide_usage_chunk=not (call.wants_usage_chunk or call.wants_cost))
+        return _ChunkWatch(shows_usage=call.wants_usage_chunk)
 
 
 class _ChunkWatch(UsageWatch):
+    """Every chunk tells the usage so far. Clients that add up what chunks tell would count it many times over, so it is
+    told once, in a chunk of its own at the end, and only to those who asked.
+    """
+
+    def __init__(self, *, shows_usage: bool) -> None:
+        super().__init__(hide_usage_chunk=True)
+        self._shows_usage = shows_usage
+        self._last: dict[str, Any] = {}
+
+    def _seen(self, event: bytes) -> bytes:
+        visible = super()._seen(event)
+        if event.strip() != b"data: [DONE]" or not self._shows_usage or self.usage is None:
+            return visible
+        head: dict[str, Any] = {
+            name: self._last[name] for name in ("id", "object", "created", "model") if name in self._last
+        }
+        return _event({**head, "choices": [], "usage": self.usage}) + visible
+
     def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
         visible = super()._noted(chunk, event)
+        if not visible or self.failed:
+            return visible
+        self._last = chunk
         choices = chunk.get("choices")
         deltas = [choice.get("delta") for choice in choices if isinstance(choice, dict)] if choices else []
         changed = [_flatten(delta) for delta in deltas if isinstance(delta, dict)]
-        if not visible or not any(changed):
-            return visible
-        return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        told = chunk.pop("usage", None)
+        return _event(chunk) if told is not None or any(changed) else visible
+
+
+def _event(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
 def _flatten(message: dict[str, Any]) -> bool:

@@ -39,7 +39,7 @@ class OpenAiApi:
         """Events pass unchanged; a chat's usage chunk only when the client asked for it."""
         if call.operation == "responses":
             return ResponsesWatch()
-        return UsageWatch(hide_usage_chunk=not (call.wants_usage_chunk or call.wants_cost))
+        return UsageWatch(hide_usage_chunk=not call.wants_usage_chunk)
 
 
 class _Answer(msgspec.Struct):
@@ -55,13 +55,8 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 
 
 def request_body(call: ModelCall, model_name: str, disabled_tools: Collection[str]) -> dict[str, Any]:
-    """The body to forward, under the name by which the provider knows the model.
-
-    `usage` is OpenRouter's way to ask for the cost of a call. The gateway answers that itself.
-    """
+    """The body to forward, under the name by which the provider knows the model."""
     body = {**call.body, "model": model_name}
-    if call.wants_cost:
-        del body["usage"]
     if disabled_tools:
         drop_tools(body, frozenset(disabled_tools))
     return body

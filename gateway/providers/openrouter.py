@@ -42,7 +42,7 @@ class OpenRouterApi(OpenAiApi):
         """As OpenAI's; an error amid the chunks becomes one that SDKs raise."""
         if call.operation == "responses":
             return ResponsesWatch()
-        return _ChunkWatch(hide_usage_chunk=not (call.wants_usage_chunk or call.wants_cost))
+        return _ChunkWatch(hide_usage_chunk=not call.wants_usage_chunk)
 
 
 class _ChunkWatch(UsageWatch):

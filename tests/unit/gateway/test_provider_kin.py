@@ -31,6 +31,11 @@ def event(chunk: Any) -> bytes:
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
+def told(events: bytes) -> list[Any]:
+    data = [line.removeprefix(b"data: ") for line in events.splitlines() if line]
+    return [json.loads(text) for text in data if text != b"[DONE]"]
+
+
 @pytest.mark.parametrize("asked", [{}, {"usage": {"include": True}}, {"usage": {"include": False}}, {"stream": True}])
 def test_openrouter_is_always_asked_for_its_accounting(asked: dict[str, Any]) -> None:
     """Whether or not the client asks; what the client sees of it is decided on the way back."""
@@ -128,17 +133,18 @@ def test_databricks_content_in_parts_becomes_text() -> None:
     assert answer.usage == usage
 
 
-def test_databricks_streams_tell_usage_on_every_chunk() -> None:
-    """The last one counts; content in parts becomes text here too, other chunks pass byte for byte."""
-    stream = DATABRICKS.stream(call(stream=True))
-    first = event({"choices": [{"index": 0, "delta": {"content": "a"}}], "usage": {"prompt_tokens": 9}})
-    assert stream.feed(first) == first
-    parts = stream.feed(event({"choices": [{"index": 0, "delta": {"content": PARTS}}], "usage": {"prompt_tokens": 9}}))
-    assert json.loads(parts.removeprefix(b"data: "))["choices"][0]["delta"] == {
-        "content": "Hello",
-        "reasoning_content": "hm",
-    }
+@pytest.mark.parametrize("asked", [False, True])
+def test_databricks_streams_tell_usage_on_every_chunk(asked: bool) -> None:
+    """The last one counts, and is told once at the end; added up over the chunks it would be many times too much."""
+    stream = DATABRICKS.stream(call(stream=True, stream_options={"include_usage": asked}))
+    said = {"id": "c-1", "choices": [{"index": 0, "delta": {"content": "a"}}]}
+    assert told(stream.feed(event({**said, "usage": {"prompt_tokens": 9}}))) == [said]
+    parts = {"id": "c-1", "choices": [{"index": 0, "delta": {"content": PARTS}}]}
+    (chunk,) = told(stream.feed(event(parts)))
+    assert chunk["choices"][0]["delta"] == {"content": "Hello", "reasoning_content": "hm"}
     last = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
-    stream.feed(event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": last}))
-    assert stream.feed(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
+    stream.feed(event({"id": "c-1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": last}))
+    end = stream.feed(b"data: [DONE]\n\n")
+    assert end.endswith(b"data: [DONE]\n\n")
+    assert told(end) == ([{"id": "c-1", "choices": [], "usage": last}] if asked else [])
     assert (stream.usage, stream.finished) == (last, True)

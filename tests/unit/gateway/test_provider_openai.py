@@ -89,7 +89,9 @@ def test_a_server_that_refuses_stream_options_never_sees_them() -> None:
 
 def test_the_clients_question_for_the_cost_stays_here() -> None:
     """`usage: {include: true}` is answered by the gateway; OpenAI would refuse the parameter."""
-    assert "usage" not in sent("openai", call(usage={"include": True}))[1]
+    asked = call(usage={"include": True})
+    assert (asked.wants_cost, asked.wants_usage_chunk) == (True, True)
+    assert "usage" not in sent("openai", asked)[1]
     assert sent("openai", call(usage={"exclude": 1}))[1]["usage"] == {"exclude": 1}  # nothing that we know: it passes
 
 
