@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -138,6 +140,7 @@ class Asking:
                 status=status,
                 usage=usage,
                 streamed=False,
+                aborted=problem is not None,
                 tier=tier,
                 output_tokens_estimate=output_tokens,
             )
@@ -157,7 +160,7 @@ class Asking:
     async def _stream(self, exchange: Exchange, api: Api, upstream: httpx.Response, headers: dict[str, str]) -> Outcome:
         """A stream whose first event is here: until then nobody has seen anything of it, and another may do better."""
         stream = api.stream(exchange.call)
-        pieces = upstream.aiter_bytes()
+        pieces = _pieces(upstream)
         first = b""
         try:
             async for piece in pieces:
@@ -174,6 +177,8 @@ class Asking:
             await upstream.aclose()
             raise
         if not stream.failed:
+            # Nothing needs what was asked any more, and it may be 32 MiB, for as long as the answer takes.
+            exchange.call = replace(exchange.call, body={})
             return Streamed(upstream, stream, first, pieces, headers, exchange, self._events)
         status = UpstreamGarbled.http_status
         exchange.report(self._events, status=status, usage=stream.usage, streamed=True, tier=stream.tier)
@@ -187,10 +192,15 @@ def _generated_tokens(exchange: Exchange, output_bytes: int) -> int:
     return 0 if exchange.call.operation == "embeddings" else max(1, -(-output_bytes // BYTES_PER_TOKEN))
 
 
+def _pieces(upstream: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes; it is decoded only where a backend compresses although it was asked not to."""
+    return upstream.aiter_bytes() if "content-encoding" in upstream.headers else upstream.aiter_raw()
+
+
 async def _read(upstream: httpx.Response) -> bytes:
     """The whole body. Raises httpx.RequestError for one that no answer would be as large as."""
     pieces, size = [], 0
-    async for piece in upstream.aiter_bytes():
+    async for piece in _pieces(upstream):
         size += len(piece)
         if size > MOST_ANSWER_BYTES:
             raise httpx.ReadError("the answer is larger than any model's")

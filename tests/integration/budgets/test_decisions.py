@@ -217,3 +217,17 @@ async def test_calls_turned_away_before_any_budget_are_listed_too(redis_server, 
             await engine.check()
         (seen,) = await listed(recent, 1)
     assert (seen["decision"], seen["reason"], seen["estimate"], seen["state"]) == ("refuse", code, None, None)
+
+
+async def test_a_refused_fallback_is_no_refused_call(redis_server):
+    """The books count what refused calls would have cost; a fallback of the same call would claim a saving again."""
+    hub = Hub()
+    too_narrow = budget("team:search", CALL - 1)
+    async with noting(redis_server.url, config(too_narrow), hub) as (engine, log, recent):
+        assert (await engine.check(attempt=2)).decision == "refuse"
+        assert len(await listed(recent, 1)) == 1
+        await log.close()
+        assert hub.taken == []
+        assert (await engine.check(attempt=1)).decision == "refuse"
+        await log.close()
+        assert len(hub.taken) == 1

@@ -1,0 +1,104 @@
+"""Which models may stand in for one that does not answer, and where they are looked for."""
+
+from datetime import UTC, datetime
+
+from shared.config.model import Config, Endpoint, Model, PriceOverride, Tenant
+from shared.pricing.book import PriceBook
+from shared.pricing.pricer import Pricer
+from shared.routing.fallbacks import fallback_models
+from shared.routing.router import ANYWHERE, Bounds, Router
+
+NOW_UTC = datetime(2026, 11, 22, tzinfo=UTC)
+CHAT = frozenset({"chat"})
+ABLE = frozenset({"chat", "tools"})
+
+
+def chain(*models, alternatives=(), operation="chat", needs=CHAT, input_tokens=10, max_output_tokens=None):
+    """The stand-ins of the first model."""
+    by_id = {model.id: model for model in models}
+    found = fallback_models(
+        by_id,
+        models[0].id,
+        alternatives,
+        operation=operation,
+        needs=needs,
+        input_tokens=input_tokens,
+        max_output_tokens=max_output_tokens,
+    )
+    return list(found)
+
+
+def first(*fallbacks, **fields):
+    return Model("first", fallbacks=fallbacks, **{"capabilities": ABLE, **fields})
+
+
+def test_fallbacks_come_in_their_order_and_only_once():
+    """What config lists, in config's order; a name that config does not know, or the model itself, is passed over."""
+    others = (Model("a", capabilities=ABLE), Model("b", capabilities=ABLE))
+    assert chain(first("b", "gone", "first", "a", "b"), *others) == ["b", "a"]
+
+
+def test_a_fallback_that_lacks_what_the_call_needs_is_passed_over():
+    """Without tools, or with too small a context, it would only fail in turn; what config does not state is no lack."""
+    plain, small = Model("plain", capabilities=CHAT), Model("small", capabilities=ABLE, context_tokens=1000)
+    terse, silent = Model("terse", capabilities=ABLE, max_output_tokens=50), Model("silent")
+    models = (first("plain", "small", "terse", "silent"), plain, small, terse, silent)
+    assert chain(*models, needs=ABLE, input_tokens=950, max_output_tokens=100) == ["silent"]
+    assert chain(*models, input_tokens=10, max_output_tokens=10) == ["plain", "small", "terse", "silent"]
+
+
+def test_a_routed_call_goes_on_to_its_alternatives():
+    """They are the cheapest that can do it, and so come before what config lists for the one that failed."""
+    others = (Model("a", capabilities=ABLE), Model("b", capabilities=ABLE))
+    assert chain(first("a"), *others, alternatives=("b", "a")) == ["b", "a"]
+
+
+def test_embeddings_have_no_stand_in():
+    """Vectors of another model would silently ruin the index they are stored in."""
+    vectors = Model("vectors", capabilities=frozenset({"embeddings"}))
+    assert chain(first("vectors", capabilities=frozenset()), vectors, operation="embeddings") == []
+
+
+def endpoint(name, region, zone):
+    return Endpoint(id=name, provider="house", api="openai", url=f"https://{name}.test", region=region, data_zone=zone)
+
+
+def router():
+    """`wide` is served in the EU and the US, `narrow` in the US only, `lost` nowhere."""
+    endpoints = {"eu": endpoint("eu", "westeurope", "eu"), "us": endpoint("us", "eastus", "us")}
+    models = {
+        "wide": Model("wide", "house", deployments=("wide-us", "wide-eu"), capabilities=CHAT, places={"wide-us": "us"}),
+        "narrow": Model("narrow", "house", deployments=("narrow-us",), capabilities=CHAT, places={"narrow-us": "us"}),
+        "lost": Model("lost", "elsewhere", capabilities=CHAT),
+    }
+    prices = tuple(
+        PriceOverride(name, datetime(2026, 1, 1, tzinfo=UTC), {"input": paid, "output": paid})
+        for name, paid in (("wide", 2_000_000), ("narrow", 1_000_000), ("lost", 1))
+    )
+    config = Config("v1", {"contoso": Tenant("contoso")}, {}, (), models, prices=prices, endpoints=endpoints)
+    return Router(config, Pricer(PriceBook([]), config))
+
+
+def cheapest(bounds, **wanted):
+    return router().cheapest(CHAT, 1000, 100, "contoso", NOW_UTC, bounds=bounds, **wanted)
+
+
+def test_a_model_without_an_endpoint_is_never_routed_to():
+    """However cheap it is: a call to it could not be served."""
+    route = cheapest(ANYWHERE)
+    assert (route.model, route.deployment) == ("narrow", "narrow-us")
+    assert route.rejected == {"lost": "no endpoint serves it"}
+
+
+def test_a_data_zone_keeps_calls_inside():
+    """The model is chosen, and of it the deployment, that is known to lie there; upper and lower case are one."""
+    route = cheapest(Bounds(data_zone="EU"))
+    assert (route.model, route.deployment) == ("wide", "wide-eu")
+    assert route.rejected["narrow"] == "not known to be served in data zone EU"
+    assert cheapest(Bounds(region="eastus", data_zone="eu")).model is None
+
+
+def test_a_model_that_may_not_be_used_is_not_chosen():
+    """The tenant's and the team's allowed models hold for routes too."""
+    route = cheapest(ANYWHERE, may_use=lambda model: model != "narrow")
+    assert (route.model, route.rejected["narrow"]) == ("wide", "not among the allowed models")
