@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,9 +38,15 @@ class KeysUnavailable(TollkeeperError):
 class IssuerKeys:
     """The keys of one issuer by their id, as objects that PyJWT verifies with."""
 
-    def __init__(self, issuer: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`issuer` is what stands in `iss`; its configuration is below it. `transport` is for tests."""
+    def __init__(
+        self,
+        issuer: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`issuer` is what stands in `iss`; its configuration is below it. `transport` and `now` are for tests."""
         self._issuer = issuer
+        self._now = now
         self._client = httpx.AsyncClient(timeout=_TIMEOUT, transport=transport)
         self._keys: Mapping[str, Any] = {}
         self._read_at = self._asked_at = float("-inf")  # monotonic seconds
@@ -53,7 +59,7 @@ class IssuerKeys:
 
     async def key(self, key_id: str) -> Any | None:
         """The key of this id; None when the issuer has none. Raises KeysUnavailable when nobody can tell."""
-        now = time.monotonic()
+        now = self._now()
         if now - self._read_at > MOST_AGE_SECONDS:
             self._keys = {}
         elif now - self._read_at > RENEW_SECONDS:
@@ -82,7 +88,7 @@ class IssuerKeys:
         """The request under way, begun now if there may be one."""
         if self._asking is not None and not self._asking.done():
             return self._asking
-        now = time.monotonic()
+        now = self._now()
         # After a failure a little sooner: without keys every caller with a token waits for the next try.
         pause = RETRY_AFTER_SECONDS if self._has_failed else LEAST_SECONDS_BETWEEN
         if now - self._asked_at < pause:
@@ -95,7 +101,7 @@ class IssuerKeys:
         try:
             configuration = await self._get(f"{self._issuer}/.well-known/openid-configuration")
             self._keys = _signing_keys(await self._get(_address_of_keys(configuration, self._issuer)))
-            self._read_at, self._has_failed = time.monotonic(), False
+            self._read_at, self._has_failed = self._now(), False
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
             self._has_failed = True
             log.warning("the token issuer's keys cannot be read: %s", f"{type(error).__name__} {error}"[:200])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
 from gateway.issuer_keys import IssuerKeys
 from shared.errors import NotAuthenticated
 
@@ -19,11 +17,11 @@ _REQUIRED = ["exp", "iss", "aud"]
 class EntraTokens:
     """Checks tokens of one issuer for one audience."""
 
-    def __init__(self, issuer: str, audience: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`issuer` as in `iss`: https://login.microsoftonline.com/<directory>/v2.0. `transport` is for tests."""
+    def __init__(self, issuer: str, audience: str, keys: IssuerKeys | None = None) -> None:
+        """`issuer` as in `iss`: https://login.microsoftonline.com/<directory>/v2.0. `keys` are its own unless given."""
         self._issuer = issuer
         self._audience = audience
-        self._keys = IssuerKeys(issuer, transport)
+        self._keys = keys or IssuerKeys(issuer)
 
     def start(self) -> None:
         """Read the issuer's keys in the background, before the first call. Needs a running event loop."""

@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -19,6 +20,9 @@ from local.options import APIM, PROJECT, Options, gateway_keys, subscription_of,
 from local.process import Process, ProcessFailedError, free_port, is_listening
 from local.redis_server import RedisServer, start_redis
 from shared.config.model import Config
+
+if TYPE_CHECKING:
+    from local.entra import Issuer
 
 # Settings of some other deployment in the person's shell must not leak into the laptop's processes.
 _FOREIGN_SETTINGS = (
@@ -82,6 +86,7 @@ class Stack:
             deployments = {name: model.id for model in self.config.models.values() for name in model.deployments}
             self._python("model", "local.model", "--port", str(model_port), "--deployments", json.dumps(deployments))
             self.model_url = f"http://127.0.0.1:{model_port}"
+        issuer = self._start_issuer()  # early: the gateway reads its keys as soon as it starts
         self._azurite = start_azurite(log_path=self.options.logs / "azurite.log", report=self.report)
         self.processes["azurite"] = self._azurite.process
         self.report("storage        Azurite tables and blobs, in memory")
@@ -90,10 +95,10 @@ class Stack:
         self.report(f"counters       Valkey on {self._redis.url}")
         self._wait("event hub", lambda: is_listening(hub_port))
         self.report(f"event hub      AMQP on 127.0.0.1:{hub_port}")
-        env = self.settings = self._environment(hub_port)
+        env = self.settings = self._environment(hub_port, issuer)
         self.start_functions()
         if self.options.gateway == APIM:
-            self._start_policies(env)
+            self._start_policies(env, issuer)
         else:
             shutil.rmtree(env["SPOOL_DIR"], ignore_errors=True)  # of an earlier run, whose hub is gone
             self.start_gateway()
@@ -102,6 +107,8 @@ class Stack:
             self.report(f"model          simulated, on {self.model_url}")
         else:
             self.report(f"model          {self.options.azure_endpoint}")
+        self._wait("entra", lambda: is_listening(urlsplit(issuer.url).port or 0))
+        self.report(f"tokens         simulated Entra ID on {self.entra_url}")
         self._wait("functions", lambda: _answers(f"{self.options.functions_url}/health"), 60)
         self.report(f"function app   {self.options.functions_url}")
         self._wait("gateway", lambda: _answers(f"{self.options.gateway_url}/health"), 60)
@@ -138,20 +145,22 @@ class Stack:
         if self._azurite is not None:
             self._azurite.stop()
 
-    def _start_policies(self, env: dict[str, str]) -> None:
-        """The policy runner, and the issuer of the tokens it takes beside subscription keys."""
+    def _start_policies(self, env: dict[str, str], issuer: Issuer) -> None:
+        """The policy runner."""
         from local.apim.laptop import laptop_environment
+
+        model_url = self.model_url or self.options.azure_endpoint or ""
+        settings = laptop_environment(self.config, self.options.functions_url, model_url, issuer)
+        self._python("gateway", "local.apim", env=env | settings)
+
+    def _start_issuer(self) -> Issuer:
+        """The issuer of the tokens that either gateway takes beside subscription keys."""
         from local.entra import Issuer
 
         port = free_port()
         self._python("entra", "local.entra", "--port", str(port))
-        self._wait("entra", lambda: is_listening(port))
         self.entra_url = f"http://127.0.0.1:{port}"
-        self.report(f"tokens         simulated Entra ID on {self.entra_url}")
-        model_url = self.model_url or self.options.azure_endpoint or ""
-        issuer = Issuer(self.entra_url)
-        settings = laptop_environment(self.config, self.options.functions_url, model_url, issuer)
-        self._python("gateway", "local.apim", env=env | settings)
+        return Issuer(self.entra_url)
 
     def _require_free_ports(self) -> None:
         for name in ("functions_port", "gateway_port"):
@@ -169,7 +178,7 @@ class Stack:
     def _wait(self, name: str, ready: Callable[[], bool], timeout_seconds: float = 30) -> None:
         self.processes[name].wait_until(ready, timeout_seconds=timeout_seconds)
 
-    def _environment(self, hub_port: int) -> dict[str, str]:
+    def _environment(self, hub_port: int, issuer: Issuer) -> dict[str, str]:
         """The settings of the function app and the gateway, on top of the person's own environment."""
         from local.eventhub.embedded import connection_string
 
@@ -190,6 +199,8 @@ class Stack:
             "LLM_LOGS_CONSUMER_GROUP": "$Default",
             "RESERVATION_KEYS": secrets.token_hex(32),
             "GATEWAY_KEYS": json.dumps(gateway_keys(self.config)),
+            "ENTRA_ISSUER": issuer.issuer,
+            "ENTRA_AUDIENCE": issuer.audience,
             "FUNCTIONS_PORT": str(self.options.functions_port),
             "GATEWAY_PORT": str(self.options.gateway_port),
             "SPOOL_DIR": str(self.options.logs / "spool"),

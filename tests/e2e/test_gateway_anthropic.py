@@ -28,10 +28,11 @@ prices:
 """,
     "teams/search.yaml": """
 team: search
-identities: {subscriptions: [search-prod]}
+identities: {subscriptions: [search-prod], apps: [11112222-3333-4444-8555-666677778888]}
 budgets: [{period: month, limit: 1000.00}]
 """,
 }
+APP = "11112222-3333-4444-8555-666677778888"
 RULES = "Rules of the house. " * 300
 TOOLS = [
     {
@@ -186,3 +187,26 @@ def test_what_anthropic_cannot_serve_is_refused_before_it_is_asked(laptop, clien
         )
     assert (error.value.code, error.value.param) == ("unsupported_parameter", "logprobs")
     assert laptop.served("refused")["attempts"] == 0
+
+
+def test_an_app_calls_with_its_token_of_entra_id(laptop):
+    """The plain client takes the token for its key: whoever the directory says is calling pays, and nobody else."""
+    token = laptop.token(azp=APP, oid="99992222-3333-4444-8555-666677778888")
+    client = openai.OpenAI(base_url=f"{laptop.url}/v1", api_key=token, max_retries=0)
+    answer = client.chat.completions.with_raw_response.create(
+        model=CLAUDE, messages=[{"role": "user", "content": "hi"}], extra_headers={"x-sim-output-tokens": "30"}
+    )
+    assert answer.headers["x-budget-scope"] == "team:search"
+    [row] = eventually(lambda: laptop.rows_by_request().get(answer.headers["x-request-id"]))
+    assert (row.scopes["team"], row.scopes["app"]) == ("search", APP)
+    for flaw, claims in (("expired", {"azp": APP}), ("wrong_audience", {"azp": APP}), ("unknown_key", {"azp": APP})):
+        refused = laptop.token(flaw=flaw, **claims)
+        with pytest.raises(openai.AuthenticationError) as error:
+            client.with_options(api_key=refused).models.list()
+        assert error.value.code == "invalid_api_key"
+        assert error.value.response.headers["www-authenticate"] == "Bearer"
+    with pytest.raises(openai.PermissionDeniedError) as error:
+        client.with_options(api_key=laptop.token(azp="a-stranger")).chat.completions.create(
+            model=CLAUDE, messages=[{"role": "user", "content": "hi"}]
+        )
+    assert error.value.code == "identity_unknown"
