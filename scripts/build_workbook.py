@@ -44,7 +44,8 @@ TABS: dict[str, tuple[Tile, ...]] = {
         Tile("coverage", "linechart", 50),
         Tile("dead_letters", "table", 50),
         Tile("drift", "table", 50),
-        Tile("notices_given_up", "table"),
+        Tile("notices_given_up", "table", 50),
+        Tile("events_backlog", "table", 50),
         Tile("problems", "table"),
     ),
 }

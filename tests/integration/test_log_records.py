@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from gateway.events import EventQueue
 from shared.budgets.spend import SpendService
 from shared.budgets.standing import StandingLog
 from shared.config.model import AlertRoute
@@ -163,6 +165,13 @@ async def _away(*_: Any) -> Any:
     raise ConnectionError("Redis is away")
 
 
+class _NoHub:
+    """A hub that is away."""
+
+    async def publish(self, _: Sequence[tuple[str, bytes]]) -> None:
+        raise ConnectionError("the hub is away")
+
+
 async def test_records_have_the_fields_that_queries_read(stack: Stack, logged: Logged) -> None:
     """All of them, spelled as in the list that the queries are held against."""
     now_ms = await stack.store.now_ms()
@@ -189,4 +198,12 @@ async def test_records_have_the_fields_that_queries_read(stack: Stack, logged: L
     channels = Channels(Settings(environment="development"), None)
     for now in (datetime.now(UTC), datetime.now(UTC) + GIVE_UP_AFTER):
         await Delivery(stack.outbox, lambda: routes, channels, lambda now=now: now).run()  # type: ignore[misc]
+    queue = EventQueue(_NoHub())
+    await queue.start()
+    queue.reserve()
+    queue.put(usage_bytes("c", 0))
+    async with asyncio.timeout(10):
+        while not logged("events_backlog"):  # noqa: ASYNC110 - a log record sets no event
+            await asyncio.sleep(0.05)
+    await queue.close(flush_seconds=0)
     assert {name: set().union(*logged(name)) for name in FIELDS} == FIELDS

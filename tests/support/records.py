@@ -36,6 +36,7 @@ FIELDS: dict[str, set[str]] = {
     "counters_drifted": {"tenant", "reason", "cells", "off", "drift", "drift_nano_usd", "seconds"},
     "streams_unmeasured": {"tenant", "unmeasured", "aborted"},
     "streams_unreported": {"unreported"},
+    "events_backlog": {"events", "spool_bytes", "error"},
     "notice_given_up": {"notice", "kind", "route", "attempts", "reason"},
 }
 """The fields of every record that a query reads. One test holds them against what the code writes, another against what

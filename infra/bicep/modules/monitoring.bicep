@@ -33,6 +33,7 @@ var queries = {
   dead_letters: loadTextContent('../../alerts/dead_letters.kql')
   drift: loadTextContent('../../alerts/drift.kql')
   error_rate: loadTextContent('../../alerts/error_rate.kql')
+  events_backlog: loadTextContent('../../alerts/events_backlog.kql')
   function_errors: loadTextContent('../../alerts/function_errors.kql')
   ingest_lag: loadTextContent('../../alerts/ingest_lag.kql')
   latency: loadTextContent('../../alerts/latency.kql')
