@@ -8,8 +8,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from local.options import Options
+from local.options import BUILT_IN, Options
 from local.tour_calls import Callers, Outcome
+from local.tour_gateway import Abilities, Shown
 from local.tour_script import Progress, Script, Step
 from local.tour_sums import TeamSums, wait_until_equal, wait_until_settled
 from shared.config.model import Config
@@ -39,10 +40,11 @@ class Tour:
             self._console.print("No team with a subscription, or no chat model, in the configuration: no tour.")
             return 0
         outcomes = self._make_calls()
-        self._callers.close()
         self._console.print(self._table(outcomes))
         self._explain(outcomes)
-        sums = wait_until_equal(self._options, self._config, self._costs(outcomes))
+        shown = self._show_abilities()
+        self._callers.close()
+        sums = wait_until_equal(self._options, self._config, self._costs(outcomes, shown))
         self._print_sums(sums)
         self._print_where_next()
         return 0 if all(each.agree for each in sums) else 1
@@ -130,12 +132,25 @@ class Tour:
             limit = decimal_from_nano(self._script.budget.limit_nano)
             self._console.print(f"  {spender} did not reach the end of its {limit} USD in {len(own)} calls")
 
-    def _costs(self, outcomes: list[Outcome]) -> dict[str, int | None]:
+    def _show_abilities(self) -> list[Shown]:
+        """A few more calls of a team that has budget left, where no call costs real money."""
+        if self._options.gateway != BUILT_IN or self._options.azure_endpoint or not self._script.others:
+            return []
+        shown = []
+        self._console.print()
+        for each in Abilities(self._options, self._config, self._callers, self._script.others[0]).play():
+            shown.append(each)
+            self._console.print(f"  {each.what:<22} {each.outcome}", markup=False, soft_wrap=True)
+        return shown
+
+    def _costs(self, outcomes: list[Outcome], shown: list[Shown]) -> dict[str, int | None]:
+        """Nano-USD of each team's calls; None where one of them is not known."""
+        calls = [(outcome.step.team, outcome.cost_nano_usd) for outcome in outcomes]
+        calls += [(self._script.others[0], each.cost_nano_usd) for each in shown]
         costs: dict[str, int | None] = {}
-        for outcome in outcomes:
-            before = costs.get(outcome.step.team, 0)
-            known = before is not None and outcome.cost_nano_usd is not None
-            costs[outcome.step.team] = (before or 0) + (outcome.cost_nano_usd or 0) if known else None
+        for team, cost in calls:
+            before = costs.get(team, 0)
+            costs[team] = None if before is None or cost is None else before + cost
         return costs
 
     def _print_sums(self, sums: list[TeamSums]) -> None:
@@ -144,7 +159,7 @@ class Tour:
         counters = sum(each.counter_nano_usd or 0 for each in sums)
         agree = all(each.agree for each in sums)
         table.add_column("team", footer="all")
-        table.add_column("billed calls", justify="right", footer=str(sum(each.requests for each in sums)))
+        table.add_column("booked", justify="right", footer=str(sum(each.requests for each in sums)))
         table.add_column("sum of the calls", justify="right", footer="")
         table.add_column("ledger", justify="right", footer=_amount(ledger))
         table.add_column("counters", justify="right", footer=_amount(counters))

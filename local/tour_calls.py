@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import openai
+import pydantic
 
 from local.options import Options, team_keys
 from local.tour_script import Step
@@ -68,7 +69,7 @@ class Callers:
             decision="downgrade" if served != step.model else "allow",
             state=headers.get("x-budget-state", ""),
             remaining_usd=headers.get("x-budget-remaining", ""),
-            cost_nano_usd=self._cost_nano_usd(step, served, headers.get("x-ms-region", ""), usage),
+            cost_nano_usd=self.cost_nano_usd(step.team, served, headers.get("x-ms-region", ""), usage),
             tries=tries,
         )
 
@@ -80,12 +81,23 @@ class Callers:
         prices = found or self._pricer.guard_prices(tenant)
         return prices.unit_pico.get("output") or 1
 
+    def cost_nano_usd(self, team: str, served: str, region: str, usage: pydantic.BaseModel | None) -> int | None:
+        """The cost of the usage that an answer reported, at the served model's price now; None when not known."""
+        model = self._config.models.get(served)
+        tokens = count_tokens(usage.model_dump() if usage else None, model.provider if model else "")
+        if model is None or tokens is None:
+            return None
+        deployment = model.deployments[0] if model.deployments else served
+        tenant, region = self._config.teams[team].tenant, region.lower().replace(" ", "")
+        rated = self._pricer.rate(tenant, model.provider, served, deployment, region, datetime.now(UTC), tokens)
+        return rated.cost_nano_usd
+
     def close(self) -> None:
         """Close the clients' connections."""
         for client in self._clients.values():
             client.close()
 
-    def _send(self, number: int, step: Step) -> tuple[Mapping[str, str], dict[str, Any] | None, int]:
+    def _send(self, number: int, step: Step) -> tuple[Mapping[str, str], pydantic.BaseModel | None, int]:
         """(headers, usage, how often the SDK tried)."""
         client = self._clients[step.team]
         headers = {"x-sim-output-tokens": str(step.output_tokens), "x-budget-scope-session": f"tour-{step.team}"}
@@ -94,7 +106,7 @@ class Callers:
         if step.kind == "embed":
             texts = [f"document {number}, passage {passage}: " + "budget " * 40 for passage in range(8)]
             embedded = client.embeddings.with_raw_response.create(model=step.model, input=texts, extra_headers=headers)
-            return embedded.headers, embedded.parse().usage.model_dump(), embedded.retries_taken + 1
+            return embedded.headers, embedded.parse().usage, embedded.retries_taken + 1
         prompt = PROMPT.format(team=step.team, number=number)
         fields: dict[str, Any] = {
             "model": step.model,
@@ -106,28 +118,16 @@ class Callers:
         chat = client.chat.completions.with_raw_response
         if step.kind == "stream":
             stream = chat.create(**fields, stream=True, stream_options={"include_usage": True}, extra_headers=headers)
-            usage = None
+            usage: pydantic.BaseModel | None = None
             for chunk in stream.parse():
-                usage = chunk.usage.model_dump() if chunk.usage else usage
+                usage = chunk.usage or usage
             return stream.headers, usage, stream.retries_taken + 1
         answer = chat.create(**fields, extra_headers=headers)
-        usage_object = answer.parse().usage
-        return answer.headers, usage_object.model_dump() if usage_object else None, answer.retries_taken + 1
+        return answer.headers, answer.parse().usage, answer.retries_taken + 1
 
     def _may_name_session(self, team: str) -> bool:
         tenant = self._config.tenants.get(self._config.teams[team].tenant)
         return tenant is not None and "session" in tenant.client_asserted_scopes
-
-    def _cost_nano_usd(self, step: Step, served: str, region: str, usage: dict[str, Any] | None) -> int | None:
-        """The cost of the usage the answer reported, at the served model's price now."""
-        model = self._config.models.get(served)
-        tokens = count_tokens(usage, model.provider if model else "")
-        if model is None or tokens is None:
-            return None
-        deployment = model.deployments[0] if model.deployments else served
-        tenant, region = self._config.teams[step.team].tenant, region.lower().replace(" ", "")
-        rated = self._pricer.rate(tenant, model.provider, served, deployment, region, datetime.now(UTC), tokens)
-        return rated.cost_nano_usd
 
 
 def _refused(number: int, step: Step, error: openai.APIStatusError) -> Outcome:

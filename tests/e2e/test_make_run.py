@@ -56,6 +56,14 @@ def test_the_tour_shows_a_budget_being_spent(tour):
     assert teams == {"search", "research", "support"}
 
 
+@pytest.mark.parametrize("tour", ["builtin"], indirect=True)
+def test_the_tour_shows_what_the_built_in_gateway_can_do(tour):
+    """A prompt without a model, a streamed response, and a model that fails: each is answered, one line each."""
+    assert re.search(r"POST /chat, no model +\S+ is the cheapest .* its cost, 0\.\d+ USD", tour.stdout)
+    assert re.search(r"Responses, streamed +\S+, billed by .*: \d+ \+ 60 tokens", tour.stdout)
+    assert re.search(r"gpt-4o fails +gpt-4o-mini answers in its place, on try 3", tour.stdout)
+
+
 def test_the_books_agree(tour):
     """Ledger and counters are equal, and equal to what the calls themselves said."""
     found = re.search(r"Ledger total (\S+) USD, counters (\S+) USD: equal", tour.stdout)
