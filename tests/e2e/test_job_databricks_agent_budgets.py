@@ -27,6 +27,8 @@ ONE_CALL, ONE_LLAMA_CALL = PROMPT_TOKENS * 1 + 99 * 10, PROMPT_TOKENS // 10 + 99
 FILES = {
     "tenants.yaml": "tenants: [{id: default, client_asserted_scopes: [agent]}]",
     "models.yaml": f"""
+endpoints:
+  - {{id: workspace, provider: databricks, key: DATABRICKS_API_KEY, url: http://simulated-model/databricks}}
 models:
   - {{id: {CLAUDE}, provider: databricks, capabilities: [chat, tools], context_tokens: 200000,
      typical_output_tokens: 99, fallbacks: [{LLAMA}]}}
@@ -80,7 +82,7 @@ def notices() -> Iterator[Notices]:
 @pytest.fixture(scope="module")
 def laptop(notices: Notices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A running copy."""
-    settings = {"ALERT_AGENTS": notices.address, "ALERT_AGENTS_KEY": WEBHOOK_KEY}
+    settings = {"ALERT_AGENTS": notices.address, "ALERT_AGENTS_KEY": WEBHOOK_KEY, "DATABRICKS_API_KEY": "dapi-1"}
     with start_laptop(tmp_path_factory.mktemp("agents"), FILES, gateway=BUILT_IN, **settings) as laptop:
         yield laptop
 

@@ -48,7 +48,7 @@ tenants:
 """,
     "models.yaml": f"""
 endpoints:
-  - {{id: openrouter, provider: openrouter, url: http://simulated-model/v1}}
+  - {{id: openrouter, provider: openrouter, key: OPENROUTER_API_KEY, url: http://simulated-model/openrouter/api/v1}}
 models:
   - {{id: {SONNET}, provider: openrouter, capabilities: [chat, tools], fallbacks: [{MINI}, {LLAMA}]}}
   - {{id: {MINI}, provider: openrouter, capabilities: [chat, tools]}}
@@ -79,7 +79,8 @@ prices:
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A running copy."""
-    with start_laptop(tmp_path_factory.mktemp("tenants"), FILES, gateway=BUILT_IN) as laptop:
+    key = {"OPENROUTER_API_KEY": "sk-or-of-the-product"}
+    with start_laptop(tmp_path_factory.mktemp("tenants"), FILES, gateway=BUILT_IN, **key) as laptop:
         yield laptop
 
 
@@ -177,6 +178,14 @@ def test_a_spent_tenant_is_nobody_elses_trouble(laptop: Laptop, spent_day: None)
     assert (answer.status_code, answer.headers["x-budget-scope"]) == (200, "tenant:initech")
 
 
+def test_a_customer_may_ask_what_a_call_cost(laptop: Laptop) -> None:
+    """OpenRouter's usage accounting: `usage: {include: true}`, and the answer has the cost that the budget counts."""
+    answer = call_as(laptop, "initech", usage={"include": True})
+    assert answer.json()["usage"]["cost"] == pytest.approx(ON_SONNET / 10**6, abs=1e-12)
+    rows = eventually(lambda: rows_of(laptop, answer, 1))
+    assert rows == [(SONNET, 200, ON_SONNET * 1000)]
+
+
 # The chain
 
 
@@ -241,10 +250,10 @@ def test_a_clients_own_mistake_is_not_passed_down_the_chain(laptop: Laptop) -> N
 
 
 def test_a_stand_in_must_fit_the_budget_too(laptop: Laptop) -> None:
-    """qwen costs next to nothing and fails; sonnet's 1,500 micro-USD are more than thrift's 1,000: never asked."""
+    """qwen costs next to nothing and fails; sonnet's 1,500 micro-USD are more than thrift's 1,000: 402."""
     call = uuid.uuid4().hex
     answer = call_as(laptop, "thrift", CHEAP, call=call, x_sim_at=CHEAP, x_sim_status="503", x_sim_retry_after="0")
-    assert answer.status_code == 503  # qwen's own: that sonnet was too dear is not the caller's mistake
+    assert (answer.status_code, answer.json()["error"]["code"]) == (402, "budget_exhausted")
     assert set(asked(laptop, call)) == {CHEAP}
     assert eventually(lambda: settled(laptop, "thrift"))[today()]["spent"] == "0.00"
 

@@ -37,7 +37,7 @@ tenants:
 endpoints:
   - {id: azure, provider: azure-openai, url: http://simulated-model}
   - {id: claude, provider: anthropic, url: http://simulated-model/anthropic}
-  - {id: router, provider: openrouter, url: http://simulated-model/v1}
+  - {id: router, provider: openrouter, url: http://simulated-model/openrouter/api/v1}
 models:
   - {id: gpt-4o, capabilities: [chat, tools, vision, json], context_tokens: 128000}
   - {id: gpt-4o-mini, capabilities: [chat, tools, vision, json], context_tokens: 128000}
