@@ -24,6 +24,7 @@ from gateway.stream import UsageWatch
 _LEFT_OUT = (
     "metadata",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
     "safety_identifier",
     "store",
