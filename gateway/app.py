@@ -26,6 +26,7 @@ from gateway.relay import StreamRelay
 from gateway.route import route
 from gateway.spool import Spool
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
+from shared.budgets.routed import AUTO
 from shared.errors import NotFound, PayloadTooLarge, TollkeeperError
 from shared.routing.router import Bounds
 
@@ -82,10 +83,10 @@ class Gateway:
         return JSONResponse(route(await _body(request), caller, self._services.snapshot()))
 
     async def models(self, request: Request) -> Response:
-        """GET .../models: what config lists, in OpenAI's shape."""
+        """GET .../models: what a call may name, in OpenAI's shape: `auto`, and what config lists."""
         await self._caller(request)
-        models = self._services.config.current.models.values()
-        data = [{"id": m.id, "object": "model", "created": 0, "owned_by": m.provider} for m in models]
+        owners = {AUTO: "tollkeeper"} | {m.id: m.provider for m in self._services.config.current.models.values()}
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in owners.items()]
         return JSONResponse({"object": "list", "data": data})
 
     async def health(self, request: Request) -> Response:

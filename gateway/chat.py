@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from gateway.auth import SCOPE_HEADER_PREFIX
 from gateway.call import UNREADABLE_JSON, ModelCall, call_of
 from gateway.upstream import UpstreamBroken
+from shared.budgets.routed import AUTO
 from shared.errors import InvalidRequest
 from shared.money import decimal_from_nano
 from shared.scopes import SCOPE_TYPE
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from gateway.answers import Whole
     from shared.pricing.pricer import Pricer
 
-AUTO = "auto"
 TYPE_HEADER, KEY_HEADER = SCOPE_HEADER_PREFIX + "type", SCOPE_HEADER_PREFIX + "key"
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what OpenAI takes as the name of a function
 _ANY_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": True}

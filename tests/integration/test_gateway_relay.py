@@ -375,9 +375,9 @@ async def test_embeddings_are_billed_too(bench):
 
 
 async def test_models_are_those_of_the_configuration(bench):
-    """GET /v1/models answers in OpenAI's shape, to callers with a key."""
+    """GET /v1/models answers in OpenAI's shape, to callers with a key; `auto` stands beside them."""
     answer = await bench.client.get("/v1/models")
-    assert [model["id"] for model in answer.json()["data"]] == ["gpt-4o", "gpt-4o-mini"]
+    assert [model["id"] for model in answer.json()["data"]] == ["auto", "gpt-4o", "gpt-4o-mini"]
     assert (await bench.client.get("/v1/models", headers={"api-key": "x"})).status_code == 401
 
 
