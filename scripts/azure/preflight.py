@@ -80,7 +80,8 @@ _TYPES = (  # what is created at `location`
 _PRIVATE_TYPES = (("Microsoft.Network", "virtualNetworks"), ("Microsoft.Network", "privateEndpoints"))
 _NO_LOCATION = (
     "Microsoft.AlertsManagement",
-    "Microsoft.App",  # the network side of Flex Consumption
+    "Microsoft.App",  # the network side of Flex Consumption, and the built-in gateway: offered wherever Flex is
+    "Microsoft.ContainerRegistry",  # in every region
     "Microsoft.CostManagement",
     "Microsoft.CostManagementExports",
 )

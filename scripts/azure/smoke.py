@@ -171,6 +171,36 @@ def check_health(
             sleep(_POLL_SECONDS)
 
 
+def check_builtin(
+    url: str, *, sleep: Callable[[float], None] = time.sleep, patience_seconds: float = _START_SECONDS
+) -> Iterator[Finding]:
+    """The built-in gateway serves within the time that a start takes, and knows nobody without a key or a token."""
+    deadline = time.monotonic() + patience_seconds
+    with httpx.Client(base_url=url, timeout=60) as client:
+        answered = (HTTPStatus.OK, HTTPStatus.FORBIDDEN)
+        try:
+            while (health := client.get("/health")).status_code not in answered and time.monotonic() < deadline:
+                sleep(_POLL_SECONDS)
+        except httpx.ConnectError:
+            yield Finding("warn", f"{url} is not found from here, so it is not tested: run this inside the network")
+            return
+        if health.status_code == HTTPStatus.FORBIDDEN:
+            yield Finding("warn", "the built-in gateway does not take this address, so it is not tested")
+            return
+        if not health.is_success:
+            yield Finding("FAIL", f"the built-in gateway answers {health.status_code} on /health: look at its log")
+            return
+        if (status := health.json().get("status")) != "ok":
+            yield Finding("warn", f"the built-in gateway serves, and its events wait for the hub ({status})")
+        asked = [client.get("/v1/models"), client.post("/v1/chat/completions", json={}, headers={"api-key": "none"})]
+    let_in = [answer for answer in asked if answer.status_code != HTTPStatus.UNAUTHORIZED]
+    if let_in:
+        told = ", ".join(f"{answer.request.url.path} {answer.status_code}" for answer in let_in)
+        yield Finding("FAIL", f"the built-in gateway answers callers whom it does not know: {told}")
+    else:
+        yield Finding("ok", "the built-in gateway serves, and answers 401 to callers whom it does not know")
+
+
 def check_secrets(arm: Arm, outputs: Mapping[str, Any]) -> Iterator[Finding]:
     """What the app reads from Key Vault it could read. A refusal at its first start stays until it looks again."""
     site = site_id(outputs)
@@ -258,6 +288,8 @@ def smoke(
     yield from _reached(lambda: check_health(app, audience, credential, sleep=sleep), "the function app")
     yield from _reached(lambda: check_anonymous(app, chosen.public), "the function app")
     yield from _reached(lambda: check_dashboard(app), "the function app")
+    if builtin := outputs.get("BUILTIN_GATEWAY_URL"):
+        yield from _reached(lambda: check_builtin(builtin, sleep=sleep), "the built-in gateway")
     if chosen.unfinished:
         yield Finding("warn", f"roles: the gateway has no Budget.Check, so no call is tested: {chosen.unfinished}")
         return

@@ -245,3 +245,28 @@ def test_a_model_is_served_by_the_deployment_of_its_name(config: Config) -> None
     """Where the configuration lists no other; embeddings cannot chat."""
     assert smoke_model(config, ["text-embedding-3-small-weu", "gpt-5.4-mini"]) == "gpt-5.4-mini"
     assert smoke_model(config, ["text-embedding-3-small-weu"]) is None
+
+
+@pytest.mark.parametrize(
+    ("health", "models", "says"),
+    [
+        (Reply({"status": "ok"}), 401, "ok    the built-in gateway serves, and answers 401"),
+        (
+            Reply({"status": "ok"}),
+            200,
+            "FAIL  the built-in gateway answers callers whom it does not know: /v1/models 200",
+        ),
+        (Reply({"status": "full"}), 401, "warn  the built-in gateway serves, and its events wait for the hub (full)"),
+        (Reply("no revision", 404), 401, "FAIL  the built-in gateway answers 404 on /health"),
+        (Reply("RBAC: access denied", 403), 401, "warn  the built-in gateway does not take this address"),
+    ],
+)
+def test_the_built_in_gateway_is_asked_where_there_is_one(
+    azure: AzureStub, health: Reply, models: int, says: str
+) -> None:
+    """Whether it serves, whether its events get through, and whom it lets in."""
+    azure.on("GET", "/health", health)
+    azure.on("GET", "/v1/models", Reply({}, models))
+    azure.on("POST", "/v1/chat/completions", Reply({}, 401))
+    found = list(map(str, smoke_module.check_builtin(azure.url, sleep=Sleeps(), patience_seconds=0)))
+    assert any(line.startswith(says) for line in found), found
