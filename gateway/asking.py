@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -66,6 +67,8 @@ class Asking:
         outcome: Outcome | None = None
         try:
             outcome = await self._exchange(exchange, api, target, request, caller)
+            if isinstance(outcome, Streamed):
+                outcome.tell_place = partial(self._tell_end, place)
         finally:
             self._tell(place, outcome, probe=probe)
         return outcome
@@ -80,8 +83,15 @@ class Asking:
                 self._breakers.abandoned(place, probe=probe)
         elif outcome is None:
             self._breakers.abandoned(place, probe=probe)
-        else:
+        elif probe or isinstance(outcome, Whole):  # a stream that merely began is success enough for a probe
             self._breakers.succeeded(place, probe=probe)
+
+    def _tell_end(self, place: PlaceKey, is_whole: bool) -> None:
+        """How a stream ended: a place that breaks off one stream after the other is no place to go to."""
+        if is_whole:
+            self._breakers.succeeded(place, probe=False)
+        else:
+            self._breakers.failed(place, probe=False)
 
     async def _exchange(
         self, exchange: Exchange, api: Api, target: Target, request: ProviderRequest, caller: Caller
@@ -128,7 +138,7 @@ class Asking:
             else:
                 content = api.failure(exchange.call, status, content)
         except AnswerFailed as failed:
-            status, content = failed.status, failed.content
+            status, content, usage = failed.status, failed.content, failed.usage
         except AnswerUnreadable:
             problem = UpstreamGarbled("the model backend answered what is no JSON")
         except httpx.HTTPError:

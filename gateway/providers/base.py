@@ -42,11 +42,12 @@ class WholeAnswer(NamedTuple):
 class AnswerFailed(Exception):
     """What came with status 200 is an error all the same; to be treated as an answer of its `status`."""
 
-    def __init__(self, status: int, content: bytes) -> None:
-        """`content` is the error in OpenAI's shape."""
+    def __init__(self, status: int, content: bytes, usage: dict[str, Any] | None = None) -> None:
+        """`content` is the error in OpenAI's shape; `usage` what the provider counts all the same, and so is billed."""
         super().__init__(f"an error of status {status} inside an answer")
         self.status = status
         self.content = content
+        self.usage = usage
 
 
 class AnswerUnreadable(Exception):

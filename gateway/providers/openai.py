@@ -80,7 +80,7 @@ def read_whole(content: bytes) -> WholeAnswer:
     except UNREADABLE_JSON:
         raise AnswerUnreadable from None
     if answer.error and (answer.status == "failed" or not _has_answer(content)):
-        raise answer_failed(answer.error)
+        raise answer_failed(answer.error, answer.usage if tells_tokens(answer.usage) else None)
     tier = answer.service_tier if isinstance(answer.service_tier, str) else ""
     if tells_tokens(answer.usage):
         return WholeAnswer(content, answer.usage, tier)

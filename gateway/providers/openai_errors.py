@@ -56,10 +56,10 @@ def shaped_error(status: int, body: Any) -> dict[str, Any]:
     }
 
 
-def answer_failed(error: Any) -> AnswerFailed:
+def answer_failed(error: Any, usage: dict[str, Any] | None) -> AnswerFailed:
     """The failure that an error inside an answer of status 200 stands for."""
     status = status_of(error)
-    return AnswerFailed(status, msgspec.json.encode({"error": shaped_error(status, {"error": error})}))
+    return AnswerFailed(status, msgspec.json.encode({"error": shaped_error(status, {"error": error})}), usage)
 
 
 def status_of(error: Any) -> int:

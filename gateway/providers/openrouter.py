@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from gateway.call import ModelCall
-from gateway.providers.base import AnswerStream, ProviderRequest, Target
-from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, request_body
-from gateway.providers.openai_errors import shaped_error, status_of
+from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
+from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, read_whole, request_body
+from gateway.providers.openai_errors import answer_failed, shaped_error, status_of
 from gateway.providers.openai_responses import ResponsesWatch
 from gateway.stream import UsageWatch
 from shared.errors import InvalidRequest
@@ -37,6 +37,15 @@ class OpenRouterApi(OpenAiApi):
             if call.streamed:
                 ask_for_usage(body, target.endpoint.stream_options)
         return ProviderRequest(PATHS[call.operation], msgspec.json.encode(body))
+
+    def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:
+        """As OpenAI's; a choice that ended in an error makes the answer one."""
+        answer = read_whole(content)
+        if call.operation == "chat" and b'"error"' in content:
+            for choice in msgspec.json.decode(content).get("choices") or ():
+                if isinstance(choice, dict) and choice.get("error"):
+                    raise answer_failed(choice["error"], answer.usage)
+        return answer
 
     def stream(self, call: ModelCall) -> AnswerStream:
         """As OpenAI's; an error amid the chunks becomes one that SDKs raise."""

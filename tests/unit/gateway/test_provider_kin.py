@@ -9,7 +9,7 @@ import pytest
 
 from gateway.call import call_of
 from gateway.providers import api_of
-from gateway.providers.base import Target
+from gateway.providers.base import AnswerFailed, Target
 from shared.config.model import Endpoint
 from shared.errors import InvalidRequest
 
@@ -78,6 +78,23 @@ def test_openrouters_error_amid_a_stream_becomes_one_that_sdks_raise() -> None:
         }
     }
     assert (stream.failed, stream.finished, stream.usage, stream.output_bytes) == (True, False, None, 3)
+
+
+def test_a_choice_that_ended_in_an_error_makes_the_answer_one() -> None:
+    """What the provider counted of it is billed all the same."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    error = {"code": 502, "message": "provider disconnected"}
+    choice = {"index": 0, "message": {"content": "Hel"}, "finish_reason": "error", "error": error}
+    with pytest.raises(AnswerFailed) as failed:
+        OPENROUTER.whole(call(), json.dumps({"choices": [choice], "usage": usage}).encode())
+    assert (failed.value.status, failed.value.usage) == (502, usage)
+    assert json.loads(failed.value.content)["error"]["message"] == "provider disconnected"
+
+
+def test_the_word_error_alone_fails_no_answer() -> None:
+    """A model may well write it."""
+    content = json.dumps({"choices": [{"message": {"content": '{"error": true}'}}], "usage": {"prompt_tokens": 1}})
+    assert OPENROUTER.whole(call(), content.encode()).content == content.encode()
 
 
 def test_databricks_gets_no_hints_that_it_would_refuse() -> None:
