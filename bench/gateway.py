@@ -21,14 +21,14 @@ from bench.gateway_load import Round, connect, drive
 from bench.gateway_targets import Target, cpu_seconds, start_litellm, start_model, start_ours, start_portkey
 from local.redis_server import start_redis
 
-ROUNDS = 5
+ROUNDS = 4
 SETTLE_SECONDS = 0.4  # after a round: events and cost callbacks of its last calls belong to its CPU time
 OPEN_STREAMS, OPEN_SECONDS = 500, 120
 MOST_OF_LITELLM, MOST_OF_PORTKEY = 0.1, 1.5
 ALONE, TOGETHER, STREAMS = "1 connection", "16 connections", "16 streams at a time"
 CONNECTIONS = {ALONE: 1, TOGETHER: 16, STREAMS: 16}
 CALLS = {ALONE: 400, TOGETHER: 800, STREAMS: 320}
-SLOW_CALLS = {ALONE: 100, TOGETHER: 160, STREAMS: 96}  # of LiteLLM, whose calls take ten times as long
+SLOW_CALLS = {ALONE: 60, TOGETHER: 160, STREAMS: 64}  # of LiteLLM, whose calls take ten times as long
 DIRECT, OURS, LITELLM, PORTKEY = "fake model, direct", "ours, 4 budgets", "LiteLLM proxy", "Portkey OSS"
 
 
@@ -64,7 +64,7 @@ def main() -> None:
         uvloop.run(_measure(backing, direct, model_url, redis.port))
     finally:
         direct.process.stop()
-        backing.hub.stop()
+        backing.stop()
         redis.stop()
 
 
@@ -92,9 +92,10 @@ async def _measure(backing: Backing, direct: Target, model_url: str, redis_port:
     for load in CALLS:
         _print(load, results[load])
     await _print_memory(targets, served)
-    await backing.require_events(served[OURS])
-    print(f"events: the hub has one for each of {served[OURS]:,} served calls")
-    await backing.close()
+    messages = await backing.require_events(served[OURS])
+    print(
+        f"events: the hub has those of all {served[OURS]:,} served calls, {messages - served[OURS]:,} of them repeated"
+    )
     for target in targets[1:]:
         target.process.stop()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import secrets
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
+
+from azure.eventhub.aio import EventHubConsumerClient
 
 from bench.gateway_targets import KEY
 from local.eventhub.embedded import connection_string
@@ -24,7 +27,6 @@ from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
 from shared.routing.router import Router
 from shared.settings import Settings
-from shared.usage.hub import UsagePublisher
 
 _BUDGETS = ("team:*", "org:*", "session:*", "task:*")
 _FILES = {
@@ -33,7 +35,7 @@ _FILES = {
     "models.yaml": "models: [{id: gpt-4o, provider: azure-openai, deployments: [gpt-4o], capabilities: [chat, tools]}]",
     "teams/bench.yaml": "{team: bench, org: contoso, identities: {subscriptions: [bench-prod]}}",
 }
-_ARRIVAL_SECONDS = 20
+_ARRIVAL_SECONDS, _QUIET_SECONDS = 60, 2
 
 
 class Backing:
@@ -57,7 +59,6 @@ class Backing:
             "GATEWAY_KEYS": json.dumps({hashlib.sha256(KEY.encode()).hexdigest(): "bench-prod"}),
             "SPOOL_DIR": str(self.directory / "spool"),
         }
-        self._publisher = UsagePublisher(Settings(eventhub_connection=connection_string(hub_port)))
 
     async def open(self) -> None:
         """Make the tenant's counters ready, as a rebuild from an empty ledger does."""
@@ -73,19 +74,38 @@ class Backing:
                 raise SystemExit("the benchmark's tenant could not be opened")
         await store.close()
 
-    async def events_on_hub(self) -> int:
-        """How many events the usage hub has taken."""
-        return sum(0 if state.empty else state.last_sequence + 1 for state in await self._publisher.partition_state())
+    async def require_events(self, served: int) -> int:
+        """Wait until the hub has an event of every served call; how many messages that took, repetitions included.
 
-    async def require_events(self, served: int) -> None:
-        """Wait until the hub has one event per served call. Raises SystemExit when there are fewer or more."""
-        deadline = time.monotonic() + _ARRIVAL_SECONDS
-        while (found := await self.events_on_hub()) < served and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.2)
-        if found != served:
-            raise SystemExit(f"{served} calls were served and the hub has {found} events")
+        The gateway sends again what the hub did not confirm in time, and the ledger drops what comes twice, so calls
+        are told apart by their ids. Raises SystemExit when there are fewer calls, or more.
+        """
+        ids: set[str] = set()
+        messages = 0
+        arrived = asyncio.Event()
 
-    async def close(self) -> None:
+        async def read(_: Any, events: list[Any]) -> None:
+            nonlocal messages
+            messages += len(events)
+            ids.update(json.loads(event.body_as_str())["id"] for event in events)
+            if len(ids) >= served:
+                arrived.set()
+
+        consumer = EventHubConsumerClient.from_connection_string(
+            self.environment["EventHubs"], "$Default", eventhub_name="usage"
+        )
+        reading = asyncio.create_task(consumer.receive_batch(read, starting_position="-1", max_wait_time=1))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ARRIVAL_SECONDS):
+                await arrived.wait()
+        await asyncio.sleep(_QUIET_SECONDS)  # one event too many would come now
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await consumer.close()
+        if len(ids) != served:
+            raise SystemExit(f"{served} calls were served and the hub has events of {len(ids)}")
+        return messages
+
+    def stop(self) -> None:
         """End what was started."""
-        await self._publisher.close()
         self.hub.stop()

@@ -20,7 +20,7 @@ MODEL = "gpt-4o"
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAMED = re.compile(rb'"stream": ?true')
 PAUSED = b"leave this stream open"  # a prompt that says so gets the first event and no end
-_USAGE = {
+_USAGE: dict[str, Any] = {
     "prompt_tokens": INPUT_TOKENS,
     "completion_tokens": OUTPUT_TOKENS,
     "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
@@ -31,8 +31,8 @@ _HEAD: dict[str, Any] = {"id": "chatcmpl-bench", "created": 1_790_000_000, "mode
 
 
 def _whole() -> bytes:
-    message = {"role": "assistant", "content": "A ticket about printers. " * 24, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    message: dict[str, Any] = {"role": "assistant", "content": "A ticket about printers. " * 24, "refusal": None}
+    choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
     body = json.dumps(_HEAD | {"object": "chat.completion", "choices": [choice], "usage": _USAGE}).encode()
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -46,7 +46,7 @@ def _stream() -> list[bytes]:
     head = _HEAD | {"object": "chat.completion.chunk", "usage": None}
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     deltas += [{"content": " printer ticket word more"} for _ in range(CHUNKS)]
-    choices = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
+    choices: list[list[dict[str, Any]]] = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
     choices += [[{"index": 0, "delta": {}, "finish_reason": "stop"}]]
     events = [json.dumps(head | {"choices": choice}) for choice in choices]
     events += [json.dumps(head | {"choices": [], "usage": _USAGE}), "[DONE]"]

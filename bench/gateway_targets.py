@@ -90,7 +90,17 @@ def start_litellm(model_url: str, redis_port: int) -> Target | None:
         "REDIS_PORT": str(redis_port),
     }
     program = LITELLM_PYTHON.parent / "litellm"
-    command = [program, "--config", path, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    command: list[str | Path] = [
+        program,
+        "--config",
+        path,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--num_workers",
+        "1",
+    ]
     process = Process("litellm", command, env=environment, cwd=directory, log_path=directory / "log.txt")
     process.wait_until(lambda: _answers(f"http://127.0.0.1:{port}/health/liveliness"), timeout_seconds=120)
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
@@ -102,7 +112,7 @@ def start_portkey(model_url: str) -> Target | None:
     if not _PORTKEY_PROGRAM.exists():
         return None
     port = free_port()
-    command = [find_node().program, _PORTKEY_PROGRAM, f"--port={port}", "--headless"]
+    command: list[str | Path] = [find_node().program, _PORTKEY_PROGRAM, f"--port={port}", "--headless"]
     process = Process("portkey", command, env={**os.environ, "NODE_ENV": "production"}, cwd=PORTKEY)
     process.wait_until(lambda: is_listening(port))
     headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": model_url, "authorization": "Bearer unused"}
