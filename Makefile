@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: run test lint format litellm-client bench bench-litellm bench-gateway check-config package entra preflight plan deploy smoke verify named-values checkov focus-validator phoenix help
+.PHONY: run test lint format litellm-client bench bench-litellm bench-gateway check-config image package entra preflight plan deploy smoke verify named-values checkov focus-validator phoenix help
 
 PY := .venv/bin/python
 READY := .venv/.ready
@@ -12,6 +12,7 @@ PHOENIX := .local/phoenix-20.26.1
 FOCUS_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python $(HOME)/.pyenv/versions/3.13*/bin/python) python3.12)
 PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
+IMAGE ?= tollkeeper-gateway
 ENVIRONMENT = $(or $(ENV),$(error ENV is missing: one of infra/terraform/environments, such as `make $@ ENV=dev`))
 # TOUR (0: only serve), ONCE (1: exit after the tour), GATEWAY (builtin or apim), FUNCTIONS_PORT and GATEWAY_PORT reach
 # `make run` from the environment or the command line as they are.
@@ -52,6 +53,10 @@ check-config: $(READY) ## validate CONFIG_DIR (default: config), naming file, li
 
 package: $(READY) ## build the function app's package for Azure, .local/package/tollkeeper.zip (needs a Python 3.12)
 	@$(PY) -m scripts.azure.package
+
+image: ## build the built-in gateway's container image and see it start and stop (needs Docker; IMAGE=its name)
+	@docker build --tag $(IMAGE) .
+	@scripts/image_starts $(IMAGE)
 
 entra: $(READY) ## register the apps of ENV in Entra ID and give the app roles (YES=1: without asking)
 	@$(PY) -m scripts.azure.entra $(ENVIRONMENT)
