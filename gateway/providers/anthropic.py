@@ -12,6 +12,7 @@ from gateway.providers.anthropic_request import translate_request
 from gateway.providers.anthropic_stream import AnthropicStream
 from gateway.providers.anthropic_usage import processing_tier
 from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
+from gateway.stream import generated_bytes
 from shared.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ class AnthropicApi:
     def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:
         """A chat completion. Raises AnswerFailed, or AnswerUnreadable, when the content is no message."""
         message = read_message(content)
-        usage = message.get("usage")
-        usage = usage if isinstance(usage, dict) else None
-        return WholeAnswer(msgspec.json.encode(completion(message)), usage, processing_tier(usage or {}))
+        answer, usage = completion(message), message.get("usage")
+        encoded = msgspec.json.encode(answer)
+        if not isinstance(usage, dict):
+            said = answer["choices"][0]["message"]
+            return WholeAnswer(encoded, None, "", generated_bytes(said))
+        return WholeAnswer(encoded, usage, processing_tier(usage))
 
     def failure(self, call: ModelCall, status: int, content: bytes) -> bytes:
         """Anthropic's error in OpenAI's shape."""

@@ -8,18 +8,16 @@ from typing import Any
 
 import msgspec
 
-from gateway.call import UNREADABLE_JSON
 from gateway.providers.anthropic_answer import citation, error_body, error_status, finish_reason, refusal_text
 from gateway.providers.anthropic_usage import client_tier, client_usage, merged_usage, processing_tier
-from gateway.providers.sse import EventReader, EventTooLarge
-from gateway.stream import stream_error
+from gateway.stream import EventWatch
 
 Json = dict[str, Any]
 
 _DONE = b"data: [DONE]\n\n"
 
 
-class AnthropicStream:
+class AnthropicStream(EventWatch):
     """Feeds on the events of one message and gives back chunks.
 
     `usage` is Anthropic's own object once its last count came: what a stream that was cut off had counted at its start
@@ -28,48 +26,23 @@ class AnthropicStream:
     """
 
     def __init__(self, *, include_usage: bool) -> None:
-        self.usage: Json | None = None
-        self.input_usage: Json | None = None
-        self.tier = ""
-        self.finished = False
-        self.failed = False
-        self.output_bytes = 0
-        self.output_deltas = 0
+        super().__init__()
         self._include_usage = include_usage
-        self._events = EventReader()
         self._head: Json = {"id": "", "object": "chat.completion.chunk", "created": int(time.time()), "model": ""}
         self._blocks: dict[int, _Block] = {}
         self._tool_calls = 0
         self._text_chars = 0
         self._has_finish_reason = False
 
-    def feed(self, piece: bytes) -> bytes:
-        """The chunks of the events that this piece completes."""
-        if self.failed or self.finished:
-            return b""  # nothing may follow an error or the end
-        try:
-            return self._translated(self._events.feed(piece))
-        except EventTooLarge:
-            return self._fail("the model backend sent an event without an end")
+    def _seen(self, event: bytes) -> bytes:
+        """The chunks of one event; nothing of an event that holds none, or follows the end."""
+        if self.finished:
+            return b""
+        visible = super()._seen(event)
+        return b"" if visible is event else visible
 
-    def rest(self) -> bytes:
-        """What an event that nothing followed still says."""
-        return b"" if self.failed or self.finished else self._translated(self._events.rest())
-
-    def _translated(self, events: list[bytes]) -> bytes:
-        chunks: list[bytes] = []
-        for data in events:
-            try:
-                event = msgspec.json.decode(data)
-            except UNREADABLE_JSON:
-                event = None
-            if not isinstance(event, dict):
-                chunks.append(self._fail("the model backend sent an event that cannot be read"))
-            else:
-                chunks.append(self._event(event))
-            if self.failed or self.finished:
-                break
-        return b"".join(chunks)
+    def _noted(self, chunk: Json, event: bytes) -> bytes:
+        return self._event(chunk)
 
     def _event(self, event: Mapping[str, Any]) -> bytes:
         kind = event.get("type")
@@ -108,7 +81,7 @@ class AnthropicStream:
             block.position = self._tool_calls
             self._tool_calls += 1
             function = {"name": str(found.get("name") or ""), "arguments": ""}
-            self._generated(function["name"])
+            self._count(len(function["name"].encode()))
             call = {"index": block.position, "id": str(found.get("id") or ""), "type": "function", "function": function}
             return self._chunk({"tool_calls": [call]})
         if block.kind == "text":
@@ -176,29 +149,25 @@ class AnthropicStream:
         if not isinstance(text, str) or not text:
             return b""
         self._text_chars += len(text)
-        self._generated(text)
+        self._count(len(text.encode()))
         return self._chunk({"content": text})
 
     def _thought(self, block: _Block, thought: Any) -> bytes:
         if not isinstance(thought, str) or not thought:
             return b""
         block.thoughts.append(thought)
-        self._generated(thought)
+        self._count(len(thought.encode()))
         return self._chunk({"reasoning_content": thought})
 
     def _arguments(self, block: _Block, partial: Any) -> bytes:
         """Of a tool that the client runs; what a tool of Anthropic's own is called with is only counted."""
         if not isinstance(partial, str) or not partial:
             return b""
-        self._generated(partial)
+        self._count(len(partial.encode()))
         if block.kind != "tool_use":
             return b""
         block.has_arguments = True
         return self._chunk({"tool_calls": [{"index": block.position, "function": {"arguments": partial}}]})
-
-    def _generated(self, text: str) -> None:
-        self.output_bytes += len(text.encode())
-        self.output_deltas += 1
 
     def _chunk(self, delta: Json, finish: str | None = None, native: Any = None) -> bytes:
         choice: Json = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
@@ -208,10 +177,6 @@ class AnthropicStream:
         if self._include_usage:
             chunk["usage"] = None  # as OpenAI does: every chunk but the last carries a null
         return _event_bytes(chunk)
-
-    def _fail(self, message: str) -> bytes:
-        self.failed = True
-        return stream_error("upstream_failed", message)
 
 
 class _Block:

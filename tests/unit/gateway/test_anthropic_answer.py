@@ -100,6 +100,16 @@ def test_the_client_sees_openais_counts_and_the_bill_anthropics_own():
     assert count_tokens(whole.usage, "anthropic") == TOKENS
 
 
+def test_an_answer_without_counts_says_how_much_it_is():
+    """Some servers of this API count nothing; what was written is then estimated, never billed as nothing."""
+    content = json.loads(message(text("Let me look."), CALL, stop_reason="tool_use"))
+    del content["usage"]
+    whole = AnthropicApi().whole(chat(), json.dumps(content).encode())
+    assert whole.usage is None
+    assert whole.output_bytes == len("Let me look." + "weather" + '{"city":"Delft"}')
+    assert ChatCompletion.model_validate_json(whole.content).usage.total_tokens == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "tier"),
     [({"service_tier": "standard"}, None), ({"service_tier": "priority"}, "priority"), ({"speed": "fast"}, "fast")],
@@ -372,7 +382,6 @@ BROKEN = [
     b"data: {\n\n",
     b'data: {"type": "\\ud800"}\n\n',
     b"data: \xff\xc3\n\n",
-    b"data: []\n\n",
     b"data: " + b"[" * 9999 + b"\n\n",
 ]
 
@@ -396,7 +405,8 @@ def test_an_event_without_end_is_not_held_forever():
 def test_what_is_not_known_yet_is_left_out():
     """Anthropic asks its clients to pass over new events, blocks and deltas."""
     reader, chunks, done = streamed(
-        sse(
+        b": a comment\n\ndata: []\n\n"
+        + sse(
             begin(),
             {"type": "an_event_of_tomorrow"},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "a_block_of_tomorrow"}},
