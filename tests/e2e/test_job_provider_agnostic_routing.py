@@ -35,7 +35,7 @@ tenants:
 """,
     "models.yaml": """
 endpoints:
-  - {id: azure, provider: azure-openai, url: http://simulated-model}
+  - {id: azure, provider: azure-openai, url: http://simulated-model, region: westeurope, data_zone: eu}
   - {id: claude, provider: anthropic, url: http://simulated-model/anthropic}
   - {id: router, provider: openrouter, url: http://simulated-model/openrouter/api/v1}
 models:
@@ -125,6 +125,23 @@ def test_each_model_that_cannot_serve_says_why(laptop: Laptop) -> None:
     rejected = route(laptop, capabilities=["chat", "tools"], input_tokens=150_000)["rejected"]
     assert "price" in rejected["mystery"]
     assert "128000" in rejected["gpt-4o"]
+
+
+@pytest.mark.parametrize("place", [{"region": "westeurope"}, {"data_zone": "eu"}])
+def test_a_call_that_must_stay_in_a_place_is_routed_there(laptop: Laptop, place: dict[str, str]) -> None:
+    """llama is cheaper, but only Azure's endpoint is known to be there."""
+    found = route(laptop, capabilities=["chat"], input_tokens=1000, max_output_tokens=500, **place)
+    assert (found["model"], [each["model"] for each in found["alternatives"]]) == ("gpt-4o-mini", ["gpt-4o"])
+    assert {"llama-3-8b", "claude-haiku"} <= set(found["rejected"])
+
+
+def test_the_gateway_routes_the_very_request_it_would_be_sent(laptop: Laptop) -> None:
+    """`POST /route` there takes the body of a chat completion: tools and an image in it are needs."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    message = {"role": "user", "content": [{"type": "text", "text": PROMPT}, image]}
+    answer = laptop.post("labs", "/route", {"messages": [message], "max_tokens": 500})
+    assert (answer.status_code, answer.json()["model"]) == (200, "gpt-4o-mini")
+    assert "vision" in answer.json()["rejected"]["llama-3-8b"]
 
 
 def test_nobody_is_chosen_when_nobody_can(laptop: Laptop) -> None:
