@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,11 @@ class Whole:
     tier: str = ""  # the processing tier that served it, where the provider says
 
 
-@dataclass(frozen=True)
+def _nobody(_is_whole: bool) -> None:
+    """Whom a stream tells of its end when no place waits to hear it."""
+
+
+@dataclass
 class Streamed:
     """An answer that comes piece by piece.
 
@@ -54,9 +58,15 @@ class Streamed:
     headers: dict[str, str]
     exchange: Exchange
     events: EventQueue
+    tell_place: Callable[[bool], None] = _nobody  # whether the place that streams it did so to the end
+    broken: bool = False  # the provider broke it off; whoever relays it says so
 
     def ended(self) -> None:
         """Report what the stream used; without the provider's count, what went by is all that anybody knows."""
+        if self.broken or self.stream.failed:
+            self.tell_place(False)
+        elif self.stream.finished or self.stream.usage is not None:
+            self.tell_place(True)
         report_stream(self.exchange, self.events, self.stream, self.upstream.status_code)
 
 

@@ -79,8 +79,10 @@ class Gateway:
 
     async def route(self, request: Request) -> Response:
         """POST /route: which model a call should use, and why."""
+        request.state.request_id = request_id = uuid.uuid4().hex
         caller = await self._caller(request)
-        return JSONResponse(route(await _body(request), caller, self._services.snapshot()))
+        found = route(await _body(request), caller, self._services.snapshot())
+        return JSONResponse(found, headers={"x-request-id": request_id})
 
     async def models(self, request: Request) -> Response:
         """GET .../models: what a call may name, in OpenAI's shape: `auto`, and what config lists."""

@@ -83,6 +83,7 @@ class StreamRelay:
 
     def _error(self, message: str) -> bytes:
         """An error event. The status is long sent, and so it is how the client's SDK learns what happened."""
+        self._answer.broken = True
         return stream_error("upstream_failed", message, self._request_id)
 
 

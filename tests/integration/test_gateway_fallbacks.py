@@ -1,6 +1,6 @@
 """Fallbacks of the built-in gateway on a whole running copy: who is called, who is billed for what, who is refused.
 
-Prices in USD per million tokens, which is micro-USD per token: every model 1.00 in, 2.00 out; `dear` a thousand times.
+Prices in USD per million tokens, which is micro-USD per token: most 1.00 in, 2.00 out; `dear` a thousand times.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ models:
   - {{id: lone, deployments: [lone-eu], fallbacks: [dear], {CAN}}}
   - {{id: once, deployments: [once-eu], fallbacks: [spare], {CAN}}}
   - {{id: flaky, deployments: [flaky-eu], fallbacks: [spare], {CAN}}}
+  - {{id: cutter, deployments: [cutter-eu], fallbacks: [spare], {CAN}}}
   - {{id: zoned, deployments: [zoned-eu, {{name: zoned-us, endpoint: us}}], {CAN}}}
   - {{id: dear, deployments: [dear-eu], {CAN}}}
 """,
@@ -47,7 +48,8 @@ models:
             ("spare", 1, 2),
             ("lone", 1, 2),
             ("once", 1, 2),
-            ("flaky", 1, 2),
+            ("flaky", 3, 6),
+            ("cutter", 3, 6),
             ("zoned", 1, 2),
             ("dear", 1000, 2000),
         )
@@ -186,7 +188,7 @@ def test_auto_goes_on_to_the_next_cheapest(laptop):
     """The alternatives of a routed call are its fallbacks."""
     wanted = {"x_tollkeeper_region": "westeurope"}
     chosen = route(laptop, {"messages": MESSAGES, "max_tokens": 100}, **wanted)
-    first, second = chosen["model"], chosen["alternatives"][0]["model"]
+    first, second = chosen["model"], chosen["alternatives"][0]["model"]  # both idle in the other tests
     answer = ask(laptop, "rich", "auto-next", "auto", x_sim_at=first, x_sim_status="500", **wanted)
     assert (answer.status_code, answer.headers["x-served-model"]) == (200, second)
 
@@ -215,3 +217,14 @@ def route(laptop, body: dict[str, Any], **headers: str) -> dict[str, Any]:
     answer = httpx.post(f"{laptop.url}/route", content=json.dumps(body), headers=sent, timeout=20)
     found: dict[str, Any] = answer.raise_for_status().json()
     return found
+
+
+def test_a_place_that_breaks_off_its_streams_is_left_alone(laptop):
+    """Five streams begin well and break: each is billed for what went by, and the next call goes elsewhere."""
+    fault = {"x_sim_at": "cutter", "x_sim_fault": "cut", "x_sim_fault_after": "3"}
+    for number in range(5):
+        answer = ask(laptop, "rich", f"cut-{number}", "cutter", fields={"stream": True}, **fault)
+        assert '"code":"upstream_failed"' in answer.text
+        (row,) = attempts(laptop, answer, 1)
+        assert (row.measured, row.cost_nano_usd > 0) == (False, True)
+    assert ask(laptop, "rich", "cut-open", "cutter").headers["x-served-model"] == "spare"
