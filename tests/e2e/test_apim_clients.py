@@ -249,6 +249,15 @@ def test_a_degraded_team_is_served_the_cheaper_model_without_its_tool(laptop, ca
         assert laptop.rows(answer)["usage"].decision == "downgrade"
 
 
+def test_the_cheapest_model_answers_auto(laptop, call):
+    """The check resolves the name, the policies send the call where it says; what answered is told and billed."""
+    create = laptop.client("rich").chat.completions.with_raw_response.create
+    answer = create(model="auto", messages=MESSAGES, extra_headers=knobs(call))
+    assert answer.parse().model == answer.headers["x-served-model"] == "gpt-4o-mini"
+    assert answer.headers["x-requested-model"] == "auto"
+    assert_billed(laptop, answer.headers["x-request-id"], call, model="gpt-4o-mini")
+
+
 def test_a_downgraded_stream_comes_from_the_cheaper_model(laptop, call):
     """Every chunk of it, and of a streamed response."""
     degrade(laptop)
