@@ -31,6 +31,10 @@ DOCUMENTED = "http://127.0.0.1:8080"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (PROJECT / "docs" / "gateway.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
+# README.md shows one call as well, in an indented block.
+README_COMMANDS = re.findall(r"^ {4}(curl .*/chat .*)$", (PROJECT / "README.md").read_text(), re.MULTILINE)
+
+
 def snippets(language: str, mark: str) -> list[str]:
     """The document's blocks in a language that hold a mark; a document that lost one fails the tests on it."""
     found = [text for kind, text in BLOCKS if kind == language and mark in text]
@@ -62,7 +66,9 @@ def run(command: list[str] | str, **options) -> str:
     return ended.stdout
 
 
-@pytest.mark.parametrize("command", snippets("sh", "curl"), ids=["chat_completions", "chat"])
+@pytest.mark.parametrize(
+    "command", [*snippets("sh", "curl"), *README_COMMANDS], ids=["chat_completions", "chat", "readme_chat"]
+)
 def test_the_documented_curl_commands_work(laptop, command):
     """Copied from the page with another address: a reader's first call is served."""
     if shutil.which("curl") is None:
@@ -138,6 +144,21 @@ def test_without_a_model_the_cheapest_capable_one_answers(laptop, call):
     assert Decimal(answer.json()["cost"]) * 10**9 == row.cost_nano_usd
     named = ask(laptop, "support", {"prompt": "Hello", "model": "gpt-4o"}).raise_for_status()
     assert Decimal(answer.json()["cost"]) < Decimal(named.json()["cost"])
+
+
+def test_a_fallback_is_billed_at_its_own_price(laptop, call):
+    """Every deployment of the model fails: the attempts cost nothing, the reply what the model cost that gave it."""
+    failing = {"x_sim_at": "gpt-4o-weu,gpt-4o-swc", "x_sim_status": "500"}
+    answer = ask(laptop, "support", {"prompt": "Hello", "model": "gpt-4o"}, call, **failing).raise_for_status()
+    assert (answer.json()["model"], answer.headers["x-tollkeeper-attempts"]) == ("gpt-4o-mini", "3")
+    rows = eventually(lambda: found if len(found := rows_of_attempts(laptop, answer)) == 3 else None)
+    assert [row.cost_nano_usd for row in rows[:2]] == [0, 0]
+    assert Decimal(answer.json()["cost"]) * 10**9 == rows[2].cost_nano_usd > 0
+
+
+def rows_of_attempts(laptop, answer: httpx.Response):
+    """The rows of a call in the order of its attempts."""
+    return sorted(laptop.rows_by_request()[answer.headers["x-request-id"]], key=lambda row: row.attempt)
 
 
 def test_a_named_scope_is_charged(laptop):
