@@ -27,6 +27,8 @@ def main() -> None:
         host=host,
         port=settings.gateway_port,
         log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # nothing here asks for a client's address
         server_header=False,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
     )
