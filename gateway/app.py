@@ -154,14 +154,16 @@ def build_app(
     async def health(request: Request) -> Response:
         return await gateways[0].health(request)
 
-    routes = [Route("/health", health), Route("/chat", prompt, methods=["POST"])]
-    routes.append(Route("/route", which_model, methods=["POST"]))
-    routes += [Route(path, models) for path in ("/v1/models", "/openai/v1/models", "/openai/models")]
+    routes = []  # looked through in this order for every call, so what is called most comes first
     for prefix in ("/v1", "/openai/v1", "/openai/deployments/{deployment}"):
         routes.append(Route(f"{prefix}/chat/completions", chat, methods=["POST"]))
         routes.append(Route(f"{prefix}/embeddings", embeddings, methods=["POST"]))
     # Responses requests name their model in the body on every path.
     routes += [Route(f"{prefix}/responses", responses, methods=["POST"]) for prefix in ("/v1", "/openai/v1", "/openai")]
+    routes += [Route(path, models) for path in ("/v1/models", "/openai/v1/models", "/openai/models")]
+    routes.append(Route("/chat", prompt, methods=["POST"]))
+    routes.append(Route("/route", which_model, methods=["POST"]))
+    routes.append(Route("/health", health))
     handlers: dict[Any, Any] = {
         TollkeeperError: _deliberate_error,
         ClientDisconnect: _client_left,
