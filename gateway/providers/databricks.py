@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.call import UNREADABLE_JSON, ModelCall
 from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
-from gateway.providers.openai import OpenAiApi, read_whole, request_body
+from gateway.providers.openai import OpenAiApi, list_of, read_whole, request_body
 from gateway.providers.openai_errors import error_body, shaped_error
 from gateway.providers.openai_responses import ResponsesWatch
 from gateway.stream import UsageWatch
@@ -63,7 +63,7 @@ class DatabricksApi(OpenAiApi):
         if call.operation != "chat" or _CONTENT_IN_PARTS.search(content) is None:
             return answer
         body = msgspec.json.decode(content)
-        for choice in body.get("choices") or ():
+        for choice in list_of(body.get("choices")):
             if isinstance(choice, dict) and isinstance(choice.get("message"), dict):
                 _flatten(choice["message"])
         return answer._replace(content=msgspec.json.encode(body))
@@ -110,8 +110,7 @@ class _ChunkWatch(UsageWatch):
         if not visible or self.failed:
             return visible
         self._last = chunk
-        choices = chunk.get("choices")
-        deltas = [choice.get("delta") for choice in choices if isinstance(choice, dict)] if choices else []
+        deltas = [choice.get("delta") for choice in list_of(chunk.get("choices")) if isinstance(choice, dict)]
         changed = [_flatten(delta) for delta in deltas if isinstance(delta, dict)]
         told = chunk.pop("usage", None)
         return _event(chunk) if told is not None or any(changed) else visible

@@ -42,6 +42,9 @@ class OpenAiApi:
         return UsageWatch(hide_usage_chunk=not call.wants_usage_chunk)
 
 
+_ABSENT = msgspec.Raw(b"")
+
+
 class _Answer(msgspec.Struct):
     """What the gateway must know of an answer; the rest is skipped undecoded."""
 
@@ -49,6 +52,14 @@ class _Answer(msgspec.Struct):
     service_tier: Any = None
     error: Any = None
     status: Any = None  # of a Responses answer
+    choices: msgspec.Raw = _ABSENT
+    output: msgspec.Raw = _ABSENT
+    data: msgspec.Raw = _ABSENT
+
+    @property
+    def holds_an_answer(self) -> bool:
+        """Whether there is a list of what some operation answers with."""
+        return any(bytes(memoryview(found)[:1]) == b"[" for found in (self.choices, self.output, self.data))
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
@@ -79,8 +90,10 @@ def read_whole(content: bytes) -> WholeAnswer:
         answer = _ANSWER.decode(content)
     except UNREADABLE_JSON:
         raise AnswerUnreadable from None
-    if answer.error and (answer.status == "failed" or not _has_answer(content)):
+    if answer.error and (answer.status == "failed" or not answer.holds_an_answer):
         raise answer_failed(answer.error, answer.usage if tells_tokens(answer.usage) else None)
+    if not answer.holds_an_answer:
+        raise AnswerUnreadable
     tier = answer.service_tier if isinstance(answer.service_tier, str) else ""
     if tells_tokens(answer.usage):
         return WholeAnswer(content, answer.usage, tier)
@@ -96,9 +109,9 @@ def tells_tokens(usage: Any) -> bool:
     )
 
 
-def _has_answer(content: bytes) -> bool:
-    answer = msgspec.json.decode(content)
-    return any(answer.get(name) for name in ("choices", "output", "data"))
+def list_of(value: Any) -> list[Any]:
+    """A list as it is; an empty one for anything else."""
+    return value if isinstance(value, list) else []
 
 
 def _generated_bytes(answer: Mapping[str, Any]) -> int:
@@ -106,5 +119,5 @@ def _generated_bytes(answer: Mapping[str, Any]) -> int:
     choices, output = answer.get("choices"), answer.get("output")
     if isinstance(output, list):
         return generated_in_output(output)
-    messages = [choice.get("message") for choice in choices if isinstance(choice, dict)] if choices else []
+    messages = [choice.get("message") for choice in list_of(choices) if isinstance(choice, dict)]
     return sum(generated_bytes(message) for message in messages if isinstance(message, dict))

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.call import ModelCall
 from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
-from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, read_whole, request_body
+from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, list_of, read_whole, request_body
 from gateway.providers.openai_errors import answer_failed, shaped_error, status_of
 from gateway.providers.openai_responses import ResponsesWatch
 from gateway.stream import UsageWatch
@@ -42,7 +42,7 @@ class OpenRouterApi(OpenAiApi):
         """As OpenAI's; a choice that ended in an error makes the answer one."""
         answer = read_whole(content)
         if call.operation == "chat" and b'"error"' in content:
-            for choice in msgspec.json.decode(content).get("choices") or ():
+            for choice in list_of(msgspec.json.decode(content).get("choices")):
                 if isinstance(choice, dict) and choice.get("error"):
                     raise answer_failed(choice["error"], answer.usage)
         return answer

@@ -134,7 +134,8 @@ def test_what_a_response_without_usage_wrote_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>", b"[]", b'"text"', b'{"choices": [', b'{"choices": [], "a": "\xff"}']
+    "content",
+    [b"", b"<html>", b"[]", b"{}", b'"text"', b'{"choices": [', b'{"choices": [], "a": "\xff"}'],
 )
 def test_an_answer_that_nobody_can_read_is_told_from_an_error(content: bytes) -> None:
     """A model worked for it, so it is no refusal; a client's SDK could not read it either."""
