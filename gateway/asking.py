@@ -16,7 +16,14 @@ from gateway.answers import Caller, Streamed, Whole, report_stream
 from gateway.call import UNREADABLE_JSON
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
-from gateway.failures import Failure, UpstreamUnavailable, failure_of, is_failure, is_misconfigured
+from gateway.failures import (
+    Failure,
+    UpstreamUnavailable,
+    failure_of,
+    is_callers_own,
+    is_failure,
+    is_misconfigured,
+)
 from gateway.generated import BYTES_PER_TOKEN
 from gateway.providers import api_of
 from gateway.providers.base import AnswerFailed, AnswerUnreadable, Api, ProviderRequest, Target
@@ -128,7 +135,7 @@ class Asking:
         output_tokens: int | None = None
         problem: TollkeeperError | None = None
         try:
-            content = await _read(upstream)
+            content = said = await _read(upstream)
             if status < 400:
                 answer = api.whole(exchange.call, content)
                 content, usage, tier = answer.content, answer.usage, answer.tier
@@ -158,14 +165,14 @@ class Asking:
         if problem is not None:
             return _problem(problem, headers, exchange)
         whole = Whole(status, content, headers, usage, exchange, tier)
-        if not is_failure(status):
+        if not is_failure(status) or is_callers_own(exchange.call.operation, status, said):
             return whole
         reply: Whole | TollkeeperError = whole
         if is_misconfigured(status):
             log.error("misconfigured: %s answers %d for deployment %s", target.endpoint.id, status, target.deployment)
-            if status != 404:  # passed on, it would tell the caller that the caller's key is wrong
+            if status in (401, 403):  # passed on, it would tell the caller that the caller's key is wrong
                 reply = UpstreamRefused("the model backend does not accept the gateway's credential")
-        return failure_of(status, upstream.headers, reply)
+        return failure_of(status, upstream.headers, reply, said)
 
     async def _stream(self, exchange: Exchange, api: Api, upstream: httpx.Response, headers: dict[str, str]) -> Outcome:
         """A stream whose first event is here: until then nobody has seen anything of it, and another may do better."""

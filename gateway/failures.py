@@ -14,7 +14,9 @@ from shared.errors import TollkeeperError
 if TYPE_CHECKING:
     from gateway.answers import Whole
 
-_MISCONFIGURED = (401, 403, 404)  # our credential, our right, our deployment's name: nothing that the caller could mend
+_MISCONFIGURED = (401, 402, 403, 404)  # our credential, credit, right or deployment's name: not the caller's to mend
+_NO_SUCH_MODEL = (b"DeploymentNotFound", b"model_not_found")
+_FLAGGED = b'"flagged_input"'  # how OpenRouter says that the prompt itself is refused
 _BUSY = (429, 503)
 _BUSY_SECONDS = 1.0  # what a place is taken to mean that refuses calls for their number and does not say for how long
 
@@ -46,12 +48,28 @@ def is_failure(status: int) -> bool:
     return status in (408, 429, *_MISCONFIGURED) or status >= 500
 
 
-def failure_of(status: int, headers: Mapping[str, str], reply: Whole | TollkeeperError) -> Failure:
-    """The failure that a status stands for."""
+def is_callers_own(operation: str, status: int, content: bytes) -> bool:
+    """Whether an answer that looks like our misconfiguration is about what the caller sent.
+
+    Responses refer to stored answers and files, which may not exist; a provider may refuse a prompt, and carrying that
+    to the next one would get around its rules.
+    """
+    if status == 404:
+        return operation == "responses" and not _names_no_model(content)
+    return status == 403 and _FLAGGED in content
+
+
+def failure_of(status: int, headers: Mapping[str, str], reply: Whole | TollkeeperError, content: bytes) -> Failure:
+    """The failure that a status stands for.
+
+    What a caller could provoke at will does not count against the place: one caller's requests must not close it to
+    all others.
+    """
     aside_seconds = retry_after_seconds(status, headers)
     if status == 429 and aside_seconds is None:
         aside_seconds = _BUSY_SECONDS
-    return Failure(reply, again=status not in _MISCONFIGURED, aside_seconds=aside_seconds, counts=status != 429)
+    counts = status == 401 or status not in (429, *_MISCONFIGURED) or (status == 404 and _names_no_model(content))
+    return Failure(reply, again=status not in _MISCONFIGURED, aside_seconds=aside_seconds, counts=counts)
 
 
 def is_misconfigured(status: int) -> bool:
@@ -78,6 +96,10 @@ def retry_after_seconds(status: int, headers: Mapping[str, str], now_utc: dateti
     if at_utc.tzinfo is None:
         at_utc = at_utc.replace(tzinfo=UTC)
     return max(0.0, (at_utc - (now_utc or datetime.now(UTC))).total_seconds())
+
+
+def _names_no_model(content: bytes) -> bool:
+    return any(code in content for code in _NO_SUCH_MODEL)
 
 
 def _number(text: str) -> float | None:

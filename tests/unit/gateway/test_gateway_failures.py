@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.failures import failure_of, is_failure, retry_after_seconds
+from gateway.failures import failure_of, is_callers_own, is_failure, retry_after_seconds
 from shared.errors import NotFound
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 REPLY = NotFound("reply")
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 408, 429, 500, 502, 503, 504, 529])
 def test_what_another_place_may_do_better(status):
     """Overload, faults and our own misconfiguration of one place say nothing about the next one."""
     assert is_failure(status)
@@ -49,10 +49,36 @@ def test_only_the_busy_are_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("status", "again", "counts", "aside_seconds"),
-    [(429, True, False, 1.0), (503, True, True, None), (500, True, True, None), (401, False, True, None)],
+    ("status", "content", "again", "counts", "aside_seconds"),
+    [
+        (429, b"", True, False, 1.0),
+        (503, b"", True, True, None),
+        (500, b"", True, True, None),
+        (401, b"", False, True, None),
+        (403, b"", False, False, None),
+        (404, b"", False, False, None),
+        (404, b'{"error": {"code": "DeploymentNotFound"}}', False, True, None),
+    ],
 )
-def test_what_a_status_means_for_its_place(status, again, counts, aside_seconds):
-    """Busy places rest and are not broken; our wrong credential is not tried twice."""
-    failure = failure_of(status, {}, REPLY)
+def test_what_a_status_means_for_its_place(status, content, again, counts, aside_seconds):
+    """Busy places rest and are not broken; our wrong credential is not tried twice.
+
+    What a caller can provoke (a file that does not exist, a model without tools) does not open the breaker for others.
+    """
+    failure = failure_of(status, {}, REPLY, content)
     assert (failure.again, failure.counts, failure.aside_seconds) == (again, counts, aside_seconds)
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "content", "is_theirs"),
+    [
+        ("responses", 404, b'{"error": {"code": "previous_response_not_found"}}', True),
+        ("responses", 404, b'{"error": {"code": "model_not_found"}}', False),
+        ("chat", 404, b'{"error": {"message": "No endpoints found that support tool use"}}', False),
+        ("chat", 403, b'{"error": {"code": 403, "metadata": {"flagged_input": "..."}}}', True),
+        ("chat", 403, b"{}", False),
+    ],
+)
+def test_what_the_caller_sent_is_the_callers(operation, status, content, is_theirs):
+    """An answer that does not exist is nobody's misconfiguration, and a refused prompt is not carried elsewhere."""
+    assert is_callers_own(operation, status, content) is is_theirs
