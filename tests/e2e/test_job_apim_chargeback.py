@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.jobs import ask, prompt_of, usd
+from tests.support.jobs import ask, keep_clear_of_midnight, prompt_of, usd
 from tests.support.laptop import CHAT, Laptop, eventually, start_laptop
 
 LOGGED_BYTES = 8192  # what API Management's log messages hold of a body
@@ -101,6 +101,7 @@ def send_batch(laptop: Laptop, events: list[dict[str, Any]]) -> httpx.Response:
 @pytest.fixture(scope="module")
 def laptop(mono: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A running copy whose gateway executes the policies."""
+    keep_clear_of_midnight()
     with start_laptop(tmp_path_factory.mktemp("chargeback"), FILES, APIM_LLM_LOG_DELAY_SECONDS="0.5") as laptop:
         yield laptop
 

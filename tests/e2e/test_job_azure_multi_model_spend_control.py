@@ -23,7 +23,7 @@ import openai
 import pytest
 
 from local.options import BUILT_IN
-from tests.support.jobs import PROMPT, PROMPT_TOKENS, ask, spend_of, usd
+from tests.support.jobs import PROMPT, PROMPT_TOKENS, ask, keep_clear_of_midnight, spend_of, usd
 from tests.support.laptop import CHAT, Laptop, eventually, start_laptop
 from tests.support.otlp import Collector, collecting
 
@@ -77,6 +77,7 @@ def laptop(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> It
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.address}/v1/traces",
         "OTEL_BSP_SCHEDULE_DELAY": "300",
     }
+    keep_clear_of_midnight()
     with start_laptop(tmp_path_factory.mktemp("spend"), FILES, gateway=BUILT_IN, **telemetry) as laptop:
         yield laptop
 

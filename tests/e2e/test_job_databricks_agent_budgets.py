@@ -18,7 +18,16 @@ import httpx
 import pytest
 
 from local.options import BUILT_IN
-from tests.support.jobs import PROMPT_TOKENS, WEBHOOK_KEY, Notices, ask, receiving_notices, spend_of, usd
+from tests.support.jobs import (
+    PROMPT_TOKENS,
+    WEBHOOK_KEY,
+    Notices,
+    ask,
+    keep_clear_of_midnight,
+    receiving_notices,
+    spend_of,
+    usd,
+)
 from tests.support.laptop import Laptop, eventually, start_laptop
 
 CLAUDE, LLAMA = "databricks-claude-sonnet-4", "databricks-meta-llama-3-1-8b-instruct"
@@ -83,6 +92,7 @@ def notices() -> Iterator[Notices]:
 def laptop(notices: Notices, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A running copy."""
     settings = {"ALERT_AGENTS": notices.address, "ALERT_AGENTS_KEY": WEBHOOK_KEY, "DATABRICKS_API_KEY": "dapi-1"}
+    keep_clear_of_midnight()
     with start_laptop(tmp_path_factory.mktemp("agents"), FILES, gateway=BUILT_IN, **settings) as laptop:
         yield laptop
 
@@ -215,10 +225,11 @@ def test_the_models_list_says_what_each_costs_and_can_do(laptop: Laptop) -> None
 
 
 def test_an_openai_client_lists_the_same_models(laptop: Laptop) -> None:
-    """`GET /v1/models` of the gateway, read by the SDK."""
+    """`GET /v1/models` of the gateway, read by the SDK: the same, and `auto` for whoever lets it choose."""
     assert {(model.id, model.owned_by) for model in laptop.client("agents").models.list()} == {
         (CLAUDE, "databricks"),
         (LLAMA, "databricks"),
+        ("auto", "tollkeeper"),
     }
 
 

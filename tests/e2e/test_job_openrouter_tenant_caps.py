@@ -22,7 +22,7 @@ import openai
 import pytest
 
 from local.options import BUILT_IN
-from tests.support.jobs import PROMPT, ask, spend_of, usd
+from tests.support.jobs import PROMPT, ask, keep_clear_of_midnight, spend_of, usd
 from tests.support.laptop import Laptop, eventually, start_laptop
 
 SONNET, MINI, LLAMA = "anthropic/claude-sonnet-4", "openai/gpt-4o-mini", "meta-llama/llama-3.1-8b-instruct"
@@ -80,6 +80,7 @@ prices:
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A running copy."""
     key = {"OPENROUTER_API_KEY": "sk-or-of-the-product"}
+    keep_clear_of_midnight()
     with start_laptop(tmp_path_factory.mktemp("tenants"), FILES, gateway=BUILT_IN, **key) as laptop:
         yield laptop
 

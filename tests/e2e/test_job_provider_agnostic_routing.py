@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from local.options import BUILT_IN
-from tests.support.jobs import PROMPT, PROMPT_TOKENS, ask, spend_of, usd
+from tests.support.jobs import PROMPT, PROMPT_TOKENS, ask, keep_clear_of_midnight, spend_of, usd
 from tests.support.laptop import Laptop, eventually, start_laptop
 
 FILES = {
@@ -70,6 +70,7 @@ budgets: [{period: month, limit: 1000.00}]
 @pytest.fixture(scope="module")
 def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
     """A running copy."""
+    keep_clear_of_midnight()
     with start_laptop(tmp_path_factory.mktemp("agnostic"), FILES, gateway=BUILT_IN) as laptop:
         yield laptop
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -22,7 +24,17 @@ from tests.support.laptop import CHAT, Laptop
 
 PROMPT = "What did we spend on tokens this Monday?"
 PROMPT_TOKENS = 10  # 40 characters, as the simulated model counts them
+LONGEST_JOB_SECONDS = 150
 WEBHOOK_KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes, or so").decode()
+
+
+def keep_clear_of_midnight() -> None:
+    """Wait for the new day when the old one (in UTC) is nearly over: budgets of a day would begin anew half-way."""
+    now = datetime.now(UTC)
+    midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    left_seconds = (midnight - now).total_seconds()
+    if left_seconds < LONGEST_JOB_SECONDS:
+        time.sleep(left_seconds + 1)
 
 
 def usd(micro_usd: int) -> str:
