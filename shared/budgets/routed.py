@@ -58,11 +58,11 @@ def bounds_of(request: CheckRequest) -> Bounds:
     return Bounds(request.required_region, request.required_data_zone)
 
 
-def served_place(snapshot: Snapshot, model: str, bounds: Bounds) -> Served:
-    """Where a model is served that nobody named a deployment of. Raises InvalidRequest `place_not_served`."""
+def served_place(snapshot: Snapshot, model: str, bounds: Bounds, preferred: str = "") -> Served:
+    """Where a model is served, on the preferred deployment if that may be. Raises InvalidRequest `place_not_served`."""
     if not bounds:
         return snapshot.deployments.serving(model)
-    served = snapshot.router.served_inside(model, bounds) if model in snapshot.config.models else None
+    served = snapshot.router.served_inside(model, bounds, preferred) if model in snapshot.config.models else None
     if served is None:
         message = f"model: {model!r} is not known to be served in {bounds}"
         raise InvalidRequest(message, code="place_not_served", param="model")

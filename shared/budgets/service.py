@@ -81,7 +81,7 @@ class BudgetService:
         else:
             request = canonical(request, snapshot.deployments)
             if bounds:
-                request.deployment = served_place(snapshot, request.model, bounds).deployment
+                request.deployment = served_place(snapshot, request.model, bounds, request.deployment).deployment
         try:
             require_allowed_model(snapshot.config, tenant, scopes, request.model)
             answer = await self._decide(snapshot, request, tenant, scopes)

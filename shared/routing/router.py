@@ -160,8 +160,9 @@ class Router:
             return None
         return route.model
 
-    def served_inside(self, model_id: str, bounds: Bounds) -> Served | None:
-        """Where a configured model is served: on its own deployment, else the first that lies inside the bounds.
+    def served_inside(self, model_id: str, bounds: Bounds, preferred: str = "") -> Served | None:
+        """Where a configured model is served: on the preferred deployment, else its own, else the first of all; the
+        first of these that lies inside the bounds.
 
         None when no endpoint serves it, or none that is known to lie there. What config lists no endpoint for may still
         be served, by the endpoint of the settings or by API Management.
@@ -169,7 +170,7 @@ class Router:
         first = self.deployments.serving(model_id)
         if not bounds and (not self._lists_endpoints or canonical_provider(first.provider) == DEFAULT_PROVIDER):
             return first
-        for deployment in (first.deployment, *self._models[model_id].deployments):
+        for deployment in (preferred or first.deployment, first.deployment, *self._models[model_id].deployments):
             endpoint = self._endpoints.of(first.provider, deployment)
             if endpoint is not None and bounds.admit(endpoint):
                 return first if deployment == first.deployment else first._replace(deployment=deployment)

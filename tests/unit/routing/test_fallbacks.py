@@ -102,3 +102,11 @@ def test_a_model_that_may_not_be_used_is_not_chosen():
     """The tenant's and the team's allowed models hold for routes too."""
     route = cheapest(ANYWHERE, may_use=lambda model: model != "narrow")
     assert (route.model, route.rejected["narrow"]) == ("wide", "not among the allowed models")
+
+
+def test_a_named_deployment_stays_where_it_lies_inside():
+    """A caller that names a deployment gets that one; only outside the bounds another takes its place."""
+    routes = router()
+    assert routes.served_inside("wide", Bounds(region="eastus"), "wide-us").deployment == "wide-us"
+    assert routes.served_inside("wide", Bounds(data_zone="eu"), "wide-us").deployment == "wide-eu"
+    assert routes.served_inside("narrow", Bounds(data_zone="eu")) is None
