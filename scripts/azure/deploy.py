@@ -99,11 +99,11 @@ class Deploy:
             self._terraform.apply()  # an empty plan too: it may bring new outputs
             outputs = self._terraform.outputs()
             self._publish(outputs["CONFIG_URL"])
-            if _registry(outputs) != _registry(before):
-                outputs = self._first_image(outputs)
             if has_gap and not plan.touches(_FUNCTION_APP):
                 restored.enter_context(self._observing(outputs["GATEWAY_ID"]))
             self._deploy(outputs, archive)
+        if _registry(outputs) != _registry(before):
+            outputs = self._first_image(outputs)
         self._smoke(outputs)
 
     def _image(self, outputs: Mapping[str, Any]) -> None:
