@@ -87,9 +87,20 @@ class Gateway:
     async def models(self, request: Request) -> Response:
         """GET .../models: what a call may name, in OpenAI's shape: `auto`, and what config lists."""
         await self._caller(request)
-        owners = {AUTO: "tollkeeper"} | {m.id: m.provider for m in self._services.config.current.models.values()}
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": owner} for name, owner in owners.items()]
+        data = [_model(name, owner) for name, owner in self._owners().items()]
         return JSONResponse({"object": "list", "data": data})
+
+    async def model(self, request: Request) -> Response:
+        """GET .../models/{model}: one of them."""
+        await self._caller(request)
+        name = request.path_params["model"]
+        owner = self._owners().get(name)
+        if owner is None:
+            raise NotFound(f"model: {name[:128]!r} is not listed", code="model_not_found", param="model")
+        return JSONResponse(_model(name, owner))
+
+    def _owners(self) -> dict[str, str]:
+        return {AUTO: "tollkeeper"} | {m.id: m.provider for m in self._services.config.current.models.values()}
 
     async def health(self, request: Request) -> Response:
         """GET /health: that it serves, and what waits for the hub."""
@@ -151,6 +162,9 @@ def build_app(
     async def models(request: Request) -> Response:
         return await gateways[0].models(request)
 
+    async def model(request: Request) -> Response:
+        return await gateways[0].model(request)
+
     async def health(request: Request) -> Response:
         return await gateways[0].health(request)
 
@@ -161,6 +175,7 @@ def build_app(
     # Responses requests name their model in the body on every path.
     routes += [Route(f"{prefix}/responses", responses, methods=["POST"]) for prefix in ("/v1", "/openai/v1", "/openai")]
     routes += [Route(path, models) for path in ("/v1/models", "/openai/v1/models", "/openai/models")]
+    routes += [Route(f"{prefix}/models/{{model:path}}", model) for prefix in ("/v1", "/openai/v1")]
     routes.append(Route("/chat", prompt, methods=["POST"]))
     routes.append(Route("/route", which_model, methods=["POST"]))
     routes.append(Route("/health", health))
@@ -172,6 +187,10 @@ def build_app(
         Exception: _defect,
     }
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+def _model(name: str, owner: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
 
 
 def _spool(settings: Settings) -> Spool | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from gateway.call import ModelCall
-from gateway.providers.base import ProviderRequest, Target
+from gateway.providers.base import AnswerStream, ProviderRequest, Target
 from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, request_body
+from gateway.stream import UsageWatch
 
 _FIRST_WITH_STREAM_OPTIONS = "2024-09-01"  # earlier api-versions refuse the field
 
@@ -31,6 +33,23 @@ class AzureOpenAiApi(OpenAiApi):
             return ProviderRequest(f"/openai/v1{path}", content)
         path = f"/openai/deployments/{quote(target.deployment, safe='')}{path}"
         return ProviderRequest(path, content, {"api-version": version})
+
+    def stream(self, call: ModelCall) -> AnswerStream:
+        """As OpenAI's, and its first chunk named as what it is."""
+        return super().stream(call) if call.operation == "responses" else _ChunkWatch(call)
+
+
+class _ChunkWatch(UsageWatch):
+    """Chunks of Azure, whose first one only tells what the content filter found, in a chunk without a type."""
+
+    def __init__(self, call: ModelCall) -> None:
+        super().__init__(hide_usage_chunk=not call.wants_usage_chunk)
+
+    def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
+        visible = super()._noted(chunk, event)
+        if chunk.get("object") != "" or not visible:
+            return visible
+        return b"data: " + msgspec.json.encode({**chunk, "object": "chat.completion.chunk"}) + b"\n\n"
 
 
 def _takes_stream_options(api_version: str | None) -> bool:

@@ -199,7 +199,12 @@ def test_the_list_of_models_is_openais(laptop: Laptop) -> None:
     assert listed["object"] == "list"
     found = [Model.model_validate(model, strict=True) for model in listed["data"]]
     assert {"azure-gpt", "claude"} <= {model.id for model in found}
-    assert {model.id for model in laptop.client("rich").models.list()} == {model.id for model in found}
+    client = laptop.client("rich")
+    assert {model.id for model in client.models.list()} == {model.id for model in found}
+    assert client.models.retrieve("or-gpt").owned_by == "openrouter"
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.models.retrieve("unheard/of")
+    assert missing.value.code == "model_not_found"
 
 
 @pytest.mark.parametrize("model", CHAT_MODELS)

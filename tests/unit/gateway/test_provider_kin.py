@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
 from gateway.call import call_of
 from gateway.providers import api_of
@@ -34,6 +35,17 @@ def event(chunk: Any) -> bytes:
 def told(events: bytes) -> list[Any]:
     data = [line.removeprefix(b"data: ") for line in events.splitlines() if line]
     return [json.loads(text) for text in data if text != b"[DONE]"]
+
+
+def test_azures_first_chunk_is_one_that_sdks_know() -> None:
+    """It holds what the content filter found of the prompt, and nothing in the other fields, its type included."""
+    found = {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": [{"x": 1}]}
+    said = event({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "a"}}]})
+    stream = api_of("azure-openai").stream(call(stream=True))
+    (first,) = told(stream.feed(event(found)))
+    assert first == {**found, "object": "chat.completion.chunk"}
+    ChatCompletionChunk.model_validate(first, strict=True)
+    assert stream.feed(said) == said
 
 
 @pytest.mark.parametrize("asked", [{}, {"usage": {"include": True}}, {"usage": {"include": False}}, {"stream": True}])
