@@ -34,7 +34,7 @@ format: $(READY) ## let ruff put the code into shape
 
 litellm-client: $(READY) ## call the gateway with LiteLLM (installs it once, into the virtualenv of bench-litellm)
 	@$(PY) -m bench.litellm_runner
-	@$(PY) -m pytest -q tests/e2e/test_gateway_clients.py -k litellm
+	@$(PY) -m pytest -q tests/e2e/test_gateway_scripts.py -k litellm
 
 bench: $(READY) ## measure against a baseline in the same run (BENCH="engine scale" for some)
 	@$(PY) -m bench $(BENCH)

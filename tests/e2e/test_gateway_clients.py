@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import uuid
-from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
+import yaml
 from pydantic import BaseModel, SecretStr
 
-from bench import litellm_runner
-from local.options import BUILT_IN
+from local.options import BUILT_IN, PROJECT
 from tests.support.laptop import API_VERSION, eventually, prompt_and_output, start_laptop
 from tests.support.laptop_config import configuration, team_file
-from tests.support.node_sdk import run_node
+from tests.support.node_sdk import E2E, node_script, run_node, run_script
 
 MESSAGES = [{"role": "user", "content": "What is left of the budget?"}]
 TOOL_MESSAGES = [{"role": "user", "content": "Please use web_search."}]
 TOOLS = [{"type": "function", "function": {"name": "web_search", "parameters": {"type": "object"}}}]
-LITELLM_CLIENT = Path(__file__).parent.parent / "support" / "litellm_client.py"
-FILES = configuration(rich=team_file("rich", "1000.00"), poor=team_file("poor", "0.0005"))
+LIBRECHAT = PROJECT / "samples" / "librechat" / "librechat.yaml"
+PERSON, CONVERSATION = "665f1c0ffee1c0ffee1c0ffe", "0b1c2d3e-conversation"
+TENANT = "tenants: [{id: default, client_asserted_scopes: [session, person]}]"
+FILES = {
+    **configuration(TENANT, rich=team_file("rich", "1000.00"), poor=team_file("poor", "0.0005")),
+    "budgets.yaml": "budgets: [{scope: 'person:*', period: day, limit: 5.00}]",
+}
 
 
 class Verdict(BaseModel):
@@ -63,10 +66,9 @@ def assert_billed(laptop, call, answered_id=None):
 # --- OpenAI's SDK for Node.js ---
 
 
-@pytest.mark.parametrize(("kind", "model"), [("openai", "gpt-4o"), ("azure", "gpt-4o-weu")])
-@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(("kind", "model", "streamed"), [("openai", "gpt-4o", True), ("azure", "gpt-4o-weu", False)])
 def test_the_node_sdk_chats(laptop, call, kind, model, streamed):
-    """Both client classes, whole and streamed, billed at once as the model counted."""
+    """Both client classes, one of them streamed, billed at once as the model counted."""
     body = {"model": model, "messages": MESSAGES, "stream": streamed}
     *chunks, end = run_node(laptop, kind, "rich", "chat", body, knobs(call))
     assert (end["status"], end["sent"]) == (200, 1)
@@ -195,37 +197,63 @@ def test_langchain_raises_a_refusal_at_once(laptop, call):
     assert (raised.value.status_code, raised.value.code, len(sent)) == (402, "budget_exhausted", 1)
 
 
-# --- LiteLLM ---
+# --- LibreChat: the sample against its own schema, and every request that it makes ---
 
 
-def test_litellm_is_a_client(laptop):
-    """completion, streams, tools, Azure's paths, embeddings, responses, its Router, asyncio, and a refusal."""
-    if not litellm_runner.PYTHON.exists():
-        pytest.skip("LiteLLM is not installed: make litellm-client")
-    told = {
-        "url": laptop.url,
-        "key": "local-rich",
-        "poor_key": "local-poor",
-        "azure_version": API_VERSION,
+def librechat(laptop, steps: str, call: str = "", *, team: str = "rich", **more: Any) -> list[dict[str, Any]]:
+    """What LibreChat's client prints for its steps: chunks, and an answer or an error for each."""
+    command = node_script(E2E / "librechat", "endpoint.mjs", "LibreChat's schema and client (once, ten seconds)")
+    described = {
+        "yaml": str(LIBRECHAT),
+        "env": {"TOLLKEEPER_URL": f"{laptop.url}/v1", "TOLLKEEPER_KEY": f"local-{team}"},
+        "extraHeaders": {"x-sim-call-id": call, "x-sim-output-tokens": "37"},
+        "person": PERSON,
+        "conversation": CONVERSATION,
+        "model": "gpt-4o",
+        "text": "What is left of the budget?",
+        "steps": steps.split(),
     }
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # no download of a price list
-    ended = subprocess.run(
-        [str(litellm_runner.PYTHON), str(LITELLM_CLIENT)],
-        input=json.dumps(told),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    said = json.loads(ended.stdout.splitlines()[-1])
-    for name in ("whole", "stream", "responses"):
-        text, output_tokens = said[name]
-        assert len(text.split()) == output_tokens == laptop.served(f"litellm-{name}")["completion_tokens"] == 12
-    assert said["tool"] == "web_search"
-    assert said["azure"] == said["async"] == 12
-    assert said["embedding"] == [16, 10]
-    assert said["router"][1] == 12
-    assert said["refused"]["status"] == 402
-    assert "team:poor" in said["refused"]["message"]
+    return run_script(command, {**described, **more})
+
+
+def test_librechat_streams_a_conversation(laptop, call):
+    """In pieces with usage; the row's session is the conversation. What dropParams names does not reach the model."""
+    *chunks, end = librechat(laptop, "chat", call, dropParams=["temperature"])
+    assert len([line for line in chunks if line["chunk"]]) > 5
+    assert len(end["answer"]["content"].split()) == end["answer"]["usage"]["output_tokens"] == 37
+    (received,) = laptop.received(call=call)
+    body = json.loads(received["body"])
+    assert (body["stream"], body["user"], body["top_p"], "temperature" in body) == (True, PERSON, 1, False)
+    assert laptop.served(call)["completion_tokens"] == 37
+    (row,) = eventually(lambda: [row for row in laptop.all_rows() if row.tokens.get("output") == 37])
+    assert row.scopes == {"session": CONVERSATION, "subscription": "rich-prod", "team": "rich"}
+    assert row.measured
+
+
+def test_librechat_lists_models_and_writes_titles_before_a_conversation_has_an_id(laptop, call):
+    """It sends its header empty then. Both kinds of titles come from the cheap model that the sample names."""
+    models, title, structured = librechat(laptop, "models title structured_title", call, conversation=None)
+    assert {"auto", "gpt-4o", "gpt-4o-mini"} <= set(models["answer"]["models"])
+    assert len(title["answer"]["content"].split()) == 37
+    assert structured["answer"]["content"] == {"title": "budget"}
+    asked_for = [json.loads(received["body"])["model"] for received in laptop.received(call=call)]
+    assert [name.removesuffix("-weu") for name in asked_for] == ["gpt-4o-mini", "gpt-4o-mini"]
+
+
+def test_librechat_shows_a_refusal_as_a_sentence(laptop, call):
+    """The error's message is what it shows: budget and reset. The request is sent once."""
+    (end,) = librechat(laptop, "chat", call, team="poor", text="word " * 2000)
+    assert (end["error"]["status"], end["sent"]) == (402, 1)
+    assert "Budget team:poor" in end["error"]["message"]
+    assert "resets at" in end["error"]["message"]
+    assert laptop.served(call)["attempts"] == 0
+
+
+def test_librechat_gives_each_person_a_budget_by_one_more_header(laptop, call):
+    """The line that the sample has as a comment, where the tenant lists `person`."""
+    commented = next(line for line in LIBRECHAT.read_text().splitlines() if "x-budget-scope-person" in line)
+    header = yaml.safe_load(commented.strip().removeprefix("# "))
+    *_, end = librechat(laptop, "chat", call, extraHeaders={**header, "x-sim-call-id": call})
+    assert "error" not in end
+    found = eventually(lambda: [b for b in laptop.budgets() if b["scope"] == f"person:{PERSON}" and float(b["spent"])])
+    assert found[0]["limit"] == "5.00"

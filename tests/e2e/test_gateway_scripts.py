@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from bench import litellm_runner
 from local.options import BUILT_IN, PROJECT
-from tests.support.laptop import eventually, start_laptop
+from tests.support.laptop import API_VERSION, eventually, start_laptop
 from tests.support.laptop_config import team_file
 from tests.support.node_sdk import E2E, node_script
 
@@ -27,6 +28,8 @@ FILES = {
     "teams/poor.yaml": team_file("poor", "0.0005"),
     "teams/thrifty.yaml": team_file("thrifty", "10.00", more=DEGRADES + DOWNGRADES),
 }
+LITELLM_CLIENT = PROJECT / "tests" / "support" / "litellm_client.py"
+LITELLM_ENVIRONMENT = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # no download of a price list
 DOCUMENTED = "http://127.0.0.1:8080"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (PROJECT / "docs" / "gateway.md").read_text(), re.MULTILINE | re.DOTALL)
 
@@ -88,14 +91,34 @@ def test_the_documented_python_works(laptop, snippet, capsys):
     assert served_calls(laptop) == served + 1
 
 
-def test_the_documented_litellm_call_works(laptop):
-    """In its own virtualenv."""
+@pytest.fixture
+def litellm() -> str:
+    """The Python in which LiteLLM is installed: not ours, for it pins another OpenAI SDK."""
     if not litellm_runner.PYTHON.exists():
         pytest.skip("LiteLLM is not installed: make litellm-client")
+    return str(litellm_runner.PYTHON)
+
+
+def test_the_documented_litellm_call_works(laptop, litellm):
+    """As it is written."""
     (snippet,) = snippets("python", "litellm")
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    said = run([str(litellm_runner.PYTHON), "-c", snippet.replace(DOCUMENTED, laptop.url)], env=environment)
+    said = run([litellm, "-c", snippet.replace(DOCUMENTED, laptop.url)], env=LITELLM_ENVIRONMENT)
     assert len(said.split()) > 5
+
+
+def test_litellm_is_a_client(laptop, litellm):
+    """completion, streams, tools, Azure's paths, embeddings, responses, its Router, asyncio, and a refusal."""
+    told = {"url": laptop.url, "key": "local-support", "poor_key": "local-poor", "azure_version": API_VERSION}
+    said = json.loads(run([litellm, str(LITELLM_CLIENT)], input=json.dumps(told), env=LITELLM_ENVIRONMENT))
+    for name in ("whole", "stream", "responses"):
+        text, output_tokens = said[name]
+        assert len(text.split()) == output_tokens == laptop.served(f"litellm-{name}")["completion_tokens"] == 12
+    assert said["tool"] == "web_search"
+    assert said["azure"] == said["async"] == 12
+    assert said["embedding"] == [16, 10]
+    assert said["router"][1] == 12
+    assert said["refused"]["status"] == 402
+    assert "team:poor" in said["refused"]["message"]
 
 
 def test_the_documented_node_call_works(laptop):

@@ -1,9 +1,9 @@
 // What LibreChat does with a custom endpoint, in its own words: its schema, its HTTP client, its model client.
 //
-// Reads {yaml, env, extraHeaders, person, conversation, step, model, text, dropParams} as JSON from standard input.
-// `step` is one of: validate, models, chat, title, structured_title. Prints one JSON object per line, the last one
-// being {"answer": ...} or {"error": ...}. LibreChat's server is not installed: it is an application, no package.
-// Placeholders and options are filled in here the way its packages/api does.
+// Reads {yaml, env, extraHeaders, person, conversation, steps, model, text, dropParams} as JSON from standard input.
+// Steps are: models, chat, title, structured_title. Prints one JSON object per line: {"chunk": ...} for the pieces of a
+// chat, then {"answer": ...} or {"error": ...} for each step. LibreChat's server is not installed: it is an application,
+// no package. Placeholders and options are filled in here the way its packages/api does.
 import { readFileSync } from "node:fs";
 import { ChatOpenAI } from "@langchain/openai";
 import axios from "axios";
@@ -31,12 +31,10 @@ const fill = (value) =>
 const configured = { ...endpoint.headers, ...asked.extraHeaders };
 const headers = Object.fromEntries(Object.entries(configured).map(([name, value]) => [name, fill(value)]));
 
-let sent = 0;
-const requests = [];
-const counting = (url, init) => {
+let sent = 0; // requests that really left, repetitions included
+const counting = (...args) => {
   sent += 1;
-  requests.push(JSON.parse(init.body));
-  return fetch(url, init);
+  return fetch(...args);
 };
 
 const client = (more) => {
@@ -46,7 +44,6 @@ const client = (more) => {
 };
 
 const steps = {
-  validate: async () => ({ endpoint }),
   models: async () => {
     const { data } = await axios.get(`${baseURL}/models`, {
       headers: { ...headers, Authorization: `Bearer ${apiKey}` },
@@ -78,9 +75,11 @@ const steps = {
   },
 };
 
-try {
-  print({ answer: await steps[asked.step](), sent, requests });
-} catch (error) {
-  const { name, message, status = null, code = null } = error;
-  print({ error: { name, message, status, code }, sent, requests });
+for (const step of asked.steps) {
+  try {
+    print({ answer: await steps[step](), sent });
+  } catch (error) {
+    const { name, message, status = null, code = null } = error;
+    print({ error: { name, message, status, code }, sent });
+  }
 }
