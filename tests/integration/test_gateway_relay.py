@@ -30,7 +30,11 @@ MESSAGES = [{"role": "user", "content": "How much is left?"}]
 HEADERS = {"api-key": "local-search"}
 
 
-MODELS = {"gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu",)), "gpt-4o-mini": Model(id="gpt-4o-mini")}
+MODELS = {
+    "gpt-4o": Model(id="gpt-4o", deployments=("gpt-4o-weu",)),
+    "gpt-4o-mini": Model(id="gpt-4o-mini"),
+    "probed": Model(id="probed", fallbacks=("gpt-4o-mini",)),
+}
 
 
 class Budget:
@@ -304,6 +308,20 @@ async def test_a_short_wait_is_the_gateways(bench):
     assert bench.budget.released == ["hold-1"]
 
 
+async def test_a_place_that_comes_back_is_probed_by_one_call(bench, monkeypatch):
+    """Of ten calls at once the half-open breaker lets one through; when that was served everybody is welcome again."""
+    monkeypatch.setattr("gateway.breakers.OPEN_SECONDS", 2.0)
+    fails = {"x-sim-at": "probed", "x-sim-status": "500"}
+    for _ in range(5):
+        assert (await bench.chat(model="probed", headers=fails)).headers["x-served-model"] == "gpt-4o-mini"
+    assert "x-tollkeeper-attempts" not in (await bench.chat(model="probed")).headers  # open: not even tried
+    await asyncio.sleep(2.0)
+    slow = {"x-sim-at": "probed", "x-sim-latency-ms": "2000"}
+    answers = await asyncio.gather(*(bench.chat(model="probed", headers=slow) for _ in range(10)))
+    assert sorted(answer.json()["model"] for answer in answers) == ["gpt-4o-mini"] * 9 + ["probed"]
+    assert (await bench.chat(model="probed")).json()["model"] == "probed"
+
+
 async def test_the_gateways_own_credential_problem_is_not_the_callers(bench):
     """A 401 of the backend would look like a wrong key to the caller, who can do nothing about it."""
     answer = await bench.chat(headers={"x-sim-status": "401"})
@@ -377,7 +395,7 @@ async def test_embeddings_are_billed_too(bench):
 async def test_models_are_those_of_the_configuration(bench):
     """GET /v1/models answers in OpenAI's shape, to callers with a key; `auto` stands beside them."""
     answer = await bench.client.get("/v1/models")
-    assert [model["id"] for model in answer.json()["data"]] == ["auto", "gpt-4o", "gpt-4o-mini"]
+    assert [model["id"] for model in answer.json()["data"]] == ["auto", *MODELS]
     assert (await bench.client.get("/v1/models", headers={"api-key": "x"})).status_code == 401
 
 
