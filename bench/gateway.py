@@ -18,7 +18,15 @@ import uvloop
 from bench.common import number, percentile, resident_mib, table, title, verdict
 from bench.gateway_backing import Backing
 from bench.gateway_load import Round, connect, drive
-from bench.gateway_targets import Target, cpu_seconds, start_litellm, start_model, start_ours, start_portkey
+from bench.gateway_targets import (
+    Target,
+    cpu_seconds,
+    require_litellm_counts,
+    start_litellm,
+    start_model,
+    start_ours,
+    start_portkey,
+)
 from local.redis_server import start_redis
 
 ROUNDS = 4
@@ -85,6 +93,8 @@ async def _measure(backing: Backing, direct: Target, model_url: str, redis_port:
     for target in targets:
         for load in CALLS:
             await _round(target, load, Figures(), served, calls=SLOW_CALLS[load])
+    if litellm is not None:
+        require_litellm_counts(redis_port)
     for _ in range(ROUNDS):
         for load in CALLS:
             for target in targets:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from redis import Redis
 
 from bench.gateway_load import Ask
 from bench.gateway_model import MODEL, PAUSED
@@ -105,6 +106,13 @@ def start_litellm(model_url: str, redis_port: int) -> Target | None:
     process.wait_until(lambda: _answers(f"http://127.0.0.1:{port}/health/liveliness"), timeout_seconds=120)
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     return target("LiteLLM proxy", process, url, {"authorization": "Bearer sk-bench"})
+
+
+def require_litellm_counts(redis_port: int) -> None:
+    """Raise SystemExit unless its key's spend is in Redis: it would be measured doing less than it is said to."""
+    with Redis(host="127.0.0.1", port=redis_port) as client:
+        if not any(client.scan_iter("spend:key:*")):
+            raise SystemExit("LiteLLM's proxy counts no spend of its key")
 
 
 def start_portkey(model_url: str) -> Target | None:
