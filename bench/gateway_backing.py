@@ -54,6 +54,7 @@ class Backing:
             "TOLLKEEPER_ENV": "development",  # listens on loopback; nothing else that a call meets depends on it
             "CONFIG_DIR": str(self.directory / "config"),
             "REDIS_URL": redis.url,
+            "REDIS_TIMEOUT_SECONDS": "10",  # a busy machine must not end the run
             "EventHubs": connection_string(hub_port),
             "RESERVATION_KEYS": secrets.token_hex(32),
             "GATEWAY_KEYS": json.dumps({hashlib.sha256(KEY.encode()).hexdigest(): "bench-prod"}),
