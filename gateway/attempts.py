@@ -59,11 +59,12 @@ class Attempts:
 
     def places(self, answer: CheckAnswer, bounds: Bounds) -> Iterator[Place]:
         """Where the answer's model is served: on the answer's deployment, then on the model's others."""
-        first = self._place(answer.model, answer.provider, answer.deployment, bounds)
+        own = answer.deployment  # as it is now: whoever tries another one writes that into the answer
+        first = self._place(answer.model, answer.provider, own, bounds)
         if first is not None:
             yield first
         for place in self._places_of(answer.model, bounds):
-            if place.deployment != answer.deployment:
+            if place.deployment != own:
                 yield place
 
     def order(self, call: ModelCall, answer: CheckAnswer, bounds: Bounds) -> Order:
