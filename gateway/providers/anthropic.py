@@ -38,7 +38,11 @@ class AnthropicApi:
                 param="model",
             )
         body = translate_request(call.body, target.deployment, disabled_tools, target.max_output_tokens)
-        return ProviderRequest(PATH, msgspec.json.encode(body), headers={"anthropic-version": VERSION})
+        try:
+            encoded = msgspec.json.encode(body)
+        except RecursionError:  # arguments of a tool stand deeper in a turn than in their string
+            raise InvalidRequest("messages: nested too deep", param="messages") from None
+        return ProviderRequest(PATH, encoded, headers={"anthropic-version": VERSION})
 
     def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:
         """A chat completion. Raises AnswerFailed, or AnswerUnreadable, when the content is no message."""

@@ -133,7 +133,8 @@ def _message(blocks: list[Json], message: Mapping[str, Any]) -> Json:
     for block in blocks:
         if block.get("type") == "text":
             text = str(block.get("text") or "")
-            found = [citation(each, length, length + len(text)) for each in block.get("citations") or []]
+            cited = block.get("citations")
+            found = [citation(each, length, length + len(text)) for each in cited] if isinstance(cited, list) else []
             annotations += [each for each in found if each is not None]
             texts.append(text)
             length += len(text)

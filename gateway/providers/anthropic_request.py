@@ -78,7 +78,7 @@ def translate_request(
     if (user_id := _user_id(body)) is not None:
         request["metadata"] = {"user_id": user_id}
     if (tier := body.get("service_tier")) is not None:
-        if tier not in _SERVICE_TIERS:
+        if not isinstance(tier, str) or tier not in _SERVICE_TIERS:
             raise unsupported("service_tier", "expected auto or default")
         request["service_tier"] = _SERVICE_TIERS[tier]
     return request

@@ -48,7 +48,7 @@ def translate_choice(choice: Any, parallel: Any, tools: list[Tool]) -> tuple[lis
         found = {"type": "tool", "name": tool_name(choice)}
     else:
         raise unsupported("tool_choice", "expected auto, none, required or a function")
-    if found is not None and found["type"] == "tool" and found.get("name") not in _names(tools):
+    if found is not None and found["type"] == "tool" and str(found.get("name")) not in _names(tools):
         found = None
     if parallel is False and (found is None or found["type"] != "none"):
         found = {**(found or {"type": "auto"}), "disable_parallel_tool_use": True}
@@ -61,7 +61,7 @@ def _allowed(choice: Mapping[str, Any], tools: list[Tool]) -> tuple[list[Tool], 
     if not isinstance(allowed, dict) or not isinstance(listed, list):
         raise InvalidRequest("tool_choice.allowed_tools.tools: expected a list", param="tool_choice")
     names = {tool_name(tool) for tool in listed}
-    kept = [tool for tool in tools if tool.get("name") in names]
+    kept = [tool for tool in tools if str(tool.get("name")) in names]
     if not kept:
         return tools, {"type": "none"}
     return kept, {"type": "any" if allowed.get("mode") == "required" else "auto"}
@@ -82,5 +82,5 @@ def _tool(tool: Mapping[str, Any], at: str) -> Tool:
     return dict(tool)
 
 
-def _names(tools: list[Tool]) -> set[Any]:
-    return {tool.get("name") for tool in tools}
+def _names(tools: list[Tool]) -> set[str]:
+    return {str(tool.get("name")) for tool in tools}
