@@ -12,6 +12,7 @@ from typing import Any
 import azure.functions as func
 
 from shared.budgets.answer import CheckAnswer
+from shared.budgets.snapshot import Snapshot
 from shared.budgets.spend import require_state
 from shared.config.model import Budget, Config, Model, PriceOverride, Team, Tenant
 from shared.errors import BudgetExhausted, NotFound
@@ -128,6 +129,8 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
     """Services that answer happily; give an attribute to replace one."""
     ledger, spend, files = FakeLedger(), FakeSpend(), MemoryFiles()
     history = SpendHistory(ledger)
+    pricer = Pricer(PriceBook([]), CONFIG)
+    snapshot = Snapshot(CONFIG, pricer, Router(CONFIG, pricer))
     services = SimpleNamespace(
         ledger=ledger,
         files=files,
@@ -165,7 +168,8 @@ def fake_services(**overrides: Any) -> SimpleNamespace:
         delivery=SimpleNamespace(run=Recorder()),
         dead_letter_notices=SimpleNamespace(run=Recorder()),
         digest=SimpleNamespace(run=Recorder()),
-        router=Router(CONFIG, Pricer(PriceBook([]), CONFIG)),
+        router=snapshot.router,
+        snapshot=lambda: snapshot,
     )
     for name, value in overrides.items():
         setattr(services, name, value)
