@@ -230,6 +230,20 @@ def test_the_cost_is_told_to_whoever_asks(laptop: Laptop, bills: Bills, model: s
     bills.told_usd[answer.headers["x-request-id"]] = [usage for usage in told if usage][-1]["cost"]
 
 
+def test_a_streamed_response_that_breaks_off_is_billed_by_what_went_by(laptop: Laptop) -> None:
+    """Cut after twelve events, of which the first four say nothing: SDKs raise, and eight words at the least are billed
+    with the whole prompt.
+    """
+    body = {"model": "azure-gpt", "input": "Which models are served here?", "stream": True}
+    knobs = {"x_sim_fault": "cut", "x_sim_fault_after": "12", "x_sim_output_tokens": "40"}
+    answer = ask(laptop, RESPONSES, body, **knobs)
+    assert json.loads(events(answer)[-1])["error"]["code"] == "upstream_failed"
+    (row,) = eventually(lambda: laptop.rows(answer)).values()
+    assert (row.kind, row.measured, row.operation) == ("usage", False, "responses")
+    assert 8 <= row.tokens["output"] < 40
+    assert row.tokens["input"] > 0
+
+
 @pytest.mark.parametrize(("model", "field"), [("dbx-gpt", {"seed": 7}), ("or-gpt", {"models": ["dear/model"]})])
 def test_a_parameter_that_a_provider_cannot_serve_is_refused_by_name(
     laptop: Laptop, model: str, field: dict[str, Any]
