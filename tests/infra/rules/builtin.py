@@ -105,6 +105,9 @@ def _runs(app: Item, settings: dict[str, str]) -> list[str]:
         problems.append(f"the image {server}/{name} is not the one that is built here")
     if pulls != {server: identity[0]}:
         problems.append(f"the image is pulled by {pulls}")
+    calls, processor = properties["scale rules"]
+    if int(calls) < 1 or processor[0] != "cpu":
+        problems.append(f"the built-in gateway grows by {[calls, processor]}, expected by calls and by processor")
     if properties["properties.template.scale.minReplicas"] < 2:
         problems.append("a call waits for a start, or a zone takes the only replica with it")
     return problems
