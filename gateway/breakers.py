@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+log = logging.getLogger("tollkeeper.gateway")
 
 FAILURES = 5  # in a row open a breaker
 OPEN_SECONDS = 30.0
@@ -65,6 +68,8 @@ class Breakers:
 
     def succeeded(self, place: PlaceKey, *, probe: bool) -> None:
         """The place answered. A probe's success closes the breaker."""
+        if probe:
+            log.warning("breaker_closed: deployment %s at endpoint %s answers again", place[1], place[0])
         state = self._states.get(place)
         if state is not None and (probe or state.failures < FAILURES):
             state.failures = 0
@@ -81,6 +86,8 @@ class Breakers:
         state.failures = FAILURES if probe else state.failures + 1
         if state.failures >= FAILURES:
             state.open_until = self._clock() + OPEN_SECONDS
+            message = "breaker_open: deployment %s at endpoint %s keeps failing and is left alone for %d s"
+            log.warning(message, place[1], place[0], OPEN_SECONDS)
 
     def abandoned(self, place: PlaceKey, *, probe: bool) -> None:
         """The attempt ended without saying anything about the place; the next one may probe."""

@@ -39,8 +39,11 @@ def test_failures_in_a_row_open_it_for_this_place_only():
     assert breakers.begin(OTHER) is False
 
 
-def test_half_open_admits_exactly_one_probe_until_it_has_ended():
-    """However long the probe takes, nobody else is let through meanwhile; its success lets everybody in."""
+def test_half_open_admits_exactly_one_probe_until_it_has_ended(caplog):
+    """However long the probe takes, nobody else is let through meanwhile; its success lets everybody in.
+
+    Whoever runs the gateway hears of both.
+    """
     clock = Clock()
     breakers = opened(clock)
     clock.now += OPEN_SECONDS
@@ -50,6 +53,7 @@ def test_half_open_admits_exactly_one_probe_until_it_has_ended():
     assert breakers.wait_seconds(PLACE) > 0
     breakers.succeeded(PLACE, probe=True)
     assert [breakers.begin(PLACE) for _ in range(3)] == [False, False, False]
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["breaker_open", "breaker_closed"]
 
 
 def test_a_probe_that_fails_opens_it_again():
