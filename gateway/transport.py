@@ -32,6 +32,8 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ClientError, httpx.ReadError),
     (OSError, httpx.ReadError),
 )
+# What a slow client has not taken yet is in memory, for each stream: a third of what aiohttp would hold by itself.
+_MOST_PIECE_BYTES, _MOST_AHEAD_BYTES = 64 * 1024, 16 * 1024
 _RAISED = (aiohttp.ClientError, OSError)
 
 
@@ -98,12 +100,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             cookie_jar=aiohttp.DummyCookieJar(),  # one caller's cookie must not go out with the next one's call
             auto_decompress=False,  # httpx does that
             skip_auto_headers=_NOT_OURS,
+            read_bufsize=_MOST_AHEAD_BYTES,
         )
         return self._session
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body as it comes: each time all that has arrived. Silence ends it after the request's read timeout."""
+    """The body as it comes, in pieces of bounded size. Silence ends it after the request's read timeout."""
 
     def __init__(self, answer: aiohttp.ClientResponse, request: httpx.Request) -> None:
         self._answer = answer
@@ -117,7 +120,7 @@ class _Body(httpx.AsyncByteStream):
             connection.protocol.start_timeout()
         content = self._answer.content
         try:
-            while piece := await content.readany():
+            while piece := await content.read(_MOST_PIECE_BYTES):
                 yield piece
         except _RAISED as error:
             raise _as_httpx(error, self._request) from error
