@@ -25,24 +25,29 @@ from local.options import BUILT_IN, PROJECT
 from local.process import Process, free_port
 from shared.ledger.row import LedgerRow
 from tests.support.laptop import MODEL, Laptop, eventually, prompt_and_output, start_laptop
-from tests.support.laptop_config import PRICES, team_file
+from tests.support.laptop_config import team_file
 from tests.support.tcp_proxy import TcpProxy
 
 TEAM = "search"
 FIRST_BYTE_SECONDS, STALL_SECONDS = 4, 2
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "How much of the budget is left for this month, and who spent it?"}]
-BODY = {"model": "gpt-4o", "messages": MESSAGES, "max_tokens": 400}
+# One model for each kind of trouble: a breaker that one test opens is no other test's business.
+MODELS = ("calm", "middle", "early", "whole", "storm", "hub", "redis", "crowd")
+BODY = {"model": "calm", "messages": MESSAGES, "max_tokens": 400}
+FLOOD = "http://flooding-model"  # stands for the address of a backend that a test brings itself
+PRICE = "effective_from: 2026-01-01, usd_per_million: {input: 2.50, cached_input: 1.25, output: 10.00}"
 FILES = {
     "tenants.yaml": "tenants: [{id: default, client_asserted_scopes: [session]}]",
     "models.yaml": f"""
 endpoints:
   - {{id: sim, provider: sim, api: openai, url: {MODEL}/v1, timeout_seconds: {FIRST_BYTE_SECONDS},
      stall_seconds: {STALL_SECONDS}}}
-models:
-  - {{id: gpt-4o, provider: sim, capabilities: [chat, tools]}}
+  - {{id: flood, provider: flood, api: openai, url: {FLOOD}/v1}}
+models: [{", ".join(f"{{id: {model}, provider: sim, capabilities: [chat, tools]}}" for model in MODELS)},
+  {{id: flood, provider: flood, capabilities: [chat]}}]
 """,
-    "prices.yaml": PRICES,
+    "prices.yaml": f"prices: [{', '.join(f'{{model: {model}, {PRICE}}}' for model in (*MODELS, 'flood'))}]",
     f"teams/{TEAM}.yaml": team_file(TEAM, "1000.00"),
 }
 
@@ -82,9 +87,11 @@ class Gateway:
         named = {"api-key": f"local-{TEAM}", "x-sim-call-id": call, "x-budget-scope-session": call}
         return named | {name.replace("_", "-"): str(value) for name, value in knobs.items()}
 
-    def post(self, call: str, *, stream: bool = False, timeout: float = 60, **knobs: Any) -> httpx.Response:
+    def post(
+        self, call: str, model: str = "calm", *, stream: bool = False, timeout: float = 60, **knobs: Any
+    ) -> httpx.Response:
         """One chat completion; knobs by keyword, `x_sim_fault="half"` say."""
-        body = {**BODY, "stream": stream}
+        body = {**BODY, "model": model, "stream": stream}
         return httpx.post(f"{self.url}{CHAT}", json=body, headers=self.headers(call, **knobs), timeout=timeout)
 
     def health(self) -> dict[str, Any]:
@@ -157,8 +164,16 @@ class Rig:
         return eventually(lambda: found if all((found := self.bills(calls))[c].rows for c in calls) else None, seconds)
 
     def assert_nothing_held(self, seconds: float = 30) -> None:
-        """Every hold was settled or given back."""
-        eventually(lambda: float(self.laptop.spend(TEAM)["reserved"]) == 0, seconds)
+        """Every hold was settled, given back, or has ended; what has ended is found by a check."""
+
+        def held() -> float:
+            question = {"identity": {"subscription": f"{TEAM}-prod"}, "model": "calm", "max_output_tokens": 1}
+            url = self.laptop.functions_url
+            asked = httpx.post(f"{url}/budget/check", json=question, timeout=20).raise_for_status().json()
+            httpx.post(f"{url}/budget/release", json={"reservation": asked["reservation"]}, timeout=20)
+            return float(self.laptop.spend(TEAM)["reserved"])
+
+        eventually(lambda: held() == 0, seconds)
 
     def assert_counters_are_the_ledger(self) -> None:
         """The budget's counter is the sum of the ledger's rows, so nothing was counted twice or never."""
@@ -169,9 +184,10 @@ class Rig:
 
 
 @contextmanager
-def open_rig(directory: Path, **environment: str) -> Iterator[Rig]:
-    """A running copy and the proxies; its gateways are ended with it."""
-    with start_laptop(directory, FILES, gateway=BUILT_IN, **environment) as laptop:
+def open_rig(directory: Path, flood_port: int = 9, **environment: str) -> Iterator[Rig]:
+    """A running copy and the proxies; its gateways end with it. On `flood_port` a test may serve the model `flood`."""
+    files = {name: text.replace(FLOOD, f"http://127.0.0.1:{flood_port}") for name, text in FILES.items()}
+    with start_laptop(directory, files, gateway=BUILT_IN, **environment) as laptop:
         hub = urlsplit(laptop.hub_connection.partition(";")[0].partition("=")[2])
         redis = urlsplit(laptop.redis_url)
         assert hub.port is not None
