@@ -36,6 +36,7 @@ STORES = {
     "shared.usage.hub": "sends to Event Hubs and reads its partitions' state",
 }
 OTHER_SDK_USERS = {
+    "gateway.transport": "carries the gateway's calls to models over aiohttp, as httpx's transport",
     "shared.budgets.redis_errors": "tells an outage from a bug",
     "shared.budgets.trips": "tells a cluster's client from a single server's",
     "shared.config.yaml_lines": "composes YAML nodes; touches no disk and no network",
