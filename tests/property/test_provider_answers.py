@@ -49,7 +49,7 @@ def read(api: Api, operation: Any, content: bytes) -> WholeAnswer | AnswerFailed
 
 
 @pytest.mark.parametrize(("operation", "api"), SPOKEN)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(body=BODIES)
 def test_any_whole_answer_is_read_or_said_to_be_none(operation: str, api: str, body: dict[str, Any]) -> None:
     """Never a crash, which a client would see as a defect of the gateway and nobody would bill."""
@@ -65,7 +65,7 @@ def test_any_whole_answer_is_read_or_said_to_be_none(operation: str, api: str, b
 
 
 @pytest.mark.parametrize(("operation", "api"), SPOKEN)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(body=VALUES, status=st.sampled_from([400, 404, 429, 500, 529]))
 def test_any_error_has_openais_shape(operation: str, api: str, body: Any, status: int) -> None:
     """All four fields with their types, whatever came."""
@@ -77,7 +77,7 @@ def test_any_error_has_openais_shape(operation: str, api: str, body: Any, status
 
 
 @pytest.mark.parametrize(("operation", "api"), SPOKEN)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(chunks=st.lists(BODIES, max_size=4), cut=st.integers(1, 50))
 def test_any_stream_is_read(operation: str, api: str, chunks: list[dict[str, Any]], cut: int) -> None:
     """What the client sees of it are events that are JSON, or the end."""

@@ -9,6 +9,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.embedding_create_params import EmbeddingCreateParams
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
+from shared.config.loader import load_config
 from shared.config.model import APIS
 from tests.support.provider_features import FEATURES, Feature, state, table
 
@@ -20,6 +21,14 @@ def test_the_recorded_table_is_what_the_code_does() -> None:
     `python -m tests.support.provider_features`.
     """
     assert table() in DOCUMENT.read_text()
+
+
+def test_the_documents_example_is_a_valid_configuration() -> None:
+    """Whoever copies it gets endpoints of every API, each with what it needs."""
+    example = DOCUMENT.read_text().split("```yaml\n")[1].split("```")[0]
+    config = load_config({"tenants.yaml": b"tenants: [{id: default}]", "models.yaml": example.encode()})
+    assert {endpoint.api for endpoint in config.endpoints.values()} == set(APIS)
+    assert config.models["gpt-4o"].places == {"gpt-4o-swc": "azure-swc"}
 
 
 def test_every_parameter_of_chat_completions_has_a_row() -> None:
