@@ -85,7 +85,7 @@ def _assistant(message: Mapping[str, Any], at: str) -> list[Block]:
     blocks: list[Block] = []
     thought = message.get("thinking_blocks")
     if isinstance(thought, list):  # as our answers carry them; Claude wants its signed thoughts back beside its calls
-        blocks += [block for block in thought if isinstance(block, dict) and block.get("type") in _THINKING_BLOCKS]
+        blocks += [_unnumbered(each) for each in thought if _is_thinking(each)]
     blocks += _blocks(message, at)
     if message.get("function_call") is not None:
         raise unsupported(f"{at}.function_call", "send tool_calls instead")
@@ -93,6 +93,15 @@ def _assistant(message: Mapping[str, Any], at: str) -> list[Block]:
     if not isinstance(calls, list):
         raise InvalidRequest(f"{at}.tool_calls: expected a list", param=f"{at}.tool_calls")
     return blocks + [_tool_use(call, f"{at}.tool_calls[{index}]") for index, call in enumerate(calls)]
+
+
+def _is_thinking(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("type") in _THINKING_BLOCKS
+
+
+def _unnumbered(block: Block) -> Block:
+    """Without the number that the block had in a streamed answer."""
+    return {name: value for name, value in block.items() if name != "index"}
 
 
 def _tool_use(call: Any, at: str) -> Block:

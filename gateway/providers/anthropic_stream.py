@@ -32,6 +32,7 @@ class AnthropicStream(EventWatch):
         self._blocks: dict[int, _Block] = {}
         self._tool_calls = 0
         self._text_chars = 0
+        self._list_lengths: dict[str, int] = {}
         self._has_finish_reason = False
 
     def _seen(self, event: bytes) -> bytes:
@@ -119,12 +120,11 @@ class AnthropicStream(EventWatch):
         if block.kind == "thinking":
             begun = {**block.begun, "thinking": "".join(block.thoughts)}
             signed = {**begun, "signature": block.signature or str(block.begun.get("signature") or "")}
-            return self._chunk({"thinking_blocks": [signed]})
+            return self._listed("thinking_blocks", [signed])
         if block.kind == "redacted_thinking":
-            return self._chunk({"thinking_blocks": [dict(block.begun)]})
+            return self._listed("thinking_blocks", [dict(block.begun)])
         found = [citation(each, block.starts_at, self._text_chars) for each in block.citations]
-        annotations = [each for each in found if each is not None]
-        return self._chunk({"annotations": annotations}) if annotations else b""
+        return self._listed("annotations", [each for each in found if each is not None])
 
     def _message_delta(self, event: Mapping[str, Any]) -> bytes:
         usage = event.get("usage")
@@ -168,6 +168,14 @@ class AnthropicStream(EventWatch):
             return b""
         block.has_arguments = True
         return self._chunk({"tool_calls": [{"index": block.position, "function": {"arguments": partial}}]})
+
+    def _listed(self, name: str, entries: list[Json]) -> bytes:
+        """Entries of a list that grows over the stream, numbered: by that OpenAI's SDK puts them together."""
+        if not entries:
+            return b""
+        first = self._list_lengths.get(name, 0)
+        self._list_lengths[name] = first + len(entries)
+        return self._chunk({name: [{"index": first + i, **entry} for i, entry in enumerate(entries)]})
 
     def _chunk(self, delta: Json, finish: str | None = None, native: Any = None) -> bytes:
         choice: Json = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}

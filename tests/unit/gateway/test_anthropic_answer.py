@@ -21,6 +21,7 @@ from anthropic.types import (
     Usage,
 )
 from anthropic.types.shared import ErrorResponse
+from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from gateway.call import read_call
@@ -302,7 +303,7 @@ def test_a_stream_becomes_the_chunks_of_a_chat_completion():
     assert "".join(each.content or "" for each in found) == "Let me look: ☂"
     assert "".join((each.model_extra or {}).get("reasoning_content", "") for each in found) == "rain?"
     thinking = [(each.model_extra or {}).get("thinking_blocks") for each in found]
-    assert [each for each in thinking if each] == [[THOUGHT.to_dict()]]
+    assert [each for each in thinking if each] == [[{"index": 0, **THOUGHT.to_dict()}]]
     calls = {0: "", 1: ""}
     for each in found:
         for call in each.tool_calls or []:
@@ -319,6 +320,46 @@ def test_a_stream_becomes_the_chunks_of_a_chat_completion():
     said = ["rai", "n?", "Let me ", "look: ☂", "weather", '{"city": "De', 'lft"}', "clock"]
     assert reader.output_bytes == sum(len(each) for each in said) + 2  # the umbrella has three bytes
     assert reader.output_deltas == len(said)
+
+
+def test_openais_sdk_puts_a_stream_together_to_the_whole_answer():
+    """Its helper joins what chunks bring: two thoughts, two citations and two calls must not fall over each other."""
+    cited = {
+        "type": "web_search_result_location",
+        "url": "https://example.com",
+        "title": "Rain",
+        "cited_text": "It rains.",
+        "encrypted_index": "x",
+    }
+    said = TextBlock(text="It rains.", type="text", citations=[cited])
+    blocks = [THOUGHT, THOUGHT.model_copy(update={"thinking": "so?"}), said, said, CALL]
+    events = [begin()]
+    for index, each in enumerate(blocks):
+        empty = {"thinking": "", "signature": "", "text": "", "citations": None, "input": {}}
+        begun = each.model_copy(update={name: empty[name] for name in empty if hasattr(each, name)})
+        events.append(block(index, begun))
+        if each.type == "thinking":
+            events += [delta(index, "thinking_delta", thinking=each.thinking)]
+            events += [delta(index, "signature_delta", signature=each.signature)]
+        elif each.type == "text":
+            events += [delta(index, "text_delta", text=each.text), delta(index, "citations_delta", citation=cited)]
+        else:
+            events += [delta(index, "input_json_delta", partial_json=json.dumps(each.input))]
+        events.append(end_of(index))
+    _, chunks, _ = streamed(sse(*events, *end("tool_use")), stream_options={"include_usage": True})
+    state = ChatCompletionStreamState()
+    for chunk in chunks:
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    joined, whole = state.get_final_completion(), answered(*blocks, stop_reason="tool_use")
+    assert joined.usage == whole.usage
+    assert joined.choices[0].finish_reason == whole.choices[0].finish_reason
+    first, second = (each.choices[0].message.to_dict() for each in (joined, whole))
+    assert first["content"] == second["content"]
+    assert first["reasoning_content"] == second["reasoning_content"]
+    for name in ("annotations", "thinking_blocks"):
+        assert [{**each, "index": 0} for each in first[name]] == [{"index": 0, **each} for each in second[name]]
+    [call], [expected] = first["tool_calls"], second["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == json.loads(expected["function"]["arguments"])
 
 
 def test_a_stream_says_the_same_wherever_it_is_cut():
@@ -450,6 +491,7 @@ def test_what_anthropic_runs_itself_is_no_call_for_the_client():
     assert not any(each.tool_calls for each in found)
     assert reader.output_bytes == len('{"query": "rain"}' + "It rains.")
     [annotations] = [each.model_extra["annotations"] for each in found if (each.model_extra or {}).get("annotations")]
+    assert annotations[0]["index"] == 0
     assert annotations[0]["url_citation"] == {
         "url": "https://example.com",
         "title": "Rain",

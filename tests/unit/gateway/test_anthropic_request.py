@@ -264,7 +264,8 @@ def test_images_and_documents_are_translated():
 def test_signed_thoughts_go_back_in_front_of_the_calls_they_led_to():
     """Claude wants its thinking back, unchanged and first, in a conversation that goes on after a tool's result."""
     thought = {"type": "thinking", "thinking": "rain?", "signature": "c2ln"}
-    turn = {**CALLED, "content": "Let me look.", "thinking_blocks": [thought], "reasoning_content": "rain?"}
+    numbered = {"index": 0, **thought}  # as a streamed answer brought it
+    turn = {**CALLED, "content": "Let me look.", "thinking_blocks": [numbered], "reasoning_content": "rain?"}
     blocks = sent([*HELLO, turn, *RESULTS], tools=[WEATHER, CLOCK])["messages"][1]["content"]
     assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use", "tool_use"]
     assert blocks[0] == thought
