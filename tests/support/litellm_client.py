@@ -13,6 +13,7 @@ import openai
 
 MESSAGES = [{"role": "user", "content": "What is left of the budget?"}]
 TOOL_MESSAGES = [{"role": "user", "content": "Please use web_search."}]
+TOO_LONG = [{"role": "user", "content": "budget " * 8000}]  # for a budget of less than a cent
 TOOLS = [{"type": "function", "function": {"name": "web_search", "parameters": {"type": "object"}}}]
 
 
@@ -32,7 +33,7 @@ def text_and_usage(chunks) -> tuple[str, int]:
 def refused(options: dict) -> dict[str, object]:
     """What LiteLLM raises for a spent budget."""
     try:
-        litellm.completion(model="openai/gpt-4o", messages=MESSAGES, max_tokens=2000, num_retries=0, **options)
+        litellm.completion(model="openai/gpt-4o", messages=TOO_LONG, num_retries=0, **options)
     except openai.APIError as error:  # LiteLLM's own classes are among its children
         return {"class": type(error).__name__, "status": error.status_code, "message": str(error)}
     return {}
