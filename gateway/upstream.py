@@ -15,7 +15,7 @@ from gateway.transport import open_transport
 from shared.config.model import Api, Config, Endpoint
 from shared.credential import open_credential
 from shared.errors import ConfigInvalid, TollkeeperError
-from shared.routing.endpoints import DEFAULT_KEY, Endpoints, default_endpoint, keys_not_set
+from shared.routing.endpoints import DEFAULT_KEY, Endpoints, default_endpoint
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -114,8 +114,9 @@ class Upstream:
         config = self._read_config()
         if config is not self._config:
             self._config, self._endpoints = config, Endpoints(config, self._default)
-            for missing in keys_not_set(config.endpoints, self._keys):
-                log.error("an endpoint of models.yaml has no key and serves nothing until it is set: %s", missing)
+            for endpoint in config.endpoints.values():
+                if not self._is_usable(endpoint):
+                    log.error("endpoint %s serves nothing until its key is set: %s", endpoint.id, endpoint.key)
         return self._endpoints
 
     def _is_usable(self, endpoint: Endpoint) -> bool:

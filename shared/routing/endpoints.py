@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from shared.config.model import Config, Endpoint
 from shared.pricing.book import canonical_provider
 from shared.routing.deployments import DEFAULT_PROVIDER
@@ -54,8 +52,3 @@ def default_endpoint(
     return Endpoint(
         id="default", provider=DEFAULT_PROVIDER, api="azure-openai", url=url, key=DEFAULT_KEY if has_key else None
     )
-
-
-def keys_not_set(endpoints: Mapping[str, Endpoint], keys: Mapping[str, str]) -> list[str]:
-    """`openai: OPENAI_API_KEY` for every endpoint whose key is no app setting here: no call to it can succeed."""
-    return [f"{e.id}: {e.key}" for e in endpoints.values() if e.key is not None and e.key not in keys]

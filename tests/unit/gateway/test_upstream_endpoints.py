@@ -111,9 +111,18 @@ def test_an_endpoint_whose_key_is_not_set_serves_nothing_and_says_so(caplog) -> 
     listed = config("{id: a, provider: openai, key: MISSING_API_KEY}", "{id: b, provider: x, url: 'https://x'}")
     with caplog.at_level(logging.ERROR):
         upstream = Upstream(SETTINGS, lambda: listed)
-    assert "a: MISSING_API_KEY" in caplog.text
+    assert "endpoint a serves nothing until its key is set: MISSING_API_KEY" in caplog.text
     assert upstream.endpoint_of("openai", "m") is None
     assert upstream.endpoint_of("x", "m") is listed.endpoints["b"]
+
+
+def test_an_endpoint_below_the_laptops_model_needs_no_key(caplog) -> None:
+    """A configuration with real providers' key names plays them all without one, and nothing is said to be missing."""
+    listed = config("{id: a, provider: openai, url: 'http://127.0.0.1:9/at/a', key: MISSING_API_KEY}")
+    with caplog.at_level(logging.ERROR):
+        upstream = Upstream(SETTINGS, lambda: listed)
+    assert upstream.endpoint_of("openai", "m") is listed.endpoints["a"]
+    assert not caplog.text
 
 
 def test_a_new_configuration_holds_for_the_next_call() -> None:

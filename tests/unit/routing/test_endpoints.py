@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.config.loader import load_config
-from shared.routing.endpoints import Endpoints, default_endpoint, keys_not_set
+from shared.routing.endpoints import Endpoints, default_endpoint
 
 TENANTS = b"tenants: [{id: default}]"
 LISTED = """
@@ -58,9 +58,3 @@ def test_without_any_endpoint_nothing_is_served() -> None:
     """Neither config nor settings name one."""
     assert default_endpoint(None, None) is None
     assert endpoints("models: [{id: gpt-4o}]", None).of("azure-openai", "gpt-4o") is None
-
-
-def test_keys_that_nobody_set_are_named() -> None:
-    """An endpoint whose app setting is missing is told at the start, by both names and no value."""
-    config = load_config({"tenants.yaml": TENANTS, "models.yaml": LISTED.encode()})
-    assert keys_not_set(config.endpoints, {"OPENAI_API_KEY": "x"}) == ["azure-swc: SWC_API_KEY"]
