@@ -25,9 +25,10 @@ from gateway.pipeline import Pipeline
 from gateway.relay import StreamRelay
 from gateway.route import route
 from gateway.spool import Spool
+from gateway.startup import in_words
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
 from shared.budgets.routed import AUTO
-from shared.errors import NotFound, PayloadTooLarge, TollkeeperError
+from shared.errors import ConfigInvalid, NotFound, PayloadTooLarge, TollkeeperError
 from shared.routing.router import Bounds
 
 if TYPE_CHECKING:
@@ -125,11 +126,16 @@ def build_app(
 ) -> ASGIApp:
     """The app. Services open when it starts and close, events flushed first, when it stops."""
     gateways: list[Gateway] = []
+    refused: list[str] = []  # why the configuration was, when it did not start
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        services = await open_services()
-        upstream = open_upstream(services)
+        try:
+            services = await open_services()
+            upstream = open_upstream(services)
+        except ConfigInvalid as error:
+            refused.append(error.message)
+            raise
         events = EventQueue(services.publisher, spool=_spool(services.settings))
         await events.start()
         callers = authenticator(services.settings)
@@ -186,7 +192,9 @@ def build_app(
         405: _no_route,
         Exception: _defect,
     }
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    app.router.lifespan = in_words(app.router.lifespan, refused)  # type: ignore[method-assign, assignment]
+    return app
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:
