@@ -22,9 +22,14 @@ TOOL_MESSAGES = [{"role": "user", "content": "Please use web_search."}]
 TOOLS = [{"type": "function", "function": {"name": "web_search", "parameters": {"type": "object"}}}]
 LIBRECHAT = PROJECT / "samples" / "librechat" / "librechat.yaml"
 PERSON, CONVERSATION = "665f1c0ffee1c0ffee1c0ffe", "0b1c2d3e-conversation"
-TENANT = "tenants: [{id: default, client_asserted_scopes: [session, person]}]"
+TENANTS = """
+tenants:
+  - {id: default, client_asserted_scopes: [session, person]}
+  - {id: late, client_asserted_scopes: [session], exhausted_status: 429}
+"""
 FILES = {
-    **configuration(TENANT, rich=team_file("rich", "1000.00"), poor=team_file("poor", "0.0005")),
+    **configuration(TENANTS, rich=team_file("rich", "1000.00"), poor=team_file("poor", "0.0005")),
+    "teams/late.yaml": "tenant: late\n" + team_file("late", "0.0005"),
     "budgets.yaml": "budgets: [{scope: 'person:*', period: day, limit: 5.00}]",
 }
 
@@ -240,11 +245,12 @@ def test_librechat_lists_models_and_writes_titles_before_a_conversation_has_an_i
     assert [name.removesuffix("-weu") for name in asked_for] == ["gpt-4o-mini", "gpt-4o-mini"]
 
 
-def test_librechat_shows_a_refusal_as_a_sentence(laptop, call):
-    """The error's message is what it shows: budget and reset. The request is sent once."""
-    (end,) = librechat(laptop, "chat", call, team="poor", text="word " * 2000)
-    assert (end["error"]["status"], end["sent"]) == (402, 1)
-    assert "Budget team:poor" in end["error"]["message"]
+@pytest.mark.parametrize(("team", "status"), [("poor", 402), ("late", 429)])
+def test_librechat_shows_a_refusal_as_a_sentence(laptop, call, team, status):
+    """The error's message is what it shows: budget and reset. The request is sent once, whichever status it has."""
+    (end,) = librechat(laptop, "chat", call, team=team, text="word " * 2000)
+    assert (end["error"]["status"], end["sent"]) == (status, 1)
+    assert f"Budget team:{team}" in end["error"]["message"]
     assert "resets at" in end["error"]["message"]
     assert laptop.served(call)["attempts"] == 0
 
