@@ -122,7 +122,7 @@ def test_it_serves_at_once_without_the_tour_and_stops_on_sigterm():
         output, _ = process.communicate(timeout=40)
         assert process.returncode == 0, printed + output
         assert "curl" in printed
-        assert len(children) == 6
+        assert len(children) == 7
         assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     finally:
         process.kill()
