@@ -7,10 +7,10 @@ from decimal import Decimal
 import pytest
 from starlette.datastructures import Headers
 
+from gateway.answers import Whole
 from gateway.auth import asserted_scopes
 from gateway.chat import chat_body, chat_call, with_scope_header
 from gateway.exchange import Exchange
-from gateway.answers import Whole
 from gateway.upstream import UpstreamBroken
 from shared.budgets.answer import CheckAnswer
 from shared.config.model import Config
