@@ -93,10 +93,11 @@ async def test_a_redirect_is_an_answer():
     assert len(backend.requests) == 1
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "http://no-such-host.invalid", "ftp://127.0.0.1"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{closed_port}", "http://no-such-host.invalid", "ftp://127.0.0.1"])
 async def test_what_was_never_sent_says_so(url):
     """Only these errors may cost the caller nothing."""
     transport = AiohttpTransport(httpx.Limits())
+    url = url.format(closed_port=free_port())
     with pytest.raises((httpx.ConnectError, httpx.UnsupportedProtocol)):
         await ask(transport, request_to(url, timeout={"connect": 5.0, "pool": 5.0, "read": 5.0}))
     await transport.aclose()
