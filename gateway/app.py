@@ -45,6 +45,12 @@ MAX_BODY_BYTES = 32 * 1024 * 1024  # room for images sent inline
 REGION_HEADER, DATA_ZONE_HEADER = "x-tollkeeper-region", "x-tollkeeper-data-zone"
 
 
+class MethodNotAllowed(TollkeeperError):
+    """The route exists, for another method."""
+
+    code, http_status, kind = "method_not_allowed", 405, "invalid_request_error"
+
+
 class Gateway:
     """The routes' handlers over one set of services."""
 
@@ -189,7 +195,7 @@ def build_app(
         TollkeeperError: _deliberate_error,
         ClientDisconnect: _client_left,
         404: _no_route,
-        405: _no_route,
+        405: _wrong_method,
         Exception: _defect,
     }
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
@@ -238,6 +244,14 @@ async def _client_left(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     return _error_response(request, NotFound(f"{request.method} {request.url.path[:200]} is not served here"))
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
+    message = f"{request.url.path[:200]} takes {allowed}, not {request.method}"
+    answer = _error_response(request, MethodNotAllowed(message))
+    answer.headers["allow"] = allowed
+    return answer
 
 
 async def _defect(request: Request, error: Exception) -> Response:

@@ -193,7 +193,7 @@ class Asking:
             report_stream(exchange, self._events, stream, upstream.status_code)
             await upstream.aclose()
             raise
-        if not stream.failed:
+        if not stream.failed or stream.output_deltas:  # what was generated is billed, so nobody may make it anew
             # Nothing needs what was asked any more, and it may be 32 MiB, for as long as the answer takes.
             exchange.call = replace(exchange.call, body={})
             return Streamed(upstream, stream, first, pieces, headers, exchange, self._events)

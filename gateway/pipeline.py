@@ -64,7 +64,7 @@ class Pipeline:
         self._source = f"gateway/{name}"
 
     async def run(self, call: ModelCall, caller: Caller, request_id: str) -> Whole | Streamed:
-        """Answer one call. Raises TollkeeperError for what is neither a model's answer nor the budget's."""
+        """Answer one call. Raises TollkeeperError for one that no budget could be asked about."""
         check = CheckRequest(
             model=call.model,
             identity=dict(caller.identity),
@@ -82,7 +82,11 @@ class Pipeline:
         answer = await self._admit(check)
         if answer.error is not None:
             return _refusal(answer, request_id)
-        outcome = await self._go(_Journey(call, caller, request_id, check, answer))
+        journey = _Journey(call, caller, request_id, check, answer)
+        try:
+            outcome = await self._go(journey)
+        except TollkeeperError as error:
+            return _own_error(error, journey)
         return with_cost(outcome, self._services.pricer) if call.wants_cost else outcome
 
     async def _go(self, journey: _Journey) -> Whole | Streamed:
@@ -196,6 +200,15 @@ class Pipeline:
 def _refusal(answer: CheckAnswer, request_id: str) -> Whole:
     headers = {"content-type": "application/json", **answer.headers, "x-request-id": request_id}
     return Whole(answer.status, msgspec.json.encode(answer.body), headers)
+
+
+def _own_error(error: TollkeeperError, journey: _Journey) -> Whole:
+    """An error of the gateway's own, with the headers that every admitted call has; no model served this one."""
+    headers = {name: value for name, value in journey.first.headers.items() if name.startswith("x-budget-")}
+    headers |= {"content-type": "application/json", **error.headers(), "x-request-id": journey.request_id}
+    if journey.sent > 1:
+        headers[ATTEMPTS_HEADER] = str(journey.sent)
+    return Whole(error.http_status, msgspec.json.encode(error.body()), headers)
 
 
 def _last(reply: Whole | TollkeeperError, journey: _Journey) -> Whole:

@@ -55,11 +55,12 @@ class StreamRelay:
         try:
             if answer.first:
                 await send({"type": "http.response.body", "body": answer.first, "more_body": True})
-            async for piece in answer.pieces:
-                if visible := self._stream.feed(piece):
-                    await send({"type": "http.response.body", "body": visible, "more_body": True})
-                if self._stream.failed:
-                    break  # whatever else comes belongs to an answer that nobody can use
+            if not self._stream.failed:
+                async for piece in answer.pieces:
+                    if visible := self._stream.feed(piece):
+                        await send({"type": "http.response.body", "body": visible, "more_body": True})
+                    if self._stream.failed:
+                        break  # whatever else comes belongs to an answer that nobody can use
             rest = self._rest()
         except httpx.ReadTimeout:
             rest = self._error("the model backend fell silent in the middle of its answer")

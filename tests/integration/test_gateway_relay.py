@@ -329,6 +329,16 @@ async def test_the_gateways_own_credential_problem_is_not_the_callers(bench):
     assert (await bench.event())["data"]["status"] == 401
 
 
+async def test_errors_of_the_gateways_own_have_the_headers_of_every_admitted_call(bench):
+    """The budget's state and how many attempts it took, as on any other answer; no model is said to have served it."""
+    bench.budget.change = {"requested_model": "gpt-4.1", "state": "degraded"}
+    answer = await bench.chat(model="probed", headers={"x-sim-status": "401"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_refused")
+    assert (answer.headers["x-budget-state"], answer.headers["x-tollkeeper-attempts"]) == ("degraded", "2")
+    assert answer.headers["x-request-id"] == (await bench.events(2))[0]["id"].partition("/")[0]
+    assert "x-served-model" not in answer.headers
+
+
 async def test_a_backend_that_cannot_be_reached_costs_nothing(bench, monkeypatch):
     """Without a connection the model saw nothing: what was held is released, for either try, and no event made."""
     nowhere = Endpoint(id="gone", provider="azure-openai", api="openai", url=f"http://127.0.0.1:{free_port()}")
@@ -397,6 +407,18 @@ async def test_models_are_those_of_the_configuration(bench):
     answer = await bench.client.get("/v1/models")
     assert [model["id"] for model in answer.json()["data"]] == ["auto", *MODELS]
     assert (await bench.client.get("/v1/models", headers={"api-key": "x"})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/v1/chat/completions", "POST"), ("DELETE", "/chat", "POST"), ("POST", "/v1/models", "GET")],
+)
+async def test_a_wrong_method_is_told_the_right_one(bench, method, path, allowed):
+    """405 in OpenAI's shape, and `Allow` as HTTP wants it."""
+    answer = await bench.client.request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert allowed in answer.headers["allow"].split(", ")
+    assert allowed in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
