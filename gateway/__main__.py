@@ -7,6 +7,7 @@ import sys
 import uvicorn
 
 from gateway.app import build_app
+from gateway.connections import BoundedProtocol
 from shared.bootstrap import gateway as services_of_gateway
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
@@ -26,6 +27,8 @@ def main() -> None:
         gateway,
         host=host,
         port=settings.gateway_port,
+        http=BoundedProtocol,
+        ws="none",
         log_level="warning",
         access_log=False,
         proxy_headers=False,  # nothing here asks for a client's address

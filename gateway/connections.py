@@ -1,0 +1,98 @@
+"""What a connection may take before it has said anything: bytes, and time. uvicorn itself bounds neither.
+
+Without bounds anybody who reaches the port, with or without a key, could fill the memory with one endless header, or
+hold thousands of connections open by sending nothing, a byte now and then, or never reading what was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEAD_BYTES = 64 * 1024  # method, path and headers; a token of Entra ID with many groups is a quarter of it
+HEAD_SECONDS = 30.0  # for a whole head, and for the rest of a body that was answered before its end
+UNREAD_SECONDS = 120.0  # that a client may leave its connection full of what it does not read
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, with bounds."""
+
+    head_seconds, unread_seconds = HEAD_SECONDS, UNREAD_SECONDS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._in_head = False
+        self._head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Someone connected; the clock runs."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, and with it all that was waited for."""
+        self._no_longer_waiting()
+        self._read_again()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head, or of a body, which whoever reads it bounds."""
+        is_continued = self._in_head
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._deadline is None:
+            self._wait_for_head()
+        if is_continued:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.send_400_response("The head of the request is too large.")
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head is whole."""
+        self._in_head = False
+        self._no_longer_waiting()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Answered, which may be before the end of the body: a refusal reads none of it."""
+        super().on_response_complete()
+        if self.cycle.more_body and self._deadline is None:
+            self._wait_for_head()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read on."""
+        self._read_again()
+        super().resume_writing()
+
+    def _wait_for_head(self) -> None:
+        self._deadline = self.loop.call_later(self.head_seconds, self._too_slow)
+
+    def _no_longer_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _read_again(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.cycle is None or self.cycle.response_complete:  # else an answer is under way, which ends by itself
+            self.transport.abort()
