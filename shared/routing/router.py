@@ -122,7 +122,7 @@ class Router:
             else:
                 choices.append(Choice(model.id, cost, served.deployment))
         choices.sort(key=lambda choice: (choice.cost_nano_usd, choice.model))
-        return _route(choices, rejected, needed, input_tokens, output_tokens)
+        return _route(choices, rejected, needed, input_tokens, output_tokens, bounds)
 
     def downgrade_target(
         self,
@@ -252,9 +252,16 @@ def unfit(
 
 
 def _route(
-    choices: list[Choice], rejected: dict[str, str], needed: frozenset[str], input_tokens: int, output_tokens: int
+    choices: list[Choice],
+    rejected: dict[str, str],
+    needed: frozenset[str],
+    input_tokens: int,
+    output_tokens: int,
+    bounds: Bounds,
 ) -> Route:
     able = ", ".join(sorted(needed)) or "any capability"
+    if bounds:
+        able += f" in {bounds}"
     if not choices:
         return Route(
             None, None, (), rejected, f"no configured model with a known price can do {able} on this many tokens"

@@ -95,7 +95,10 @@ def test_a_data_zone_keeps_calls_inside():
     route = cheapest(Bounds(data_zone="EU"))
     assert (route.model, route.deployment) == ("wide", "wide-eu")
     assert route.rejected["narrow"] == "not known to be served in data zone EU"
-    assert cheapest(Bounds(region="eastus", data_zone="eu")).model is None
+    assert "in data zone EU" in route.why
+    nowhere = cheapest(Bounds(region="eastus", data_zone="eu"))
+    assert nowhere.model is None
+    assert "in region eastus and data zone eu" in nowhere.why
 
 
 def test_a_model_that_may_not_be_used_is_not_chosen():
