@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from gateway.answers import Caller, Streamed
 from gateway.auth import Authenticator, asserted_scopes, authenticator
+from gateway.bodies import Bodies, UploadTooSlow
 from gateway.call import Operation, read_call
 from gateway.chat import chat_body, chat_call, with_scope_header
 from gateway.events import EventQueue
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tollkeeper.gateway")
 
-MAX_BODY_BYTES = 32 * 1024 * 1024  # room for images sent inline
-
-
 REGION_HEADER, DATA_ZONE_HEADER = "x-tollkeeper-region", "x-tollkeeper-data-zone"
 
 
@@ -59,14 +57,16 @@ class Gateway:
         self._callers = callers
         self._pipeline = pipeline
         self._events = events
+        self._bodies = Bodies()
 
     async def call(self, request: Request, operation: Operation) -> Response | StreamRelay:
         """One model call, whatever its route."""
         request_id = uuid.uuid4().hex  # our own: a client that chose it could pre-empt another call's identity
         request.state.request_id = request_id
         caller = await self._caller(request)
-        call = read_call(operation, await _body(request), request.path_params.get("deployment"))
-        answer = await self._pipeline.run(call, caller, request_id)
+        with self._bodies.place() as place:
+            call = read_call(operation, await place.read(request), request.path_params.get("deployment"))
+            answer = await self._pipeline.run(call, caller, request_id)
         if isinstance(answer, Streamed):
             return StreamRelay(answer, request_id)
         return Response(answer.content, answer.status, answer.headers)
@@ -76,7 +76,8 @@ class Gateway:
         request_id = uuid.uuid4().hex
         request.state.request_id = request_id
         caller = await self._caller(request, with_scope_header(request.headers))
-        answer = await self._pipeline.run(chat_call(await _body(request)), caller, request_id)
+        with self._bodies.place() as place:
+            answer = await self._pipeline.run(chat_call(await place.read(request)), caller, request_id)
         if isinstance(answer, Streamed):  # the backend streams although it was not asked to
             answer.ended()
             await answer.upstream.aclose()
@@ -88,7 +89,8 @@ class Gateway:
         """POST /route: which model a call should use, and why."""
         request.state.request_id = request_id = uuid.uuid4().hex
         caller = await self._caller(request)
-        found = route(await _body(request), caller, self._services.snapshot())
+        with self._bodies.place() as place:
+            found = route(await place.read(request), caller, self._services.snapshot())
         return JSONResponse(found, headers={"x-request-id": request_id})
 
     async def models(self, request: Request) -> Response:
@@ -199,6 +201,8 @@ def build_app(
         Exception: _defect,
     }
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    # A redirect would name an http:// address behind TLS, and clients take their key along to it.
+    app.router.redirect_slashes = False
     app.router.lifespan = in_words(app.router.lifespan, refused)  # type: ignore[method-assign, assignment]
     return app
 
@@ -214,15 +218,9 @@ def _spool(settings: Settings) -> Spool | None:
     return Spool(Path(settings.spool_directory), settings.spool_max_bytes)
 
 
-async def _body(request: Request) -> bytes:
-    """The request body. Raises PayloadTooLarge as soon as it is, without reading on."""
-    pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise PayloadTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
+def _path(request: Request) -> str:
+    """The path for messages, without what a log or a terminal would obey. A URL made of it may not even be readable."""
+    return ascii(request.scope["path"][:200])[1:-1]
 
 
 def _error_response(request: Request, error: TollkeeperError) -> Response:
@@ -230,6 +228,8 @@ def _error_response(request: Request, error: TollkeeperError) -> Response:
     headers = {**error.headers(), "x-request-id": request_id}
     if error.http_status == 401:
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, UploadTooSlow | PayloadTooLarge):
+        headers["connection"] = "close"  # what is left of the body is read by nobody
     return JSONResponse(error.body(), error.http_status, headers)
 
 
@@ -243,17 +243,17 @@ async def _client_left(request: Request, error: Exception) -> Response:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    return _error_response(request, NotFound(f"{request.method} {request.url.path[:200]} is not served here"))
+    return _error_response(request, NotFound(f"{request.method} {_path(request)} is not served here"))
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
-    message = f"{request.url.path[:200]} takes {allowed}, not {request.method}"
+    message = f"{_path(request)} takes {allowed}, not {request.method}"
     answer = _error_response(request, MethodNotAllowed(message))
     answer.headers["allow"] = allowed
     return answer
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    log.error("a call failed on %s: %s", request.url.path, type(error).__name__)
+    log.error("a call failed on %s: %s", _path(request), type(error).__name__)
     return _error_response(request, TollkeeperError("the gateway failed; its log knows more"))
