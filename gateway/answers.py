@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.generated import generated_tokens
+from gateway.generated import uncounted_tokens
 from shared.routing.router import ANYWHERE, Bounds
 
 if TYPE_CHECKING:
@@ -71,14 +71,23 @@ class Streamed:
 
 
 def report_stream(exchange: Exchange, events: EventQueue, stream: AnswerStream, status: int) -> None:
-    """The event of a stream that is over, however it ended."""
-    is_counted = stream.usage is not None
+    """The event of a stream that is over, however it ended.
+
+    A count with text behind it is the provider's of how far the stream was then, and the rest is estimated.
+    """
+    uncounted = uncounted_tokens(stream)
+    is_counted = stream.usage is not None and not uncounted
     exchange.report(
         events,
         status=status,
-        usage=stream.usage if is_counted else stream.input_usage,
+        usage=stream.input_usage if stream.usage is None else stream.usage,
         streamed=True,
         aborted=not is_counted and not stream.finished,
         tier=stream.tier,
-        output_tokens_estimate=None if is_counted else generated_tokens(stream),
+        output_tokens_estimate=None if is_counted else uncounted + _told_output_tokens(stream.usage),
     )
+
+
+def _told_output_tokens(usage: dict[str, Any] | None) -> int:
+    told = (usage or {}).get("completion_tokens") or (usage or {}).get("output_tokens")
+    return told if isinstance(told, int) else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import msgspec
 
 from gateway.answers import Caller, Streamed, Whole, report_stream
 from gateway.call import UNREADABLE_JSON
+from gateway.decompression import pieces_of
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
 from gateway.failures import (
@@ -143,7 +143,7 @@ class Asking:
                     output_tokens = _generated_tokens(exchange, answer.output_bytes)
                     log.warning("%s told no usage of deployment %s", target.endpoint.id, target.deployment)
             else:
-                content = api.failure(exchange.call, status, content)
+                content, headers = api.failure(exchange.call, status, content), _as_json(headers)
         except AnswerFailed as failed:
             status, content, usage = failed.status, failed.content, failed.usage
         except AnswerUnreadable:
@@ -177,7 +177,7 @@ class Asking:
     async def _stream(self, exchange: Exchange, api: Api, upstream: httpx.Response, headers: dict[str, str]) -> Outcome:
         """A stream whose first event is here: until then nobody has seen anything of it, and another may do better."""
         stream = api.stream(exchange.call)
-        pieces = _pieces(upstream)
+        pieces = pieces_of(upstream)
         first = b""
         try:
             async for piece in pieces:
@@ -185,7 +185,7 @@ class Asking:
                 if b"data:" in first or stream.failed or len(first) > _MOST_COMMENT_BYTES:
                     break
         except httpx.HTTPError as error:
-            exchange.report(self._events, status=UpstreamBroken.http_status, usage=None, streamed=True)
+            exchange.report(self._events, status=UpstreamBroken.http_status, usage=stream.usage, streamed=True)
             await upstream.aclose()
             again = not isinstance(error, httpx.TimeoutException)
             return Failure(UpstreamBroken("the model backend began a stream and sent nothing"), again=again)
@@ -209,15 +209,10 @@ def _generated_tokens(exchange: Exchange, output_bytes: int) -> int:
     return 0 if exchange.call.operation == "embeddings" else max(1, -(-output_bytes // BYTES_PER_TOKEN))
 
 
-def _pieces(upstream: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it comes; it is decoded only where a backend compresses although it was asked not to."""
-    return upstream.aiter_bytes() if "content-encoding" in upstream.headers else upstream.aiter_raw()
-
-
 async def _read(upstream: httpx.Response) -> bytes:
     """The whole body. Raises httpx.RequestError for one that no answer would be as large as."""
     pieces, size = [], 0
-    async for piece in _pieces(upstream):
+    async for piece in pieces_of(upstream):
         size += len(piece)
         if size > MOST_ANSWER_BYTES:
             raise httpx.ReadError("the answer is larger than any model's")

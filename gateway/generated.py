@@ -1,11 +1,11 @@
 """How many tokens a model generated, judged by what of its answer went by. Pure.
 
-Asked only when the provider's own count never came: a stream that broke or was cut before its usage.
+Asked where the provider's own count never came, or not to the end: a stream that broke or was cut before its usage.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 BYTES_PER_TOKEN = 4  # of UTF-8; in most languages and in code the tokenizers of today come out between 3 and 5
 MOST_BYTES_OF_ONE_TOKEN = 6  # on average; pieces that are larger hold several
@@ -18,6 +18,26 @@ class Generating(Protocol):
     def output_bytes(self) -> int: ...
     @property
     def output_deltas(self) -> int: ...
+
+
+class _Generated(NamedTuple):
+    output_bytes: int
+    output_deltas: int
+
+
+class Counting(Generating, Protocol):
+    """What is known of a stream that told usage on its way."""
+
+    @property
+    def counted_bytes(self) -> int: ...
+    @property
+    def counted_deltas(self) -> int: ...
+
+
+def uncounted_tokens(stream: Counting) -> int:
+    """Tokens that went by behind the last count of the provider's own, or at all."""
+    size, deltas = stream.output_bytes - stream.counted_bytes, stream.output_deltas - stream.counted_deltas
+    return generated_tokens(_Generated(size, deltas))
 
 
 def generated_tokens(stream: Generating) -> int:

@@ -41,9 +41,11 @@ class StreamRelay:
         finally:
             for task in (relay, gone):
                 task.cancel()
-            await asyncio.gather(relay, gone, return_exceptions=True)
-            # Before the close below, which may wait on the network: the event must not depend on it.
-            self._answer.ended()
+            try:
+                await asyncio.gather(relay, gone, return_exceptions=True)
+            finally:  # even when the gateway is stopped right here
+                # Before the close below, which may wait on the network: the event must not depend on it.
+                self._answer.ended()
             if is_cut:
                 await self._say_goodbye(send)
             with contextlib.suppress(httpx.HTTPError):  # already cut: there is nothing left to close

@@ -38,6 +38,8 @@ class EventWatch:
         self.failed = False
         self.output_bytes = 0  # generated: text, arguments of tools, visible reasoning
         self.output_deltas = 0  # pieces that carried some of it
+        self.counted_bytes = 0  # of those, what `usage` has counted: some providers tell it with every chunk
+        self.counted_deltas = 0
         self._held = b""
 
     def feed(self, piece: bytes) -> bytes:
@@ -88,6 +90,12 @@ class EventWatch:
             self.output_bytes += size
             self.output_deltas += 1
 
+    def _tell(self, usage: Any) -> None:
+        """Note a provider's count, unless it says nothing."""
+        if tells_tokens(usage):
+            self.usage = usage
+            self.counted_bytes, self.counted_deltas = self.output_bytes, self.output_deltas
+
     def _fail(self, message: str) -> bytes:
         self.failed = True
         return stream_error("upstream_failed", message)
@@ -118,7 +126,7 @@ class UsageWatch(EventWatch):
             self.tier = tier
         if not isinstance(usage := chunk.get("usage"), dict):
             return event
-        self.usage = usage
+        self._tell(usage)
         return b"" if self._hide_usage_chunk and choices == [] else event
 
     def _note(self, choice: Mapping[str, Any]) -> None:
@@ -142,6 +150,15 @@ def generated_bytes(delta: Mapping[str, Any]) -> int:
         if isinstance(function, dict):
             size += _size(function.get("name")) + _size(function.get("arguments"))
     return size
+
+
+def tells_tokens(usage: Any) -> bool:
+    """Whether a usage object says anything: some servers send an empty one, or zeros for all that they did not count.
+    No call takes nothing in, so zeros would be a gift.
+    """
+    return isinstance(usage, dict) and any(
+        usage.get(name) for name in ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
+    )
 
 
 def stream_error(code: str, message: str, request_id: str | None = None) -> bytes:

@@ -12,7 +12,7 @@ from gateway.providers.anthropic_request import translate_request
 from gateway.providers.anthropic_stream import AnthropicStream
 from gateway.providers.anthropic_usage import processing_tier
 from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
-from gateway.stream import generated_bytes
+from gateway.stream import generated_bytes, tells_tokens
 from shared.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class AnthropicApi:
         message = read_message(content)
         answer, usage = completion(message), message.get("usage")
         encoded = msgspec.json.encode(answer)
-        if not isinstance(usage, dict):
+        if not isinstance(usage, dict) or not tells_tokens(usage):
             said = answer["choices"][0]["message"]
             return WholeAnswer(encoded, None, "", generated_bytes(said))
         return WholeAnswer(encoded, usage, processing_tier(usage))

@@ -129,8 +129,9 @@ class AnthropicStream(EventWatch):
     def _message_delta(self, event: Mapping[str, Any]) -> bytes:
         usage = event.get("usage")
         if isinstance(usage, dict):
-            self.usage = merged_usage(self.usage or self.input_usage or {}, usage)
-            self.tier = processing_tier(self.usage)
+            merged = merged_usage(self.usage or self.input_usage or {}, usage)
+            self._tell(merged)
+            self.tier = processing_tier(merged)
         delta = _object(event.get("delta"))
         reason = delta.get("stop_reason")
         if reason is None or self._has_finish_reason:

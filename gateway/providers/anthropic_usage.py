@@ -12,9 +12,16 @@ def merged_usage(begun: Mapping[str, Any], ended: Mapping[str, Any]) -> Json:
     """The usage of a stream so far: its events count up from the beginning, so a later count replaces an earlier one.
 
     What a later event does not name, or names as null, stays: the split of what was written to the cache by its time to
-    live, for one, comes at the beginning only.
+    live, for one, comes at the beginning only. So does a count that a later one would lower: servers that speak this
+    API without being Anthropic say 0 of what they told before.
     """
-    return {**begun, **{name: value for name, value in ended.items() if value is not None}}
+    merged = dict(begun)
+    for name, value in ended.items():
+        told = merged.get(name)
+        is_lower = isinstance(value, int) and isinstance(told, int) and value < told
+        if value is not None and not is_lower:
+            merged[name] = value
+    return merged
 
 
 def processing_tier(usage: Mapping[str, Any]) -> str:

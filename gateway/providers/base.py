@@ -63,6 +63,8 @@ class AnswerStream(Protocol):
     input_usage: dict[str, Any] | None  # what the provider counted of the prompt before it began, where it says so
     output_bytes: int  # UTF-8 bytes generated so far: text, arguments of tools, visible reasoning
     output_deltas: int  # pieces that carried some of it
+    counted_bytes: int  # of those bytes, and of those pieces, what `usage` has counted
+    counted_deltas: int
     failed: bool  # an error event went by
 
     def feed(self, piece: bytes) -> bytes:

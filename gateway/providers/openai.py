@@ -11,7 +11,7 @@ from gateway.call import UNREADABLE_JSON, ModelCall
 from gateway.providers.base import AnswerStream, AnswerUnreadable, ProviderRequest, Target, WholeAnswer
 from gateway.providers.openai_errors import answer_failed, error_body
 from gateway.providers.openai_responses import ResponsesWatch, generated_in_output
-from gateway.stream import UsageWatch, generated_bytes
+from gateway.stream import UsageWatch, generated_bytes, tells_tokens
 from gateway.tools import drop_tools
 
 PATHS = {"chat": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings"}
@@ -98,15 +98,6 @@ def read_whole(content: bytes) -> WholeAnswer:
     if tells_tokens(answer.usage):
         return WholeAnswer(content, answer.usage, tier)
     return WholeAnswer(content, None, tier, _generated_bytes(msgspec.json.decode(content)))
-
-
-def tells_tokens(usage: Any) -> bool:
-    """Whether a usage object says anything: some servers send an empty one, or zeros for all that they did not count.
-    No call takes nothing in, so zeros would be a gift.
-    """
-    return isinstance(usage, dict) and any(
-        usage.get(name) for name in ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
-    )
 
 
 def list_of(value: Any) -> list[Any]:

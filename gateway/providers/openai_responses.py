@@ -21,10 +21,13 @@ class ResponsesWatch(EventWatch):
 
     def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
         kind = chunk.get("type")
+        response = chunk.get("response")
+        if isinstance(response, dict) and isinstance(tier := response.get("service_tier"), str):
+            self.tier = tier  # told from the first event on: of a stream that breaks off there is no other
         if kind == "error" or chunk.get("error"):
             self.failed = True
         elif kind in _ENDS:
-            self._end(kind, chunk.get("response"))
+            self._end(kind, response)
         elif isinstance(delta := chunk.get("delta"), str):
             self._count(len(delta.encode(errors="replace")))
         return event
@@ -32,12 +35,8 @@ class ResponsesWatch(EventWatch):
     def _end(self, kind: str, response: Any) -> None:
         self.finished = True
         self.failed = kind == "response.failed"
-        if not isinstance(response, dict):
-            return
-        if isinstance(tier := response.get("service_tier"), str):
-            self.tier = tier
-        if isinstance(usage := response.get("usage"), dict):
-            self.usage = usage
+        if isinstance(response, dict):
+            self._tell(response.get("usage"))
 
 
 def generated_in_output(output: list[Any]) -> int:
