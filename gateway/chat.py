@@ -13,13 +13,11 @@ from starlette.datastructures import Headers
 
 from gateway.auth import SCOPE_HEADER_PREFIX
 from gateway.call import UNREADABLE_JSON, ModelCall, call_of
+from gateway.cost import cost_usd
 from gateway.upstream import UpstreamBroken
 from shared.budgets.routed import AUTO
 from shared.errors import InvalidRequest
-from shared.money import decimal_from_nano
 from shared.scopes import SCOPE_TYPE
-from shared.usage.rejected import EventRejected
-from shared.usage.tokens import count_tokens, processing_tier
 
 if TYPE_CHECKING:
     from gateway.answers import Whole
@@ -115,30 +113,10 @@ def chat_body(answer: Whole, pricer: Pricer) -> dict[str, Any]:
 
 
 def _cost(answer: Whole, pricer: Pricer) -> str | None:
-    """What the ledger will bill for the answer, in USD: its tokens at the price of the instant it was admitted.
-
-    None where that is not known yet: the model told no usage, or its price is in no book.
-    """
-    if answer.exchange is None:
+    """In USD; None where nobody knows it yet: the model told no usage, or its price is in no book."""
+    if answer.exchange is None or answer.usage is None:
         return None
-    checked = answer.exchange.answer
-    try:
-        tokens = count_tokens(answer.usage, checked.provider)
-    except EventRejected:
-        return None  # the event becomes a dead letter, where somebody looks at it
-    if tokens is None:
-        return None
-    rated = pricer.rate(
-        checked.tenant,
-        checked.provider,
-        checked.model,
-        checked.deployment,
-        answer.exchange.region,
-        checked.admitted_at_utc,
-        tokens,
-        processing_tier(answer.tier, answer.usage),
-    )
-    return None if rated.cost_nano_usd is None else decimal_from_nano(rated.cost_nano_usd)
+    return cost_usd(answer.exchange, answer.usage, answer.tier, pricer)
 
 
 def _tools(given: Any) -> list[Any]:
