@@ -32,6 +32,8 @@ REASONING_MODELS = ("o4-azure", "o4-dbx")
 RESPONSES_MODELS = ("azure-gpt", "openai-gpt", "or-gpt", "dbx-gpt", "o4-azure")
 EMBEDDING_MODELS = ("azure-gpt", "openai-gpt", "or-gpt", "dbx-gpt", "ollama-llama", "plain-llama")
 # 3.00 and 15.00 USD per million of input and output, 0.30 for cached input, for all of them.
+# o4-mini costs what the price book says, by tier: nano-USD per token of input, cached input and output.
+TIERS = {"flex": (550, 138, 2_200), "priority": (2_000, 500, 8_000), "default": (1_100, 275, 4_400)}
 NANO_USD = {"input": 3_000, "cached_input": 300, "cache_write": 3_750, "output": 15_000}
 FILES = {
     "tenants.yaml": "tenants: [{id: default}]",
@@ -48,6 +50,7 @@ models:
   - {{id: azure-gpt, deployments: [gpt-weu]}}
   - {{id: o4-azure, deployments: [o4-weu]}}
   - {{id: openai-gpt, provider: openai}}
+  - {{id: o4-mini, provider: openai}}
   - {{id: or-gpt, provider: openrouter, deployments: [openai/gpt]}}
   - {{id: dbx-gpt, provider: databricks, deployments: [gpt-endpoint]}}
   - {{id: o4-dbx, provider: databricks, deployments: [o4-endpoint]}}
@@ -310,6 +313,39 @@ def test_every_call_is_billed_to_the_token(laptop: Laptop, bills: Bills) -> None
     assert all(row.measured and row.kind == "usage" for row in billed.values())
     told = {request_id: round(cost_usd * 1e9) for request_id, cost_usd in bills.told_usd.items()}
     assert {request_id: rows[request_id][0].cost_nano_usd for request_id in told} == told
+
+
+def test_the_tier_that_served_a_call_decides_its_price(laptop: Laptop) -> None:
+    """Chats and responses, whole and streamed, in each service tier: the row names the tier, cached and reasoning
+    tokens, and costs what the price book says of that tier.
+    """
+    prompt = "word " * 2000
+    asks = {CHAT: {"messages": [{"role": "user", "content": prompt}]}, RESPONSES: {"input": prompt}}
+    calls: dict[str, tuple[str, str]] = {}
+    for tier in TIERS:
+        for path, asked in asks.items():
+            for streamed in (False, True):
+                call = f"tier-{tier}-{path}-{streamed}"
+                body = {"model": "o4-mini", "service_tier": tier, "stream": streamed, **asked}
+                calls[ask(laptop, path, body, call).headers["x-request-id"]] = (call, tier)
+
+    def found() -> dict[str, list[LedgerRow]] | None:
+        rows = laptop.rows_by_request()
+        return rows if calls.keys() <= rows.keys() else None
+
+    rows = eventually(found)
+    served = laptop.served_by_call()
+    cached = 0
+    for request_id, (call, tier) in calls.items():
+        (row,) = rows[request_id]
+        truth = served[call]
+        paid, paid_cached, paid_output = TIERS[tier]
+        plain = truth["prompt_tokens"] - truth["cached_tokens"]
+        nano_usd = plain * paid + truth["cached_tokens"] * paid_cached + truth["completion_tokens"] * paid_output
+        assert (row.cost_nano_usd, row.processing_tier) == (nano_usd, "" if tier == "default" else tier), call
+        assert row.tokens["reasoning"] > 0, call
+        cached += row.tokens.get("cached_input", 0)
+    assert cached > 0
 
 
 @pytest.mark.parametrize("streamed", [False, True])
