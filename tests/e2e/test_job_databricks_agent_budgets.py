@@ -221,7 +221,10 @@ def test_the_models_list_says_what_each_costs_and_can_do(laptop: Laptop) -> None
     assert set(by_id) == {CLAUDE, LLAMA}
     assert by_id[CLAUDE]["provider"] == "databricks"
     assert by_id[CLAUDE]["fallbacks"] == [LLAMA]
+    assert by_id[LLAMA]["fallback_for"] == [CLAUDE]
     assert sorted(by_id[CLAUDE]["capabilities"]) == ["chat", "tools"]
+    prices = {name: model["prices"]["usd_per_million"] for name, model in by_id.items()}
+    assert prices == {CLAUDE: {"input": "1.00", "output": "10.00"}, LLAMA: {"input": "0.10", "output": "1.00"}}
 
 
 def test_an_openai_client_lists_the_same_models(laptop: Laptop) -> None:
