@@ -41,19 +41,29 @@ class ModelCall:
 
 def read_call(operation: Operation, raw: bytes, path_deployment: str | None) -> ModelCall:
     """Decode a request body. Raises InvalidRequest naming the field; nothing of the prompt is ever quoted."""
+    return call_of(operation, read_object(raw), len(raw), path_deployment, has_media=may_hold_media(raw))
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object that a request body is. Raises InvalidRequest for anything else."""
     try:
         body = msgspec.json.decode(raw)
     except UNREADABLE_JSON:
         raise InvalidRequest("the body is not valid JSON, or nested too deep") from None
-    return call_of(operation, body, len(raw), path_deployment, has_media=may_hold_media(raw))
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return body
 
 
 def call_of(
-    operation: Operation, body: Any, body_bytes: int, path_deployment: str | None = None, *, has_media: bool = False
+    operation: Operation,
+    body: dict[str, Any],
+    body_bytes: int,
+    path_deployment: str | None = None,
+    *,
+    has_media: bool = False,
 ) -> ModelCall:
     """The call that a decoded body of so many bytes asks for. Raises InvalidRequest naming the field."""
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
     named = path_deployment or body.get("model")
     if not isinstance(named, str) or not 0 < len(named) <= 128:
         raise InvalidRequest("model: expected the name of a model", param="model")

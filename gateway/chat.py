@@ -12,7 +12,7 @@ import msgspec
 from starlette.datastructures import Headers
 
 from gateway.auth import SCOPE_HEADER_PREFIX
-from gateway.call import UNREADABLE_JSON, ModelCall, call_of
+from gateway.call import UNREADABLE_JSON, ModelCall, call_of, read_object
 from gateway.cost import cost_usd
 from gateway.upstream import UpstreamBroken
 from shared.budgets.routed import AUTO
@@ -34,12 +34,7 @@ def chat_call(raw: bytes) -> ModelCall:
     `prompt` is its one message, `tools` may be names, and without `model` it is `auto`; every other field is one of
     chat completions' own. Raises InvalidRequest naming the field.
     """
-    try:
-        body = msgspec.json.decode(raw)
-    except UNREADABLE_JSON:
-        raise InvalidRequest("the body is not valid JSON, or nested too deep") from None
-    if not isinstance(body, dict):
-        raise InvalidRequest('the body must be a JSON object, such as {"prompt": "Hello"}')
+    body = read_object(raw)
     prompt = body.pop("prompt", None)
     if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidRequest("prompt: expected text", param="prompt")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.answers import Caller
-from gateway.call import UNREADABLE_JSON, Operation, call_of
+from gateway.call import Operation, call_of, read_object
 from gateway.media import may_hold_media
 from gateway.needs import capabilities_needed
 from shared.budgets.request import CheckRequest, resolve_caller
@@ -25,12 +25,7 @@ def route(raw: bytes, caller: Caller, snapshot: Snapshot) -> dict[str, Any]:
 
     Tenant and scopes are the caller's own. Raises InvalidRequest naming the field, NotFound `model_unknown`.
     """
-    try:
-        body = msgspec.json.decode(raw)
-    except UNREADABLE_JSON:
-        raise InvalidRequest("the body is not valid JSON, or nested too deep") from None
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
+    body = read_object(raw)
     check = CheckRequest(model=AUTO, identity=dict(caller.identity), scopes=dict(caller.scopes))
     tenant, scopes = resolve_caller(check, snapshot.config)
     question = _question(body, raw)
