@@ -12,6 +12,7 @@ log = logging.getLogger("tollkeeper.gateway")
 FAILURES = 5  # in a row open a breaker
 OPEN_SECONDS = 30.0
 LONGEST_ASIDE_SECONDS = 3_600.0
+MOST_PLACES = 10_000  # that are remembered: callers may invent deployments, each of which fails
 _PROBE_SECONDS = 1.0  # how long a probe is expected to take, for whoever has to wait for its end
 
 PlaceKey = tuple[str, str]
@@ -79,7 +80,7 @@ class Breakers:
 
     def failed(self, place: PlaceKey, *, probe: bool) -> None:
         """The place failed. The one too many, or the probe, opens the breaker."""
-        state = self._states.setdefault(place, _State())
+        state = self._state(place)
         if not probe and state.failures >= FAILURES:
             return
         state.probing = False
@@ -91,10 +92,20 @@ class Breakers:
 
     def abandoned(self, place: PlaceKey, *, probe: bool) -> None:
         """The attempt ended without saying anything about the place; the next one may probe."""
-        if probe:
-            self._states[place].probing = False
+        state = self._states.get(place)
+        if probe and state is not None:
+            state.probing = False
 
     def set_aside(self, place: PlaceKey, seconds: float) -> None:
         """Leave the place alone for so long: it asked for that."""
-        state = self._states.setdefault(place, _State())
+        state = self._state(place)
         state.aside_until = max(state.aside_until, self._clock() + min(seconds, LONGEST_ASIDE_SECONDS))
+
+    def _state(self, place: PlaceKey) -> _State:
+        """What is remembered of the place; the place that was the first to fail is forgotten for the one too many."""
+        state = self._states.get(place)
+        if state is None:
+            if len(self._states) >= MOST_PLACES:
+                del self._states[next(iter(self._states))]
+            state = self._states[place] = _State()
+        return state

@@ -34,6 +34,7 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
 )
 # What a slow client has not taken yet is in memory, for each stream: a third of what aiohttp would hold by itself.
 _MOST_PIECE_BYTES, _MOST_AHEAD_BYTES = 64 * 1024, 16 * 1024
+_NOTHING = httpx.ByteStream(b"")
 _RAISED = (aiohttp.ClientError, OSError)
 
 
@@ -82,6 +83,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except _RAISED as error:
             raise _as_httpx(error, request) from error
+        # The answer knows its request for as long as it takes; what was asked may be 32 MiB, and nobody needs it again.
+        request.stream, request._content = _NOTHING, b""
         return httpx.Response(answer.status, headers=answer.raw_headers, stream=_Body(answer, request), request=request)
 
     async def aclose(self) -> None:

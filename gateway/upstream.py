@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from gateway.providers.base import ProviderRequest, Target
 from gateway.transport import open_transport
 from shared.config.model import Api, Config, Endpoint
 from shared.credential import open_credential
-from shared.errors import ConfigInvalid, TollkeeperError
+from shared.errors import ConfigInvalid, InvalidRequest, TollkeeperError
 from shared.routing.endpoints import DEFAULT_KEY, Endpoints, default_endpoint
 from shared.settings import Settings
 
@@ -26,6 +27,7 @@ log = logging.getLogger("tollkeeper.gateway")
 _COGNITIVE_SERVICES = "https://cognitiveservices.azure.com/.default"
 _DATABRICKS = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d/.default"  # the application that every Azure Databricks is
 _DEFAULT_API_VERSION = "2024-10-21"
+_API_VERSION = re.compile(r"[A-Za-z0-9.-]{1,40}")
 _USER_AGENT = "tollkeeper"  # some providers' front doors turn away calls that name none
 _CONNECT_SECONDS = 5.0  # connecting never takes long, however long a model thinks
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
@@ -178,12 +180,16 @@ def _entra_scope(endpoint: Endpoint) -> str | None:
 
 
 def default_api_version(given: str | None) -> str:
-    """The api-version of a call by deployment; Azure requires one."""
+    """The api-version of a call by deployment; Azure requires one. Raises InvalidRequest for what can be none."""
+    if given and not _API_VERSION.fullmatch(given):
+        raise InvalidRequest("api-version: expected a version such as 2024-10-21", param="api-version")
     return given or _DEFAULT_API_VERSION
 
 
 def client_headers(response: httpx.Response) -> dict[str, str]:
     """The backend's headers a client may see: what describes this answer, nothing that describes our connection."""
     return {
-        name: value for name, value in response.headers.items() if name in _PASSED_ON or name.startswith("x-ratelimit-")
+        name: value
+        for name, value in response.headers.items()
+        if (name in _PASSED_ON or name.startswith("x-ratelimit-")) and value.isascii()
     }

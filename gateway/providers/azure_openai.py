@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from gateway.call import ModelCall
 from gateway.providers.base import AnswerStream, ProviderRequest, Target
-from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, request_body
+from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, path_segment, request_body
 from gateway.stream import UsageWatch
 
 _FIRST_WITH_STREAM_OPTIONS = "2024-09-01"  # earlier api-versions refuse the field
@@ -31,7 +30,7 @@ class AzureOpenAiApi(OpenAiApi):
         path, content = PATHS[call.operation], msgspec.json.encode(body)
         if version is None:
             return ProviderRequest(f"/openai/v1{path}", content)
-        path = f"/openai/deployments/{quote(target.deployment, safe='')}{path}"
+        path = f"/openai/deployments/{path_segment(target.deployment)}{path}"
         return ProviderRequest(path, content, {"api-version": version})
 
     def stream(self, call: ModelCall) -> AnswerStream:

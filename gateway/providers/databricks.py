@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from gateway.call import UNREADABLE_JSON, ModelCall
 from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
-from gateway.providers.openai import OpenAiApi, list_of, read_whole, request_body
+from gateway.providers.openai import OpenAiApi, list_of, path_segment, read_whole, request_body
 from gateway.providers.openai_errors import error_body, shaped_error
 from gateway.providers.openai_responses import ResponsesWatch
 from gateway.stream import UsageWatch
@@ -54,7 +53,7 @@ class DatabricksApi(OpenAiApi):
             del body["service_tier"]
         if (cap := body.pop("max_completion_tokens", None)) is not None:
             body["max_tokens"] = cap
-        path = f"/serving-endpoints/{quote(target.deployment, safe='')}/invocations"
+        path = f"/serving-endpoints/{path_segment(target.deployment)}/invocations"
         return ProviderRequest(path, msgspec.json.encode(body))
 
     def whole(self, call: ModelCall, content: bytes) -> WholeAnswer:

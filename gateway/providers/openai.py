@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ from gateway.providers.openai_errors import answer_failed, error_body
 from gateway.providers.openai_responses import ResponsesWatch, generated_in_output
 from gateway.stream import UsageWatch, generated_bytes, tells_tokens
 from gateway.tools import drop_tools
+from shared.errors import InvalidRequest
 
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # what Azure and Databricks allow in names
 PATHS = {"chat": "/chat/completions", "responses": "/responses", "embeddings": "/embeddings"}
 
 
@@ -71,6 +74,15 @@ def request_body(call: ModelCall, model_name: str, disabled_tools: Collection[st
     if disabled_tools:
         drop_tools(body, frozenset(disabled_tools))
     return body
+
+
+def path_segment(name: str) -> str:
+    """A deployment's name as it may stand in a path. Raises InvalidRequest for one that means another path to somebody
+    on the way, such as `..`, or a slash however it is escaped: clients may name deployments that config does not list.
+    """
+    if not _PATH_SEGMENT.fullmatch(name):
+        raise InvalidRequest("model: a deployment has letters, digits, '.', '_' and '-' in its name", param="model")
+    return name
 
 
 def ask_for_usage(body: dict[str, Any], takes_stream_options: bool) -> None:

@@ -16,7 +16,8 @@ from gateway.stream import UsageWatch
 from shared.errors import InvalidRequest
 
 # By these a request names other models to be tried: each would pass the budget's check and the tenant's list by.
-_CHOOSES_MODELS = ("models", "route")
+# A preset is kept at OpenRouter, and may name models too.
+_CHOOSES_MODELS = ("models", "route", "preset")
 
 
 class OpenRouterApi(OpenAiApi):

@@ -1,6 +1,6 @@
 """The breaker of each place: when it opens, who may probe, and for how long a place is left alone."""
 
-from gateway.breakers import FAILURES, OPEN_SECONDS, Breakers
+from gateway.breakers import FAILURES, MOST_PLACES, OPEN_SECONDS, Breakers
 
 PLACE, OTHER = ("azure-weu", "gpt-4o-weu"), ("azure-weu", "gpt-4o-mini-weu")
 
@@ -100,4 +100,14 @@ def test_a_busy_place_is_left_alone_for_as_long_as_it_asked():
     assert (breakers.wait_seconds(PLACE), breakers.begin(PLACE)) == (8, None)
     assert not breakers.is_open(PLACE)
     clock.now += 8
+    assert breakers.begin(PLACE) is False
+
+
+def test_places_that_callers_invent_fill_no_memory():
+    """Each unknown deployment fails at the backend and is remembered; the first are forgotten for the last."""
+    breakers = opened(Clock())
+    for number in range(MOST_PLACES):
+        breakers.failed(("azure-weu", f"invented-{number}"), probe=False)
+    assert len(breakers._states) == MOST_PLACES
+    breakers.abandoned(PLACE, probe=True)  # of one that is forgotten meanwhile
     assert breakers.begin(PLACE) is False

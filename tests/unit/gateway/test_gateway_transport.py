@@ -83,6 +83,16 @@ async def test_it_sends_what_the_request_says_and_keeps_the_connection():
         assert sorted(names) == [b"api-key", b"content-length", b"host"]
 
 
+async def test_what_was_asked_is_gone_once_the_answer_begins():
+    """It may be 32 MiB of images, and the answer's stream may take minutes."""
+    async with backend_of(WHOLE) as (_, transport, url):
+        request = request_to(url)
+        response = await transport.handle_async_request(request)
+        assert (request.content, response.request.content) == (b"", b"")
+        assert await response.aread() == b"ok"
+        await response.aclose()
+
+
 async def test_a_redirect_is_an_answer():
     """Followed, it would carry the credential to wherever the answer points."""
     answer = b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"

@@ -12,9 +12,11 @@ from gateway.events import EventQueue
 from gateway.exchange import MOST_USAGE_BYTES, Exchange
 from gateway.providers.azure_openai import AzureOpenAiApi
 from gateway.providers.base import Target
-from gateway.upstream import Upstream, UpstreamBroken, UpstreamUnreachable, client_headers
+from gateway.providers.databricks import DatabricksApi
+from gateway.upstream import Upstream, UpstreamBroken, UpstreamUnreachable, client_headers, default_api_version
 from shared.config.loader import load_config
-from shared.errors import ConfigInvalid
+from shared.config.model import Endpoint
+from shared.errors import ConfigInvalid, InvalidRequest
 from shared.settings import Settings
 
 CALL = read_call("chat", b'{"model": "gpt-4o", "messages": []}', None)
@@ -76,11 +78,33 @@ async def test_cookies_of_one_answer_stay_out_of_the_next_call():
 
 
 async def test_a_call_by_deployment_stays_one():
-    """Old api-versions answer on the deployment's path only; the name cannot break out of it."""
+    """Old api-versions answer on the deployment's path only."""
     backend = Backend()
-    await send(AZURE, backend, "a/b?c", "2024-10-21")
-    url = "https://contoso.openai.azure.com/openai/deployments/a%2Fb%3Fc/chat/completions?api-version=2024-10-21"
+    await send(AZURE, backend, "gpt-4o_weu.2", "2024-10-21")
+    url = "https://contoso.openai.azure.com/openai/deployments/gpt-4o_weu.2/chat/completions?api-version=2024-10-21"
     assert str(backend.requests[0].url) == url
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "a?c", "a#c", "a/../dear", "a%2f..%2fdear", "a\\b", "a b", "é"])
+async def test_a_name_cannot_break_out_of_the_deployments_path(name):
+    """Callers may name what config does not list; somebody on the way may undo an escape, and httpx resolves `..`."""
+    backend = Backend()
+    with pytest.raises(InvalidRequest, match=r"^model: "):
+        await send(AZURE, backend, name, "2024-10-21")
+    target = Target(
+        "m", "databricks", name, Endpoint(id="d", provider="databricks", api="databricks", url="https://d"), None
+    )
+    with pytest.raises(InvalidRequest, match=r"^model: "):
+        DatabricksApi().request(CALL, target, ())
+    assert backend.requests == []
+
+
+@pytest.mark.parametrize("version", ["2024-10-21&x=y", "../1", "a" * 41, "2024 10", "\r\nx: y"])
+def test_an_api_version_is_one(version):
+    """It comes from the caller and stands in the address that the gateway asks."""
+    with pytest.raises(InvalidRequest, match=r"^api-version: "):
+        default_api_version(version)
+    assert default_api_version("2025-04-01-preview") == "2025-04-01-preview"
 
 
 async def test_without_a_key_entra_id_is_used(monkeypatch):
@@ -130,6 +154,12 @@ def test_headers_of_the_connection_stay_here():
     """Clients see what describes the answer, not lengths, encodings or cookies of our own connection."""
     headers = {"content-type": "application/json", "content-length": "9", "set-cookie": "a", "x-ratelimit-limit": "1"}
     assert set(client_headers(httpx.Response(200, headers=headers))) == {"content-type", "x-ratelimit-limit"}
+
+
+def test_headers_that_no_server_could_send_on_stay_here():
+    """A head that cannot be written would lose an answer that the model has made, and its event."""
+    headers = {"content-type": "application/json", "x-ratelimit-reset": "☃".encode()}
+    assert set(client_headers(httpx.Response(200, headers=headers))) == {"content-type"}
 
 
 async def test_a_huge_usage_object_cannot_block_the_queue():

@@ -24,7 +24,8 @@ def call(**body: Any):
 
 def body_for(provider: str, asked: Any) -> dict[str, Any]:
     endpoint = Endpoint(id="e", provider=provider, api=provider, url="https://x")
-    request = api_of(provider).request(asked, Target("m", provider, "vendor/m", endpoint, None), ())
+    deployment = "vendor/m" if provider == "openrouter" else "m"
+    request = api_of(provider).request(asked, Target("m", provider, deployment, endpoint, None), ())
     return json.loads(request.body)
 
 
@@ -54,7 +55,7 @@ def test_openrouter_is_always_asked_for_its_accounting(asked: dict[str, Any]) ->
     assert body_for("openrouter", call(**asked))["usage"] == {"include": True}
 
 
-@pytest.mark.parametrize("field", [{"models": ["dear/model"]}, {"route": "fallback"}])
+@pytest.mark.parametrize("field", [{"models": ["dear/model"]}, {"route": "fallback"}, {"preset": "p"}])
 def test_openrouter_chooses_no_model_that_no_budget_checked(field: dict[str, Any]) -> None:
     """A list of other models in the request would pass the tenant's allowed models and the check by."""
     with pytest.raises(InvalidRequest) as refused:
