@@ -30,8 +30,8 @@ class StreamRelay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until the backend is done, fails, or the client is gone."""
-        relay = asyncio.create_task(self._relay(send))
         gone = asyncio.create_task(_client_gone(receive))
+        relay = asyncio.create_task(self._relay(send, gone))
         is_cut = False
         try:
             await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -51,7 +51,7 @@ class StreamRelay:
             with contextlib.suppress(httpx.HTTPError):  # already cut: there is nothing left to close
                 await self._answer.upstream.aclose()
 
-    async def _relay(self, send: Send) -> None:
+    async def _relay(self, send: Send, gone: asyncio.Task[None]) -> None:
         answer = self._answer
         await send({"type": "http.response.start", "status": answer.upstream.status_code, "headers": self._headers})
         try:
@@ -61,6 +61,8 @@ class StreamRelay:
                 async for piece in answer.pieces:
                     if visible := self._stream.feed(piece):
                         await send({"type": "http.response.body", "body": visible, "more_body": True})
+                    if gone.done():  # sending to nobody takes no time, and what has piled up may be megabytes
+                        return
                     if self._stream.failed:
                         break  # whatever else comes belongs to an answer that nobody can use
             rest = self._rest()
