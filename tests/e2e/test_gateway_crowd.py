@@ -1,4 +1,7 @@
-"""Five hundred streams at once whose clients do not read: memory stays bounded, because the model is made to wait."""
+"""Five hundred streams at once whose clients do not read, then all hang up.
+
+Memory stays bounded, because the model is made to wait; every stream is let go of at once and billed once.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ import pytest
 
 from local.process import LOOPBACK, free_port
 from tests.support.gateway_rig import MESSAGES, TEAM, open_rig
+from tests.support.laptop import eventually
 
 MODEL = "flood"
 FEW, MANY = 50, 500
 AT_ONCE = 10  # while they begin
-MOST_BYTES_PER_STREAM = 1024 * 1024  # of the gateway's memory, where 0.6 MiB was measured; the backend sends far more
+MOST_TOKENS = 100
+MOST_BYTES_PER_STREAM = 1024 * 1024  # of the gateway's memory, where 0.6 MiB was measured; the backend has no end
 MEBIBYTE = 1024 * 1024
-SMALL_BYTES = 4096  # buffers of the kernel: megabytes in each of them would take a minute to fill and show nothing more
+# Of the kernel's buffers, megabytes in each of which would take a minute to fill and show nothing more.
+SMALL_BYTES, SMALL_SEGMENT_BYTES = 4096, 1400  # a sender's buffer has room for so many of its segments
 CHUNK = {"choices": [{"index": 0, "delta": {"content": "word " * 800}, "finish_reason": None}]}
 EVENT = b"data: " + json.dumps(CHUNK).encode() + b"\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -59,10 +65,11 @@ class Sleeper:
         """Return once the answer has begun."""
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)  # before it connects, or it says too much
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SMALL_SEGMENT_BYTES)
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, (LOOPBACK, self.port))
         self._reader, self._writer = await asyncio.open_connection(sock=client, limit=SMALL_BYTES)
-        body = json.dumps({"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 1000}).encode()
+        body = json.dumps({"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": MOST_TOKENS}).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\napi-key: local-{TEAM}\r\n"
         self._writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         status = await self._reader.readline()
@@ -88,14 +95,17 @@ def rig(tmp_path_factory, flood_port):
 async def settled_bytes(gateway, flood) -> int:
     """The gateway's memory once the backend is held: nothing more is sent for a while."""
     sent = -1
-    while sent != flood.sent_bytes:
-        sent = flood.sent_bytes
-        await asyncio.sleep(1)
+    async with asyncio.timeout(60):
+        while sent != flood.sent_bytes:
+            sent = flood.sent_bytes
+            await asyncio.sleep(1)
     return gateway.resident_bytes()
 
 
-async def test_five_hundred_streams_take_bounded_memory(rig, flood_port):
-    """Clients that stall hold up the backend through the gateway, which keeps little of each stream."""
+async def test_five_hundred_streams_take_bounded_memory_and_are_billed_when_all_hang_up(rig, flood_port):
+    """Clients that stall hold up the backend through the gateway, which keeps little of each stream. When they all
+    leave at once, the backend is let go of, each stream is billed once for what went by, and nothing stays held.
+    """
     flood = Flood()
     server = await asyncio.start_server(flood.serve, LOOPBACK, flood_port)
     # What is measured is memory; on a busy machine the flood may keep the loop from Redis's answers for a second.
@@ -115,4 +125,16 @@ async def test_five_hundred_streams_take_bounded_memory(rig, flood_port):
     assert per_stream < MOST_BYTES_PER_STREAM
     for client in clients:
         client.leave()
+    async with asyncio.timeout(30):
+        while flood.open:  # noqa: ASYNC110 - the backend notices one by one
+            await asyncio.sleep(0.1)
     server.close()
+    calls = await asyncio.to_thread(
+        eventually, lambda: found if len(found := rig.laptop.rows_by_request()) >= MANY else None, 60
+    )
+    rows = [row for rows in calls.values() for row in rows]
+    assert len(calls) == len(rows) == MANY
+    assert {(row.kind, row.measured, row.streamed, row.status) for row in rows} == {("usage", False, True, 200)}
+    assert {row.tokens["output"] for row in rows} == {MOST_TOKENS}  # more went by, which no answer can have
+    await asyncio.to_thread(rig.assert_nothing_held)
+    await asyncio.to_thread(rig.assert_counters_are_the_ledger)
