@@ -82,7 +82,11 @@ def test_the_documented_curl_commands_work(laptop, command):
     assert served_calls(laptop) == served + 1
 
 
-@pytest.mark.parametrize("snippet", [*snippets("python", "openai import"), *snippets("python", "langchain_openai")])
+@pytest.mark.parametrize(
+    "snippet",
+    [*snippets("python", "openai import"), *snippets("python", "langchain_openai")],
+    ids=["OpenAI", "AzureOpenAI", "ChatOpenAI"],
+)
 def test_the_documented_python_works(laptop, snippet, capsys):
     """The classes OpenAI and AzureOpenAI, and LangChain's: each prints what the model said or used."""
     served = served_calls(laptop)
