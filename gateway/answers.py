@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.generated import uncounted_tokens
+from gateway.generated import generated_tokens, uncounted_tokens
 from shared.routing.router import ANYWHERE, Bounds
 
 if TYPE_CHECKING:
@@ -75,16 +75,17 @@ def report_stream(exchange: Exchange, events: EventQueue, stream: AnswerStream, 
 
     A count with text behind it is the provider's of how far the stream was then, and the rest is estimated.
     """
-    uncounted = uncounted_tokens(stream)
-    is_counted = stream.usage is not None and not uncounted
+    usage = stream.usage if exchange.can_bill(stream.usage) else None
+    uncounted = generated_tokens(stream) if usage is None else uncounted_tokens(stream)
+    is_counted = usage is not None and not uncounted
     exchange.report(
         events,
         status=status,
-        usage=stream.input_usage if stream.usage is None else stream.usage,
+        usage=stream.input_usage if usage is None else usage,
         streamed=True,
         aborted=not is_counted and not stream.finished,
         tier=stream.tier,
-        output_tokens_estimate=None if is_counted else uncounted + _told_output_tokens(stream.usage),
+        output_tokens_estimate=None if is_counted else uncounted + _told_output_tokens(usage),
     )
 
 

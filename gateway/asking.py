@@ -134,6 +134,7 @@ class Asking:
         tier = ""
         output_tokens: int | None = None
         problem: TollkeeperError | None = None
+        is_cut = True
         try:
             content = said = await _read(upstream)
             if status < 400:
@@ -144,8 +145,10 @@ class Asking:
                     log.warning("%s told no usage of deployment %s", target.endpoint.id, target.deployment)
             else:
                 content, headers = api.failure(exchange.call, status, content), _as_json(headers)
+            is_cut = False
         except AnswerFailed as failed:
             status, content, usage = failed.status, failed.content, failed.usage
+            is_cut = False
         except AnswerUnreadable:
             problem = UpstreamGarbled("the model backend answered what is no JSON")
         except httpx.HTTPError:
@@ -157,7 +160,7 @@ class Asking:
                 status=status,
                 usage=usage,
                 streamed=False,
-                aborted=problem is not None,
+                aborted=is_cut,
                 tier=tier,
                 output_tokens_estimate=output_tokens,
             )
@@ -172,7 +175,7 @@ class Asking:
             log.error("misconfigured: %s answers %d for deployment %s", target.endpoint.id, status, target.deployment)
             if status in (401, 403):  # passed on, it would tell the caller that the caller's key is wrong
                 reply = UpstreamRefused("the model backend does not accept the gateway's credential")
-        return failure_of(status, upstream.headers, reply, said)
+        return replace(failure_of(status, upstream.headers, reply, said), is_billed=usage is not None)
 
     async def _stream(self, exchange: Exchange, api: Api, upstream: httpx.Response, headers: dict[str, str]) -> Outcome:
         """A stream whose first event is here: until then nobody has seen anything of it, and another may do better."""
@@ -188,7 +191,8 @@ class Asking:
             exchange.report(self._events, status=UpstreamBroken.http_status, usage=stream.usage, streamed=True)
             await upstream.aclose()
             again = not isinstance(error, httpx.TimeoutException)
-            return Failure(UpstreamBroken("the model backend began a stream and sent nothing"), again=again)
+            broken = UpstreamBroken("the model backend began a stream and sent nothing")
+            return Failure(broken, again=again, is_billed=stream.usage is not None)
         except BaseException:
             report_stream(exchange, self._events, stream, upstream.status_code)
             await upstream.aclose()
@@ -201,7 +205,8 @@ class Asking:
         exchange.report(self._events, status=status, usage=stream.usage, streamed=True, tier=stream.tier)
         await upstream.aclose()
         content = _error_in(first) or msgspec.json.encode(UpstreamGarbled("the model backend failed").body())
-        return Failure(Whole(status, content, _as_json(headers), exchange=exchange), again=True)
+        whole = Whole(status, content, _as_json(headers), exchange=exchange)
+        return Failure(whole, again=True, is_billed=stream.usage is not None)
 
 
 def _generated_tokens(exchange: Exchange, output_bytes: int) -> int:

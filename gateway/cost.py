@@ -52,7 +52,7 @@ def cost_usd(exchange: Exchange, usage: Usage, tier: str, pricer: Pricer) -> str
     try:
         tokens = count_tokens(usage, checked.provider)
     except EventRejected:
-        return None  # the event becomes a dead letter, where somebody looks at it
+        return None  # the ledger estimates it
     if tokens is None:
         return None
     cost_nano_usd = pricer.rate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,14 @@ import msgspec
 from gateway.call import ModelCall
 from gateway.events import EventQueue
 from shared.usage.build import usage_event_bytes
+from shared.usage.event_fields import MAX_LABEL_CHARS
+from shared.usage.rejected import EventRejected
+from shared.usage.tokens import count_tokens
 
 if TYPE_CHECKING:
     from shared.budgets.answer import CheckAnswer
+
+log = logging.getLogger("tollkeeper.gateway")
 
 MOST_USAGE_BYTES = 32 * 1024  # a provider's usage object is under 1 kB; a huge one would not fit the hub's message
 
@@ -45,15 +51,13 @@ class Exchange:
         data = self._data(status=status, usage=usage, streamed=streamed)
         if aborted:
             data["aborted"] = True
-        if tier:
+        if tier := _label(tier):
             data["processing_tier"] = tier
         if output_tokens_estimate is not None:
             data["output_tokens_estimate"] = output_tokens_estimate
         events.put(usage_event_bytes(self.source, self.request_id, self.answer.admitted_at_utc, data))
 
     def _data(self, *, status: int, usage: dict[str, Any] | None, streamed: bool) -> dict[str, Any]:
-        if usage is not None and len(msgspec.json.encode(usage)) > MOST_USAGE_BYTES:
-            usage = None
         return {
             "tenant": self.answer.tenant,
             "scopes": self.answer.scopes,
@@ -62,10 +66,10 @@ class Exchange:
             "requested_model": self.answer.requested_model,
             "model": self.answer.model,
             "deployment": self.answer.deployment,
-            "region": self.region,
+            "region": _label(self.region),
             "streamed": streamed,
             "status": status,
-            "usage": usage,
+            "usage": usage if self.can_bill(usage) else None,
             "reservation": self.answer.reservation,
             "input_tokens_estimate": self.call.input_tokens,
             "max_output_tokens": self.call.max_output_tokens,
@@ -73,3 +77,21 @@ class Exchange:
             "decision": self.answer.decision,
             "attempt": self.attempt,
         }
+
+    def can_bill(self, usage: dict[str, Any] | None) -> bool:
+        """Whether ingest can bill by it. What contradicts itself would be a dead letter, and the call on no bill and in
+        no budget until somebody looks at that; without usage it is estimated.
+        """
+        if usage is None:
+            return False
+        try:
+            count_tokens(usage, self.answer.provider)
+        except EventRejected as error:
+            log.error("usage_unreadable: deployment %s, %s", self.answer.deployment, error.message)  # noqa: TRY400
+            return False
+        return len(msgspec.json.encode(usage)) <= MOST_USAGE_BYTES
+
+
+def _label(said: str) -> str:
+    """What a backend calls something, if an event can carry it."""
+    return said if len(said) <= MAX_LABEL_CHARS and said.isprintable() else ""

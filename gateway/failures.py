@@ -28,6 +28,7 @@ class Failure:
     reply: Whole | TollkeeperError  # what the client gets when nothing else helps
     again: bool  # whether asking the same place once more may help
     aside_seconds: float | None = None  # for how long the place wants to be left alone
+    is_billed: bool = False  # whether the provider counted tokens all the same
     counts: bool = True  # whether it says that something is wrong with the place: being busy does not
 
 

@@ -97,7 +97,7 @@ class Pipeline:
         refusal: Whole | None = None  # of a model that might have served it
         try:
             for place, wait_seconds in order:
-                if admitted is not None and (wait_seconds or admitted.model != place.model):
+                if admitted is not None and (wait_seconds or not self._holds_for(place, admitted, journey.call)):
                     held, admitted = admitted, None
                     await self._take_back(held)
                 if wait_seconds:
@@ -109,8 +109,8 @@ class Pipeline:
                         order.close(place.model)
                         continue
                 trying = place if place.model == admitted.model else order.free_place(admitted)
-                if trying is None:  # the budget serves a cheaper model in its place, and that one is tried out
-                    continue
+                if trying is None or not self._holds_for(trying, admitted, journey.call):
+                    continue  # the budget serves a cheaper model in its place, and that one is tried out
                 answer, admitted = admitted, None
                 answer.provider, answer.deployment = trying.provider, trying.deployment
                 outcome = await self._try(journey, order, trying, answer)
@@ -146,7 +146,8 @@ class Pipeline:
             await self._release(answer)
             raise
         if isinstance(outcome, Failure):
-            await self._release(answer)
+            if not outcome.is_billed:  # else the hold stands for what the event is about to charge
+                await self._release(answer)
             order.failed(place, again=outcome.again)
         elif journey.sent > 1:
             outcome.headers[ATTEMPTS_HEADER] = str(journey.sent)
@@ -181,6 +182,17 @@ class Pipeline:
         else:  # no budget chose this model, so nothing was saved by it
             answer.decision, answer.reason = FALLBACK, FALLBACK
         return answer, None
+
+    def _holds_for(self, place: Place, answer: CheckAnswer, call: ModelCall) -> bool:
+        """Whether what is held is the place's price: deployments of one model may have prices of their own."""
+        if place.model != answer.model or place.deployment == answer.deployment:
+            return place.model == answer.model
+        at, input_tokens, pricer = answer.admitted_at_utc, call.input_tokens, self._services.pricer
+        held, wanted = (
+            pricer.hold_prices(answer.tenant, provider, answer.model, deployment, "", at, input_tokens)
+            for provider, deployment in ((answer.provider, answer.deployment), (place.provider, place.deployment))
+        )
+        return held == wanted
 
     async def _take_back(self, answer: CheckAnswer) -> None:
         """An admitted attempt is not made after all."""

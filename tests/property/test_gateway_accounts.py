@@ -49,12 +49,18 @@ models:
   - {id: sonnet, provider: claude, fallbacks: [main]}
   - {id: lake, provider: lake, fallbacks: [main]}
 """,
+        "prices.yaml": b"""
+prices:
+  - {model: main, deployment: main-a, effective_from: 2026-01-01, usd_per_million: {input: 1.00, output: 2.00}}
+  - {model: main, deployment: main-b, effective_from: 2026-01-01, usd_per_million: {input: 3.00, output: 6.00}}
+""",
     }
 )
 MODELS = tuple(CONFIG.models)
 CALLS = 150  # of one seed, all at once
 ADMITTED = datetime(2026, 11, 21, tzinfo=UTC)
 NAMED = re.compile(r"call-\d+")
+GARBLED = {"prompt_tokens": 3, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}}
 NOTHING = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 FAILURE = {"error": {"message": "no", "code": "server_error"}}
 OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "no"}}
@@ -69,6 +75,8 @@ class Budget:
 
     chance: random.Random
     held: set[str] = field(default_factory=set)
+    released: set[str] = field(default_factory=set)
+    priced: dict[str, str] = field(default_factory=dict)  # for which deployment
 
     async def check(self, request: Any) -> CheckAnswer:
         await asyncio.sleep(0)
@@ -98,10 +106,12 @@ class Budget:
             return answer
         answer.reservation = f"hold-{self.chance.getrandbits(64)}"
         self.held.add(answer.reservation)
+        self.priced[answer.reservation] = answer.deployment
         return answer
 
     async def release(self, token: str) -> bool:
         self.held.discard(token)
+        self.released.add(token)
         await asyncio.sleep(0)
         if self.chance.random() < 0.05:
             raise StateUnavailable("no counters")
@@ -113,16 +123,20 @@ class Attempt:
     """One request that reached a model, and what has left the model of its answer."""
 
     usage: Json | None = None  # the last that says anything
-    written: int = 0  # pieces of text behind it
+    text: int = 0  # pieces of it
+    written: int = 0  # of those, what came behind the usage
     made: bool = False  # an answer in one piece, all of it
 
     def leaves(self, chunk: Json) -> None:
         """Note what a part of the answer tells."""
-        self.written += sum(bool(choice.get("delta", {}).get("content")) for choice in chunk.get("choices", ()))
-        self.written += chunk.get("type") == "content_block_delta"
+        pieces = sum(bool(choice.get("delta", {}).get("content")) for choice in chunk.get("choices", ()))
+        pieces += chunk.get("type") == "content_block_delta"
+        self.text, self.written = self.text + pieces, self.written + pieces
         self.made |= "error" not in chunk and ("content" in chunk or "message" in str(chunk.get("choices")))
         usage = chunk.get("usage")
-        if usage and any(usage.values()):
+        if usage == GARBLED:  # nobody can bill by the last word, so nothing is left but what was seen
+            self.usage, self.written = None, self.text
+        elif usage and any(usage.values()):
             self.usage, self.written = usage, 0
 
 
@@ -163,7 +177,7 @@ class Backend:
     def openai(self, streamed: bool, *, everywhere: bool) -> list[Json]:
         """An answer of OpenAI's API; `everywhere`: each chunk with text tells the usage so far."""
         usage = {"prompt_tokens": self.chance.randrange(1, 50), "completion_tokens": 5}
-        counted = self.chance.choice((usage, usage, usage, {}, NOTHING, None))
+        counted = self.chance.choice((usage, usage, usage, {}, NOTHING, GARBLED, None))
         told = {} if counted is None else {"usage": counted}
         if not streamed:
             said = {"choices": [{"message": {"content": "one two three"}}]}
@@ -297,6 +311,9 @@ async def test_accounts_come_out_even(seed: int, monkeypatch: pytest.MonkeyPatch
         assert len(events) == len(backend.attempts[call])
         for data, attempt in zip(events, backend.attempts[call], strict=True):
             assert_billed(data, attempt)
+            assert budget.priced[data["reservation"]] == data["deployment"]
+            if attempt.usage or data["status"] == 200:
+                assert data["reservation"] not in budget.released
 
 
 def assert_billed(data: Json, attempt: Attempt) -> None:
