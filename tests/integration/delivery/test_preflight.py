@@ -68,6 +68,7 @@ SERVICES = {
     "Microsoft.ApiManagement": ["service"],
     "Microsoft.CognitiveServices": ["accounts"],
     "Microsoft.App": [],
+    "Microsoft.ContainerRegistry": [],
     "Microsoft.CostManagement": [],
     "Microsoft.CostManagementExports": [],
     "Microsoft.AlertsManagement": [],
