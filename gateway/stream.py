@@ -146,12 +146,12 @@ class UsageWatch(EventWatch):
 
 def generated_bytes(delta: Mapping[str, Any]) -> int:
     """UTF-8 bytes of what the model generated in a delta: text, names and arguments of calls, visible reasoning."""
-    size = sum(_size(delta.get(name)) for name in _TEXT_FIELDS)
+    size = sum(text_bytes(delta.get(name)) for name in _TEXT_FIELDS)
     calls = delta.get("tool_calls")
     functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     for function in (*functions, delta.get("function_call")):
         if isinstance(function, dict):
-            size += _size(function.get("name")) + _size(function.get("arguments"))
+            size += text_bytes(function.get("name")) + text_bytes(function.get("arguments"))
     return size
 
 
@@ -181,17 +181,22 @@ def stream_error(code: str, message: str, request_id: str | None = None) -> byte
     body: dict[str, Any] = {"error": {"code": code, "message": message, "type": "server_error", "param": None}}
     if request_id is not None:
         body["request_id"] = request_id
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+    return event_bytes(body)
 
 
-def _size(value: Any) -> int:
-    """Bytes of a text. Some compatible providers send a list of typed parts instead: all texts in them."""
+def event_bytes(data: Any) -> bytes:
+    """An event of a stream that holds this object."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+def text_bytes(value: Any) -> int:
+    """UTF-8 bytes of a text. Some compatible providers send a list of typed parts instead: all texts in them."""
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode(errors="replace"))
     if isinstance(value, list):
-        return sum(_size(part) for part in value)
+        return sum(text_bytes(part) for part in value)
     if isinstance(value, dict):
-        return _size(value.get("text")) + _size(value.get("summary"))
+        return text_bytes(value.get("text")) + text_bytes(value.get("summary"))
     return 0
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.providers.anthropic_answer import citation, error_body, error_status, finish_reason, refusal_text
 from gateway.providers.anthropic_usage import client_tier, client_usage, merged_usage, processing_tier
-from gateway.stream import EventWatch
+from gateway.stream import EventWatch, event_bytes, text_bytes
 
 Json = dict[str, Any]
 
@@ -61,7 +61,7 @@ class AnthropicStream(EventWatch):
             return self._stop()
         if kind == "error" or event.get("error"):
             self.failed = True
-            return _event_bytes(error_body(event, error_status(event)))
+            return event_bytes(error_body(event, error_status(event)))
         return b""  # ping, or an event of a later version
 
     def _start(self, message: Mapping[str, Any]) -> bytes:
@@ -82,7 +82,7 @@ class AnthropicStream(EventWatch):
             block.position = self._tool_calls
             self._tool_calls += 1
             function = {"name": str(found.get("name") or ""), "arguments": ""}
-            self._count(len(function["name"].encode()))
+            self._count(text_bytes(function["name"]))
             call = {"index": block.position, "id": str(found.get("id") or ""), "type": "function", "function": function}
             return self._chunk({"tool_calls": [call]})
         if block.kind == "text":
@@ -144,27 +144,27 @@ class AnthropicStream(EventWatch):
         self.finished = True
         if not self._include_usage or self.usage is None:
             return _DONE
-        return _event_bytes({**self._head, "choices": [], "usage": client_usage(self.usage)}) + _DONE
+        return event_bytes({**self._head, "choices": [], "usage": client_usage(self.usage)}) + _DONE
 
     def _text(self, text: Any) -> bytes:
         if not isinstance(text, str) or not text:
             return b""
         self._text_chars += len(text)
-        self._count(len(text.encode()))
+        self._count(text_bytes(text))
         return self._chunk({"content": text})
 
     def _thought(self, block: _Block, thought: Any) -> bytes:
         if not isinstance(thought, str) or not thought:
             return b""
         block.thoughts.append(thought)
-        self._count(len(thought.encode()))
+        self._count(text_bytes(thought))
         return self._chunk({"reasoning_content": thought})
 
     def _arguments(self, block: _Block, partial: Any) -> bytes:
         """Of a tool that the client runs; what a tool of Anthropic's own is called with is only counted."""
         if not isinstance(partial, str) or not partial:
             return b""
-        self._count(len(partial.encode()))
+        self._count(text_bytes(partial))
         if block.kind != "tool_use":
             return b""
         block.has_arguments = True
@@ -185,7 +185,7 @@ class AnthropicStream(EventWatch):
         chunk: Json = {**self._head, "choices": [choice]}
         if self._include_usage:
             chunk["usage"] = None  # as OpenAI does: every chunk but the last carries a null
-        return _event_bytes(chunk)
+        return event_bytes(chunk)
 
 
 class _Block:
@@ -202,10 +202,6 @@ class _Block:
         self.thoughts: list[str] = []
         self.signature = ""
         self.citations: list[Any] = []
-
-
-def _event_bytes(data: Json) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
 def _index(event: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ import msgspec
 from gateway.call import ModelCall
 from gateway.providers.base import AnswerStream, ProviderRequest, Target
 from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, path_segment, request_body
-from gateway.stream import UsageWatch
+from gateway.stream import UsageWatch, event_bytes
 
 _FIRST_WITH_STREAM_OPTIONS = "2024-09-01"  # earlier api-versions refuse the field
 
@@ -48,7 +48,7 @@ class _ChunkWatch(UsageWatch):
         visible = super()._noted(chunk, event)
         if chunk.get("object") != "" or not visible:
             return visible
-        return b"data: " + msgspec.json.encode({**chunk, "object": "chat.completion.chunk"}) + b"\n\n"
+        return event_bytes({**chunk, "object": "chat.completion.chunk"})
 
 
 def _takes_stream_options(api_version: str | None) -> bool:

@@ -17,7 +17,7 @@ from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeA
 from gateway.providers.openai import OpenAiApi, list_of, path_segment, read_whole, request_body
 from gateway.providers.openai_errors import error_body, shaped_error
 from gateway.providers.openai_responses import ResponsesWatch
-from gateway.stream import UsageWatch
+from gateway.stream import UsageWatch, event_bytes
 
 # Hints to OpenAI's own storage, caches and abuse detection, and usage of streams, which is told unasked.
 _LEFT_OUT = (
@@ -102,7 +102,7 @@ class _ChunkWatch(UsageWatch):
         head: dict[str, Any] = {
             name: self._last[name] for name in ("id", "object", "created", "model") if name in self._last
         }
-        return _event({**head, "choices": [], "usage": self.usage}) + visible
+        return event_bytes({**head, "choices": [], "usage": self.usage}) + visible
 
     def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
         visible = super()._noted(chunk, event)
@@ -112,11 +112,7 @@ class _ChunkWatch(UsageWatch):
         deltas = [choice.get("delta") for choice in list_of(chunk.get("choices")) if isinstance(choice, dict)]
         changed = [_flatten(delta) for delta in deltas if isinstance(delta, dict)]
         told = chunk.pop("usage", None)
-        return _event(chunk) if told is not None or any(changed) else visible
-
-
-def _event(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        return event_bytes(chunk) if told is not None or any(changed) else visible
 
 
 def _flatten(message: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.stream import EventWatch
+from gateway.stream import EventWatch, text_bytes
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _MOST_EVENT_BYTES = 16 * 1024 * 1024  # the last event repeats the whole answer, images made by the model included
@@ -29,7 +29,7 @@ class ResponsesWatch(EventWatch):
         elif kind in _ENDS:
             self._end(kind, response)
         elif isinstance(delta := chunk.get("delta"), str):
-            self._count(len(delta.encode(errors="replace")))
+            self._count(text_bytes(delta))
         return event
 
     def _end(self, kind: str, response: Any) -> None:
@@ -45,13 +45,9 @@ def generated_in_output(output: list[Any]) -> int:
 
 
 def _item_bytes(item: Mapping[str, Any]) -> int:
-    size = sum(_size(item.get(name)) for name in _ITEM_TEXTS)
+    size = sum(text_bytes(item.get(name)) for name in _ITEM_TEXTS)
     for parts in (item.get("content"), item.get("summary")):
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
-                size += sum(_size(part.get(name)) for name in _PART_TEXTS)
+                size += sum(text_bytes(part.get(name)) for name in _PART_TEXTS)
     return size
-
-
-def _size(value: Any) -> int:
-    return len(value.encode(errors="replace")) if isinstance(value, str) else 0

@@ -12,7 +12,7 @@ from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeA
 from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, list_of, read_whole, request_body
 from gateway.providers.openai_errors import answer_failed, shaped_error, status_of
 from gateway.providers.openai_responses import ResponsesWatch
-from gateway.stream import UsageWatch
+from gateway.stream import UsageWatch, event_bytes
 from shared.errors import InvalidRequest
 
 # By these a request names other models to be tried: each would pass the budget's check and the tenant's list by.
@@ -64,4 +64,4 @@ class _ChunkWatch(UsageWatch):
             return super()._noted(chunk, event)
         super()._noted({**chunk, "choices": []}, event)
         self.failed = True
-        return b"data: " + msgspec.json.encode({"error": shaped_error(status_of(error), chunk)}) + b"\n\n"
+        return event_bytes({"error": shaped_error(status_of(error), chunk)})
