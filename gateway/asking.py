@@ -173,7 +173,7 @@ class Asking:
         reply: Whole | TollkeeperError = whole
         if is_misconfigured(status):
             log.error("misconfigured: %s answers %d for deployment %s", target.endpoint.id, status, target.deployment)
-            if status in (401, 403):  # passed on, it would tell the caller that the caller's key is wrong
+            if status in (401, 402, 403):  # passed on, it would tell of a wrong key or a spent budget of the caller's
                 reply = UpstreamRefused("the model backend does not accept the gateway's credential")
         return replace(failure_of(status, upstream.headers, reply, said), is_billed=usage is not None)
 

@@ -34,6 +34,7 @@ def tools_in(body: Mapping[str, Any]) -> tuple[str, ...]:
     names = [tool_name(tool) for tool in tools] + [tool_name(function) for function in functions]
     if body.get("web_search_options") is not None:
         names.append(WEB_SEARCH)
+    names += [_plugin_name(plugin) for plugin in _plugins(body)]
     return tuple(dict.fromkeys(name for name in names if name))
 
 
@@ -41,6 +42,8 @@ def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
     """Take disabled tools out, with the fields that would be invalid or point at nothing without them."""
     if WEB_SEARCH in disabled:
         body.pop("web_search_options", None)
+    if plugins := _plugins(body):
+        body["plugins"] = [plugin for plugin in plugins if _plugin_name(plugin) not in disabled]
     for list_field, others in (("tools", _TOOL_FIELDS), ("functions", _FUNCTION_FIELDS)):
         if not body.get(list_field):
             continue
@@ -57,6 +60,17 @@ def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
         if not kept:
             for name in others:
                 body.pop(name, None)
+
+
+def _plugins(body: Mapping[str, Any]) -> list[Any]:
+    """OpenRouter's way to ask for tools of its own; whatever else stands there is for the provider to refuse."""
+    plugins = body.get("plugins")
+    return plugins if isinstance(plugins, list) else []
+
+
+def _plugin_name(plugin: Any) -> str:
+    name = str(plugin.get("id") or "") if isinstance(plugin, dict) else ""
+    return WEB_SEARCH if name == "web" else name
 
 
 def _choice_without(choice: Any, disabled: frozenset[str]) -> Any:

@@ -322,11 +322,14 @@ async def test_a_place_that_comes_back_is_probed_by_one_call(bench, monkeypatch)
     assert (await bench.chat(model="probed")).json()["model"] == "probed"
 
 
-async def test_the_gateways_own_credential_problem_is_not_the_callers(bench):
-    """A 401 of the backend would look like a wrong key to the caller, who can do nothing about it."""
-    answer = await bench.chat(headers={"x-sim-status": "401"})
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_the_gateways_own_credential_problem_is_not_the_callers(bench, status):
+    """A 401 of the backend would look like the caller's wrong key, a 402 like the caller's spent budget; and what the
+    provider says beside it is about an account that is not the caller's.
+    """
+    answer = await bench.chat(headers={"x-sim-status": str(status)})
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_refused")
-    assert (await bench.event())["data"]["status"] == 401
+    assert (await bench.event())["data"]["status"] == status
 
 
 async def test_errors_of_the_gateways_own_have_the_headers_of_every_admitted_call(bench):

@@ -119,6 +119,16 @@ def test_without_tools_left_nothing_points_at_them():
     assert set(sent(call, ["web_search"])) == {"messages", "model"}
 
 
+def test_a_search_asked_for_as_a_plugin_is_one():
+    """OpenRouter's `web` plugin searches, and costs, as the tool does: it must not get around a budget."""
+    web, parser = {"id": "web", "max_results": 5}, {"id": "file-parser"}
+    call = chat(model="gpt-4o", plugins=[web, parser, "odd"])
+    assert call.tools == ("web_search", "file-parser")
+    assert sent(call, ["web_search"])["plugins"] == [parser, "odd"]
+    assert sent(call)["plugins"] == [web, parser, "odd"]
+    assert chat(model="gpt-4o", plugins="web").tools == ()
+
+
 def test_a_choice_of_a_disabled_tool_goes_with_it():
     """Forcing a tool that was dropped would fail the call; the model chooses among the rest instead."""
     tools = [{"type": "function", "function": {"name": name}} for name in ("web_search", "look_up")]
