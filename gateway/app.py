@@ -158,6 +158,23 @@ def build_app(
             await upstream.close()
             await services.close()
 
+    handlers: dict[Any, Any] = {
+        TollkeeperError: _deliberate_error,
+        ClientDisconnect: _client_left,
+        404: _no_route,
+        405: _wrong_method,
+        Exception: _defect,
+    }
+    app = Starlette(routes=_routes(gateways), lifespan=lifespan, exception_handlers=handlers)
+    # A redirect would name an http:// address behind TLS, and clients take their key along to it.
+    app.router.redirect_slashes = False
+    app.router.lifespan = in_words(app.router.lifespan, refused)  # type: ignore[method-assign, assignment]
+    return app
+
+
+def _routes(gateways: list[Gateway]) -> list[Route]:
+    """The routes of the one gateway that is in the list as soon as the app has started."""
+
     async def chat(request: Request) -> Response | StreamRelay:
         return await gateways[0].call(request, "chat")
 
@@ -193,18 +210,7 @@ def build_app(
     routes.append(Route("/chat", prompt, methods=["POST"]))
     routes.append(Route("/route", which_model, methods=["POST"]))
     routes.append(Route("/health", health))
-    handlers: dict[Any, Any] = {
-        TollkeeperError: _deliberate_error,
-        ClientDisconnect: _client_left,
-        404: _no_route,
-        405: _wrong_method,
-        Exception: _defect,
-    }
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
-    # A redirect would name an http:// address behind TLS, and clients take their key along to it.
-    app.router.redirect_slashes = False
-    app.router.lifespan = in_words(app.router.lifespan, refused)  # type: ignore[method-assign, assignment]
-    return app
+    return routes
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.answers import Streamed, Whole
 from gateway.call import UNREADABLE_JSON
+from gateway.stream import event_data
 from shared.money import decimal_from_nano
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import count_tokens, processing_tier
@@ -95,16 +96,12 @@ class PricedStream:
     def _event(self, event: bytes) -> bytes:
         if b'"usage"' not in event:
             return event
-        head, data = _parts(event)
+        data = event_data(event) or b""
         told = _priced(data, self._cost_of, self._inner.tier)
-        return event if told is data else head + b"data: " + told + b"\n\n"
-
-
-def _parts(event: bytes) -> tuple[bytes, bytes]:
-    """(the lines before the data, with their ends; the data)."""
-    lines = event.splitlines()
-    data = b"\n".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
-    return b"".join(line + b"\n" for line in lines if line and not line.startswith(b"data:")), data
+        if told is data:
+            return event
+        others = [line + b"\n" for line in event.splitlines() if line and not line.startswith(b"data:")]
+        return b"".join(others) + b"data: " + told + b"\n\n"
 
 
 def _priced(content: bytes, cost_of: CostOf, tier: str) -> bytes:

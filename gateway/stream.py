@@ -69,7 +69,7 @@ class EventWatch:
 
     def _seen(self, event: bytes) -> bytes:
         """Note what the event says; what the client may see of it."""
-        data = _data(event)
+        data = event_data(event)
         if data is None:
             return event  # a comment, by which a backend keeps the connection open
         if data == b"[DONE]":
@@ -200,7 +200,7 @@ def text_bytes(value: Any) -> int:
     return 0
 
 
-def _data(event: bytes) -> bytes | None:
+def event_data(event: bytes) -> bytes | None:
     """The data of an event; None when it has none."""
     lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
