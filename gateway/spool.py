@@ -18,6 +18,7 @@ import fcntl
 import logging
 import os
 import secrets
+import stat
 import struct
 import threading
 import time
@@ -90,10 +91,13 @@ class Spool:
         with self._guard:
             if self._own is None:
                 return 0
+            owner = os.lstat(self._own.path).st_uid
             held = {self._own.path, *(folder.path for folder in self._adopted)}
             found = 0
             for path in sorted(self._directory.iterdir()):
-                if path not in held and (folder := _taken_over(path)) is not None:
+                if path in held or not _is_folder_of(owner, path):
+                    continue
+                if (folder := _taken_over(path)) is not None:
                     found += self._take_in(folder)
             if found:
                 self._sealed.sort(key=lambda segment: segment.since_ns)
@@ -240,6 +244,15 @@ def read_records(content: bytes) -> tuple[list[bytes], str | None]:
         events.append(event)
         at += _HEAD.size + length
     return events, None
+
+
+def _is_folder_of(owner: int, path: Path) -> bool:
+    """Whether it is a folder that a gateway made: what others lay there would go to the hub in the gateway's name."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner
 
 
 def _taken_over(path: Path) -> _Folder | None:

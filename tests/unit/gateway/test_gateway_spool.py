@@ -176,3 +176,21 @@ def test_what_is_none_of_ours_is_left_alone(tmp_path):
     assert drain(spool) == EVENTS
     spool.close()
     assert sorted(os.listdir(tmp_path)) == ["lost+found", "note.txt"]
+
+
+def test_what_others_laid_there_is_not_sent(tmp_path):
+    """Events of a folder that somebody else made, or linked to, would be bills in the gateway's name."""
+    spool = open_spool(tmp_path / "elsewhere")
+    spool.append(EVENTS)
+    spool.close()
+    (left,) = (tmp_path / "elsewhere").iterdir()
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "1").symlink_to(left)
+    assert open_spool(tmp_path / "spool").events == 0
+    if os.geteuid() == 0:  # others may not give a file away
+        (tmp_path / "spool" / "1").unlink()
+        left.rename(tmp_path / "spool" / "2")
+        os.chown(tmp_path / "spool" / "2", 12_345, 12_345)
+        assert open_spool(tmp_path / "spool").events == 0
+        os.chown(tmp_path / "spool" / "2", os.geteuid(), os.getegid())
+        assert open_spool(tmp_path / "spool").events == len(EVENTS)
