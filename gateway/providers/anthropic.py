@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.call import UNREADABLE_JSON
 from gateway.providers.anthropic_answer import completion, error_body, read_message
 from gateway.providers.anthropic_request import translate_request
 from gateway.providers.anthropic_stream import AnthropicStream
@@ -56,7 +57,11 @@ class AnthropicApi:
 
     def failure(self, call: ModelCall, status: int, content: bytes) -> bytes:
         """Anthropic's error in OpenAI's shape."""
-        return msgspec.json.encode(error_body(content, status))
+        try:
+            answer = msgspec.json.decode(content)
+        except UNREADABLE_JSON:
+            answer = None  # a proxy's page of HTML, or nothing
+        return msgspec.json.encode(error_body(answer, status))
 
     def stream(self, call: ModelCall) -> AnswerStream:
         """Chunks of a chat completion."""

@@ -52,7 +52,8 @@ def read_message(content: bytes) -> Json:
     except UNREADABLE_JSON:
         message = None
     if isinstance(message, dict) and isinstance(message.get("error"), dict):
-        raise AnswerFailed(error_status(message), msgspec.json.encode(error_body(content, error_status(message))))
+        status = error_status(message)
+        raise AnswerFailed(status, msgspec.json.encode(error_body(message, status)))
     if not isinstance(message, dict) or not isinstance(message.get("content"), list):
         raise AnswerUnreadable
     return message
@@ -107,15 +108,9 @@ def error_status(event: Mapping[str, Any]) -> int:
     return _ERRORS.get(str(name), ("", _SERVER_FAULT))[1]
 
 
-def error_body(content: bytes | Mapping[str, Any], status: int) -> Json:
-    """An error in OpenAI's shape: the code is Anthropic's own name of it, `overloaded_error` say."""
-    found: Any = content
-    if isinstance(content, bytes):
-        try:
-            found = msgspec.json.decode(content)
-        except UNREADABLE_JSON:
-            found = None
-    error = found.get("error") if isinstance(found, dict) else None
+def error_body(answer: Any, status: int) -> Json:
+    """A decoded answer's error in OpenAI's shape: the code is Anthropic's own name of it, `overloaded_error` say."""
+    error = answer.get("error") if isinstance(answer, dict) else None
     error = error if isinstance(error, dict) else {}
     name = error.get("type")
     code = name if isinstance(name, str) and name else "upstream_failed"
