@@ -14,22 +14,16 @@ import httpx
 import pytest
 
 from local.options import BUILT_IN
-from tests.support.laptop import CHAT, eventually, prompt_and_output, start_laptop
-
-
-def team(name: str, limit_usd: str) -> str:
-    """A team's file: its key is `local-<name>`."""
-    identities = f"identities: {{subscriptions: [{name}-prod]}}"
-    return f"{{team: {name}, {identities}, budgets: [{{period: month, limit: {limit_usd}}}]}}"
-
+from tests.support.laptop import CHAT, MODEL, eventually, prompt_and_output, start_laptop
+from tests.support.laptop_config import team_file
 
 CAN = "capabilities: [chat, tools], typical_output_tokens: 20"
 FILES = {
     "tenants.yaml": "tenants: [{id: default}]",
     "models.yaml": f"""
 endpoints:
-  - {{id: eu, provider: azure-openai, url: http://simulated-model/at/eu, region: westeurope, data_zone: eu}}
-  - {{id: us, provider: azure-openai, url: http://simulated-model/at/us, region: eastus, data_zone: us}}
+  - {{id: eu, provider: azure-openai, url: {MODEL}/at/eu, region: westeurope, data_zone: eu}}
+  - {{id: us, provider: azure-openai, url: {MODEL}/at/us, region: eastus, data_zone: us}}
 models:
   - {{id: main, deployments: [main-eu, {{name: main-us, endpoint: us}}], fallbacks: [spare], {CAN}}}
   - {{id: spare, deployments: [spare-eu], capabilities: [chat, tools, vision], typical_output_tokens: 20}}
@@ -54,10 +48,10 @@ models:
             ("dear", 1000, 2000),
         )
     ),
-    "teams/rich.yaml": team("rich", "1000.00"),
+    "teams/rich.yaml": team_file("rich", "1000.00"),
     # A call of these tests is held at about 30 input tokens and 100 of output: 30 * 1 + 100 * 2 = 230 micro-USD.
-    "teams/tight.yaml": team("tight", "0.0003"),
-    "teams/cheap.yaml": team("cheap", "0.01"),
+    "teams/tight.yaml": team_file("tight", "0.0003"),
+    "teams/cheap.yaml": team_file("cheap", "0.01"),
 }
 MESSAGES = [{"role": "user", "content": "How much is left?"}]
 
