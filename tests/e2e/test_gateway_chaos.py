@@ -6,6 +6,7 @@ could know them, nothing is held any more, and the budget's counter is the sum o
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -15,11 +16,11 @@ import httpx
 import openai
 import pytest
 
-from tests.support.gateway_rig import BODY, FIRST_BYTE_SECONDS, STALL_SECONDS, TEAM, open_rig
+from tests.support.gateway_rig import APART, BODY, FIRST_BYTE_SECONDS, STALL_SECONDS, TEAM, open_rig
 from tests.support.laptop import eventually
 
 # A minute is what such outages last in life; nothing here waits for a clock, so a few seconds show the same.
-OUTAGE_SECONDS = float(os.environ.get("CHAOS_OUTAGE_SECONDS", "4"))
+OUTAGE_SECONDS = float(os.environ.get("CHAOS_OUTAGE_SECONDS", "2"))
 PIECES = 20  # of an answer: one word, one token each
 AFTER = 6  # so many pieces are fine before the fault; the first carries the role and no text
 GENERATED = AFTER - 1
@@ -42,22 +43,22 @@ def events_of(text):
     return [each if each == "[DONE]" else json.loads(each) for each in data]
 
 
-def together(gateway, model, faults, *, stream):
-    """All faults at once, one client each: (answer, seconds) by fault."""
+def together(gateway, models, faults, *, stream):
+    """All faults at once, one client each, at one model after the other: (answer, seconds) by fault."""
 
-    def call(item):
+    def call(model, item):
         name, knobs = item
         began = time.monotonic()
         answer = gateway.post(name, model, stream=stream, x_sim_output_tokens=PIECES, **knobs)
         return name, (answer, time.monotonic() - began)
 
     with ThreadPoolExecutor(len(faults)) as clients:
-        return dict(clients.map(call, faults.items()))
+        return dict(clients.map(call, itertools.cycle(models), faults.items()))
 
 
 # What a client sees of a stream that broke behind its first pieces: what was good, then one event with an error.
 MIDDLE = {
-    f"middle-{fault}": {"x_sim_fault": fault, "x_sim_fault_after": AFTER, "x_sim_chunk_ms": 15}
+    f"middle-{fault}": {"x_sim_fault": fault, "x_sim_fault_after": AFTER, "x_sim_chunk_ms": 50}
     for fault in ("reset", "cut", "half", "end", "stall", "error", "json", "utf8", "endless")
 }
 
@@ -67,7 +68,7 @@ def test_a_stream_that_breaks_says_so_and_is_billed_by_what_went_by(rig, gateway
     that SDKs raise, after everything that was good. The bill is one estimated row: the output is exactly what the
     model says it had produced, the input is an estimate.
     """
-    answers = together(gateway, "middle", MIDDLE, stream=True)
+    answers = together(gateway, APART["middle"], MIDDLE, stream=True)
     for name, (answer, seconds) in answers.items():
         *good, last = events_of(answer.text)
         assert answer.status_code == 200, name
@@ -77,10 +78,10 @@ def test_a_stream_that_breaks_says_so_and_is_billed_by_what_went_by(rig, gateway
     for name, bill in rig.billed(list(MIDDLE)).items():
         (row,) = bill.rows
         assert (row.kind, row.measured, row.streamed, row.status) == ("usage", False, True, 200), name
-        # An event that went by was generated; the one that nobody could read was too, and is not billed.
-        unread = 1 if name in ("middle-json", "middle-utf8") else 0
         assert bill.billed[1] == GENERATED, name
-        assert bill.broken[1] in range(GENERATED, GENERATED + unread + 2), name
+        # What went by was generated. Behind an event that nobody can read the model goes on until it hears of it.
+        most = PIECES - 1 if name in ("middle-json", "middle-utf8") else GENERATED + 1
+        assert GENERATED <= bill.broken[1] <= most, name
         assert 0.5 * bill.broken[0] <= bill.billed[0] <= 3 * bill.broken[0], name
 
 
@@ -106,7 +107,7 @@ EARLY = {
 
 def test_a_stream_that_never_begins_is_an_error_and_free(rig, gateway):
     """Before the first event a failure is an answer of its own, with a status; the model produced nothing."""
-    for name, (answer, seconds) in together(gateway, "early", EARLY, stream=True).items():
+    for name, (answer, seconds) in together(gateway, APART["early"], EARLY, stream=True).items():
         assert answer.status_code in (502, 503, 504), name
         assert answer.json()["error"]["code"], name
         assert seconds < 2 * FIRST_BYTE_SECONDS + 15, name
@@ -125,7 +126,7 @@ def test_an_answer_in_one_piece_that_breaks_is_an_error_and_billed_if_it_was_mad
     """Nothing of a broken body reaches the client. Broken before its head it is free; behind the head the model had
     made it, and it is billed at an estimate, once: nobody asks again for what was paid for.
     """
-    for name, (answer, _) in together(gateway, "whole", WHOLE_FREE | WHOLE_MADE, stream=False).items():
+    for name, (answer, _) in together(gateway, APART["whole"], WHOLE_FREE | WHOLE_MADE, stream=False).items():
         assert answer.status_code in (502, 504), name
         assert answer.json()["error"]["code"] == "upstream_failed", name
     bills = rig.billed([*WHOLE_FREE, *WHOLE_MADE])
@@ -145,7 +146,7 @@ def test_a_storm_of_429_passes_or_is_told_with_a_time(rig, gateway):
     storm = {"seconds": 2, "knobs": {"x-sim-status": "429", "x-sim-retry-after": "1"}}
     httpx.post(f"{model}/sim/knobs/storm", json=storm).raise_for_status()
     calls = {f"storm-{n}": {} for n in range(12)}
-    answers = {name: answer for name, (answer, _) in together(gateway, "storm", calls, stream=False).items()}
+    answers = {name: answer for name, (answer, _) in together(gateway, ["storm"], calls, stream=False).items()}
     statuses = {answer.status_code for answer in answers.values()}
     assert statuses <= {200, 429, 503}
     for answer in answers.values():
@@ -203,13 +204,14 @@ def test_a_full_spool_refuses_before_the_model_is_called(rig):
     """A spool with room for seven calls, a hub away, twenty clients at once: those for whose event there is no room get
     503 and when to come again, before the model is called; the others are served, and billed when the hub is back.
     """
-    gateway = rig.start_gateway(SPOOL_MAX_BYTES=str(8 * 8192), SPOOL_DIR=str(rig.directory / "small"))
+    small = {"SPOOL_MAX_BYTES": str(8 * 8192), "SPOOL_DIR": str(rig.directory / "small")}
+    gateway = rig.start_gateway(**small, REDIS_TIMEOUT_SECONDS="20")  # twenty at once, maybe on a busy machine
     rig.hub.set("refusing")
     try:
         assert gateway.post("full-first", "crowd").status_code == 200
         eventually(lambda: gateway.health()["status"] == "backlog")
         crowd = {f"full-{n}": {"x_sim_latency_ms": 1500} for n in range(20)}
-        answers = {name: answer for name, (answer, _) in together(gateway, "crowd", crowd, stream=False).items()}
+        answers = {name: answer for name, (answer, _) in together(gateway, ["crowd"], crowd, stream=False).items()}
         assert gateway.health()["pending_events"] > 0
     finally:
         rig.hub.set("up")

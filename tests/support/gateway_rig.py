@@ -32,8 +32,9 @@ TEAM = "search"
 FIRST_BYTE_SECONDS, STALL_SECONDS = 4, 2
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "How much of the budget is left for this month, and who spent it?"}]
-# One model for each kind of trouble: a breaker that one test opens is no other test's business.
-MODELS = ("calm", "middle", "early", "whole", "storm", "hub", "redis", "crowd")
+# One model for each kind of trouble, or for each call in it: a breaker that one opens is no other's business.
+APART = {kind: [f"{kind}-{number}" for number in range(9)] for kind in ("middle", "early", "whole")}
+MODELS = ("calm", "storm", "hub", "redis", "crowd", *(name for names in APART.values() for name in names))
 BODY = {"model": "calm", "messages": MESSAGES, "max_tokens": 400}
 FLOOD = "http://flooding-model"  # stands for the address of a backend that a test brings itself
 PRICE = "effective_from: 2026-01-01, usd_per_million: {input: 2.50, cached_input: 1.25, output: 10.00}"
