@@ -29,7 +29,7 @@ from gateway.providers import api_of
 from gateway.providers.base import AnswerFailed, AnswerUnreadable, Api, ProviderRequest, Target
 from gateway.tools import dropped_tools
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamRefused, UpstreamUnreachable, client_headers
-from shared.errors import TollkeeperError
+from shared.errors import InvalidRequest, TollkeeperError
 
 if TYPE_CHECKING:
     from gateway.breakers import Breakers, PlaceKey
@@ -65,6 +65,9 @@ class Asking:
         try:
             request = api.request(exchange.call, target, exchange.answer.disabled_tools)
             probe = self._breakers.begin(place)
+        except RecursionError:  # it could just be read, but not be written again
+            self._events.give_back()
+            raise InvalidRequest("the body is nested too deep") from None
         except BaseException:
             self._events.give_back()
             raise
@@ -149,7 +152,7 @@ class Asking:
         except AnswerFailed as failed:
             status, content, usage = failed.status, failed.content, failed.usage
             is_cut = False
-        except AnswerUnreadable:
+        except (AnswerUnreadable, RecursionError):
             problem = UpstreamGarbled("the model backend answered what is no JSON")
         except httpx.HTTPError:
             problem = UpstreamBroken("the model backend ended its answer early")

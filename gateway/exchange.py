@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollkeeper.gateway")
 
 MOST_USAGE_BYTES = 32 * 1024  # a provider's usage object is under 1 kB; a huge one would not fit the hub's message
+_MOST_USAGE_PARTS = 200  # of it, which come nested two deep; an event too deep could not be written at all
 
 
 @dataclass
@@ -89,7 +90,11 @@ class Exchange:
         except EventRejected as error:
             log.error("usage_unreadable: deployment %s, %s", self.answer.deployment, error.message)  # noqa: TRY400
             return False
-        return len(msgspec.json.encode(usage)) <= MOST_USAGE_BYTES
+        try:
+            encoded = msgspec.json.encode(usage)
+        except RecursionError:
+            return False
+        return len(encoded) <= MOST_USAGE_BYTES and encoded.count(b"{") + encoded.count(b"[") <= _MOST_USAGE_PARTS
 
 
 def _label(said: str) -> str:

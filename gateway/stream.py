@@ -77,11 +77,9 @@ class EventWatch:
             return event
         try:
             chunk = msgspec.json.decode(data)
-        except UNREADABLE_JSON:
+            return self._noted(chunk, event) if isinstance(chunk, dict) else event
+        except UNREADABLE_JSON:  # or just readable, and nested too deep to be looked at or written again
             return self._fail("the model backend sent an event that cannot be read")
-        if not isinstance(chunk, dict):
-            return event
-        return self._noted(chunk, event)
 
     def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
         """Note what a chunk says; what the client may see of its event."""

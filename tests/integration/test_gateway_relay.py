@@ -322,6 +322,26 @@ async def test_a_place_that_comes_back_is_probed_by_one_call(bench, monkeypatch)
     assert (await bench.chat(model="probed")).json()["model"] == "probed"
 
 
+async def test_a_body_nested_however_deep_is_no_defect(bench):
+    """Some can just be read and not be written again: the caller hears of it, and nothing stays held."""
+    for depth in range(940, 1000):
+        raw = b'{"model": "gpt-4o", "messages": [], "x": ' + b"[" * depth + b"]" * depth + b"}"
+        answer = await bench.client.post("/v1/chat/completions", content=raw)
+        assert answer.status_code in (200, 400), (depth, answer.text)
+
+
+async def test_an_answer_nested_too_deep_is_billed_and_said_to_be_broken(bench, monkeypatch):
+    """A backend may answer anything; whoever asked gets an error that says whose it is."""
+
+    def whole(*_):
+        raise RecursionError
+
+    monkeypatch.setattr("gateway.providers.azure_openai.AzureOpenAiApi.whole", whole)
+    answer = await bench.chat()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_failed")
+    assert (await bench.event())["data"]["aborted"] is True
+
+
 @pytest.mark.parametrize("status", [401, 402, 403])
 async def test_the_gateways_own_credential_problem_is_not_the_callers(bench, status):
     """A 401 of the backend would look like the caller's wrong key, a 402 like the caller's spent budget; and what the

@@ -149,6 +149,15 @@ def test_an_endless_event_is_not_collected():
     assert watch.feed(b"z" * 1024) == b""
 
 
+@pytest.mark.parametrize("depth", [400, 600, 900, 980, 5_000])
+def test_an_event_nested_however_deep_ends_the_stream_or_passes(depth):
+    """A defect amid a stream would cut the client off without a word."""
+    watch = UsageWatch(hide_usage_chunk=True)
+    event = b'data: {"choices":[{"delta":{"content":' + b"[" * depth + b"]" * depth + b"}}]}\n\n"
+    said = watch.feed(event)
+    assert said == event or (watch.failed and b"upstream_failed" in said)
+
+
 def test_a_stream_error_is_an_openai_error_event():
     """The SDK raises on an event with `error`, so a broken stream is never taken for a whole one."""
     event = json.loads(stream_error("upstream_failed", "cut", "r-1").removeprefix(b"data: "))

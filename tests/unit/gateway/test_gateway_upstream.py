@@ -162,8 +162,15 @@ def test_headers_that_no_server_could_send_on_stay_here():
     assert set(client_headers(httpx.Response(200, headers=headers))) == {"content-type"}
 
 
-async def test_a_huge_usage_object_cannot_block_the_queue():
-    """An event too large for a hub message would be retried forever, with every later event behind it."""
+def _nested(depth: int) -> dict:
+    return {"nested": _nested(depth - 1)} if depth else {}
+
+
+@pytest.mark.parametrize("junk", ["x" * MOST_USAGE_BYTES, _nested(300), [[]] * 300])
+async def test_a_huge_usage_object_cannot_block_the_queue(junk):
+    """An event too large for a hub message would be retried forever, with every later event behind it; one that cannot
+    be written would be lost, and its place with it.
+    """
     answer = SimpleNamespace(
         tenant="default",
         scopes={},
@@ -178,5 +185,5 @@ async def test_a_huge_usage_object_cannot_block_the_queue():
     exchange = Exchange(source="gateway/t", request_id="1", call=CALL, answer=answer)
     queue = EventQueue(publisher=SimpleNamespace())
     queue.reserve()
-    exchange.report(queue, status=200, usage={"prompt_tokens": 1, "junk": "x" * MOST_USAGE_BYTES}, streamed=False)
+    exchange.report(queue, status=200, usage={"prompt_tokens": 1, "junk": junk}, streamed=False)
     assert msgspec.json.decode(queue._events[0])["data"]["usage"] is None
