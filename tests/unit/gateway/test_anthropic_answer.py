@@ -50,6 +50,13 @@ TOKENS = {
 }
 CALL = ToolUseBlock(id="toolu_1", name="weather", input={"city": "Delft"}, type="tool_use")
 THOUGHT = ThinkingBlock(thinking="rain?", signature="c2ln", type="thinking")
+CITED = {
+    "type": "web_search_result_location",
+    "url": "https://example.com",
+    "title": "Rain",
+    "cited_text": "It rains.",
+    "encrypted_index": "x",
+}
 
 
 def chat(**fields):
@@ -163,14 +170,7 @@ def test_a_refusal_says_why():
 
 def test_cited_pages_are_annotations_of_the_text():
     """A web search's citations say which characters they stand for."""
-    cited = {
-        "type": "web_search_result_location",
-        "url": "https://example.com",
-        "title": "Rain",
-        "cited_text": "It rains.",
-        "encrypted_index": "x",
-    }
-    said = answered(text("Look: "), TextBlock(text="rain", type="text", citations=[cited])).choices[0].message
+    said = answered(text("Look: "), TextBlock(text="rain", type="text", citations=[CITED])).choices[0].message
     [annotation] = said.annotations
     span = annotation.url_citation
     assert (span.url, span.title, said.content[span.start_index : span.end_index]) == (
@@ -324,14 +324,7 @@ def test_a_stream_becomes_the_chunks_of_a_chat_completion():
 
 def test_openais_sdk_puts_a_stream_together_to_the_whole_answer():
     """Its helper joins what chunks bring: two thoughts, two citations and two calls must not fall over each other."""
-    cited = {
-        "type": "web_search_result_location",
-        "url": "https://example.com",
-        "title": "Rain",
-        "cited_text": "It rains.",
-        "encrypted_index": "x",
-    }
-    said = TextBlock(text="It rains.", type="text", citations=[cited])
+    said = TextBlock(text="It rains.", type="text", citations=[CITED])
     blocks = [THOUGHT, THOUGHT.model_copy(update={"thinking": "so?"}), said, said, CALL]
     events = [begin()]
     for index, each in enumerate(blocks):
@@ -342,7 +335,7 @@ def test_openais_sdk_puts_a_stream_together_to_the_whole_answer():
             events += [delta(index, "thinking_delta", thinking=each.thinking)]
             events += [delta(index, "signature_delta", signature=each.signature)]
         elif each.type == "text":
-            events += [delta(index, "text_delta", text=each.text), delta(index, "citations_delta", citation=cited)]
+            events += [delta(index, "text_delta", text=each.text), delta(index, "citations_delta", citation=CITED)]
         else:
             events += [delta(index, "input_json_delta", partial_json=json.dumps(each.input))]
         events.append(end_of(index))
@@ -465,13 +458,6 @@ def test_what_anthropic_runs_itself_is_no_call_for_the_client():
     """A web search is Anthropic's to run; only its words count as output."""
     search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
     result = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
-    cited = {
-        "type": "web_search_result_location",
-        "url": "https://example.com",
-        "title": "Rain",
-        "cited_text": "It rains.",
-        "encrypted_index": "x",
-    }
     reader, chunks, _ = streamed(
         sse(
             begin(),
@@ -482,7 +468,7 @@ def test_what_anthropic_runs_itself_is_no_call_for_the_client():
             end_of(1),
             block(2, text("")),
             delta(2, "text_delta", text="It rains."),
-            delta(2, "citations_delta", citation=cited),
+            delta(2, "citations_delta", citation=CITED),
             end_of(2),
             *end(),
         )
