@@ -257,6 +257,34 @@ def test_redis_away_is_told_or_survived_and_everything_is_billed_once(rig, gatew
         assert bill.billed == bill.served, name
 
 
+def test_a_redis_that_comes_back_empty_is_no_fresh_budget(rig, gateway):
+    """A lost cache, restarted: nobody is let in on a counter of zero. Calls are told to come again until what was spent
+    is back from the ledger; then they are served and billed, and no earlier call is forgotten.
+    """
+    rig.assert_nothing_held(60)
+    spent = float(rig.laptop.spend(TEAM)["spent"])
+    assert spent > 0
+    redis = rig.laptop.stack._redis
+    redis.kill()
+    redis.restart()
+    names, served = [], False
+    until = time.monotonic() + 90
+    while not served and time.monotonic() < until:
+        names.append(f"emptied-{len(names)}")
+        answer = gateway.post(names[-1], "redis")
+        served = answer.status_code == 200
+        if not served:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "state_unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+            time.sleep(0.3)
+    assert served
+    *_, last = names
+    bill = rig.billed([last])[last]
+    assert bill.billed == bill.served
+    assert float(eventually(lambda: rig.laptop.spend(TEAM)["spent"])) >= spent
+    assert not any(bill.truth.get("attempts") for bill in rig.bills(names[:-1]).values())
+
+
 def test_after_all_of_it_nothing_is_held_and_the_counter_is_the_ledger(rig, gateway):
     """The last word of this file: holds are settled or given back, and no row was counted twice or left out."""
     assert gateway.post("last").status_code == 200
