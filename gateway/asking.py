@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,9 @@ class Asking:
             raise
         if probe is None:  # another call's attempt took the probe, or failed, a moment ago
             self._events.give_back()
-            return Failure(UpstreamUnavailable("the model backend is left alone for a moment"), again=True)
+            wait_seconds = max(1, math.ceil(self._breakers.wait_seconds(place)))
+            message = "the model backend is left alone for a moment"
+            return Failure(UpstreamUnavailable(message, retry_after_seconds=wait_seconds), again=True)
         outcome: Outcome | None = None
         try:
             outcome = await self._exchange(exchange, api, target, request, caller)

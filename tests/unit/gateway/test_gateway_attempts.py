@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.asking import Asking
 from gateway.attempts import LONGEST_WAIT_SECONDS, Attempts
 from gateway.breakers import FAILURES, Breakers
 from gateway.call import call_of
+from gateway.events import EventQueue
+from gateway.providers.base import Target
 from shared.config.model import Config, Endpoint, Model
 from shared.routing.router import ANYWHERE, Bounds
 
@@ -140,3 +143,15 @@ def test_a_model_that_nobody_serves_is_named():
     error = tries.nowhere()
     assert (error.code, error.http_status) == ("model_not_served", 404)
     assert "region moon" in error.message
+
+
+async def test_an_attempt_that_comes_too_late_says_when_to_come_again():
+    """Between the order's look and the attempt another call may find the place busy: the client is told a time."""
+    breakers, queue = Breakers(Clock()), EventQueue(SimpleNamespace())
+    breakers.set_aside(("eu", "main-eu"), 7.0)
+    queue.reserve()
+    exchange = SimpleNamespace(call=CALL, answer=SimpleNamespace(disabled_tools=[]))
+    target = Target("main", "house", "main-eu", EU, None)
+    outcome = await Asking(SimpleNamespace(), queue, breakers).ask(exchange, ("eu", "main-eu"), target, None)
+    assert outcome.reply.headers()["Retry-After"] == "7"
+    assert queue._taken == 0
