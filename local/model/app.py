@@ -35,15 +35,14 @@ from local.model.anthropic_prompt import cached, problem_with, prompt_of
 from local.model.connection import with_connection
 from local.model.dialects import DATABRICKS, OPENAI, OPENROUTER, PLAIN, Dialect
 from local.model.embeddings import embed, embedding_base64, embedding_inputs
-from local.model.knobs import Knobs, StandingKnobs, failing_status, knobs_for
+from local.model.knobs import Knobs, StandingKnobs, knobs_for
 from local.model.pieces import Piece
+from local.model.replies import REGION, error, simulated_failure, spoiled, whole, worded, worded_by_anthropic
 from local.model.served import Served, Usage
 
 MODELS = ("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini", "o4-mini", "text-embedding-3-small")
-REGION = "westeurope"
 MOST_TEMPERATURE = 2
 LONGEST_HOLD_SECONDS = 30  # a client that never releases its stream sees it broken, not hanging
-FILLER = " and so on"
 
 
 class SimulatedModel:
@@ -67,7 +66,7 @@ class SimulatedModel:
             return error(400, "invalid_request", f"temperature: expected 0 to {MOST_TEMPERATURE}", "temperature")
         begun = await self._begin(request, body, knobs, chat_prompt)
         if isinstance(begun, Response):
-            return _worded(begun, dialect)
+            return worded(begun, dialect)
         model, answer, usages = begun
         answer_id, created = f"chatcmpl-sim-{next(self._ids)}", int(time.time())
         if body.get("stream"):
@@ -78,7 +77,7 @@ class SimulatedModel:
         def completion(filler: str) -> dict[str, Any]:
             return dialect.completion(chat.completion(answer_id, created, model, answer, filler), answer)
 
-        return _whole(knobs, answer, usages, completion)
+        return whole(knobs, answer, usages, completion)
 
     async def invocations(self, request: Request) -> Response:
         """POST .../serving-endpoints/{deployment}/invocations: chat or embeddings, by what the body holds."""
@@ -99,7 +98,7 @@ class SimulatedModel:
             wanted = not knobs.without_usage_chunk
             pieces = responses.events(answer_id, created, model, body, answer, include_usage=wanted)
             return self._stream(pieces, knobs, answer, usages)
-        return _whole(
+        return whole(
             knobs, answer, usages, lambda filler: responses.response(answer_id, created, model, body, answer, filler)
         )
 
@@ -110,7 +109,7 @@ class SimulatedModel:
             return JSONResponse(anthropic.error(400, str(problem)), 400)
         begun = await self._begin(request, body, knobs, prompt_of)
         if isinstance(begun, Response):
-            return _of_anthropic(begun)
+            return worded_by_anthropic(begun)
         model, answer, usages = begun
         known = cached(body, lambda prefix: self.served.seen_before(f"{model}/cached", prefix))
         answer = replace(answer, cached_tokens=known.read_tokens)
@@ -120,7 +119,7 @@ class SimulatedModel:
             return self._stream(
                 anthropic.events(said, include_usage=not knobs.without_usage_chunk), knobs, answer, usages
             )
-        return _whole(knobs, answer, usages, lambda filler: anthropic.message(said, filler))
+        return whole(knobs, answer, usages, lambda filler: anthropic.message(said, filler))
 
     async def embeddings(self, request: Request) -> Response:
         """POST .../embeddings."""
@@ -130,7 +129,7 @@ class SimulatedModel:
         if inputs is None or model is None:
             return error(400, "invalid_request", "input: expected texts or lists of tokens; model: a name", "input")
         attempt, usages = self.served.attempt(knobs.call_id, model)
-        if (failure := await _simulated_failure(knobs, attempt, usages)) is not None:
+        if (failure := await simulated_failure(knobs, attempt, usages)) is not None:
             return failure
         tokens = sum(count for _, count in inputs)
         for usage in usages:
@@ -140,8 +139,8 @@ class SimulatedModel:
         vectors = [shape(embed(text)) for text, _ in inputs]
         data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
         content = {"object": "list", "data": data, "model": model}
-        whole = JSONResponse({**content, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
-        return whole if knobs.fault is None else _spoiled(whole, knobs.fault)
+        answer = JSONResponse({**content, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+        return answer if knobs.fault is None else spoiled(answer, knobs.fault)
 
     async def models(self, request: Request) -> Response:
         """GET .../models."""
@@ -201,7 +200,7 @@ class SimulatedModel:
         if model is None:
             return error(400, "invalid_request", "model: expected the name of a model", "model")
         attempt, usages = self.served.attempt(knobs.call_id, model)
-        if (failure := await _simulated_failure(knobs, attempt, usages)) is not None:
+        if (failure := await simulated_failure(knobs, attempt, usages)) is not None:
             return failure
         prompt = read(body)
         seen = self.served.seen_before(model, prompt.text)
@@ -273,79 +272,6 @@ def build_app(deployments: Mapping[str, str] | None = None) -> ASGIApp:
     routes.append(Route(invocations, model.invocations, methods=["POST"]))
     routes.append(Route("/anthropic/v1/messages", model.messages, methods=["POST"]))
     return with_connection(Starlette(routes=[*routes, Mount("/at/{place}", routes=routes)]))
-
-
-def error(status: int, code: str, message: str, param: str | None, retry_after: str | None = None) -> JSONResponse:
-    """An OpenAI-shaped error; 429 and 503 ask to come back in a second unless told otherwise."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    if retry_after is None and status in (429, 503):
-        retry_after = "1"
-    headers = {"Retry-After": retry_after} if retry_after else {}
-    content = {"error": {"code": code, "message": message, "type": kind, "param": param}}
-    return JSONResponse(content, status_code=status, headers=headers)
-
-
-async def _simulated_failure(knobs: Knobs, attempt: int, usages: tuple[Usage, ...]) -> Response | None:
-    if knobs.latency_ms:
-        await asyncio.sleep(knobs.latency_ms / 1000)
-    if knobs.fault in ("reset", "stall") and knobs.fault_after is None:
-        for usage in usages:
-            usage.errors += 1
-        if knobs.fault == "reset":
-            raise faults.reset()
-        await faults.stall()
-        return Response(status_code=499)
-    status = failing_status(knobs, attempt)
-    if status is None:
-        return None
-    for usage in usages:
-        usage.errors += 1
-    return error(status, "simulated_error", f"x-sim-status asked for {status}", None, knobs.retry_after)
-
-
-def _worded(failure: Response, dialect: Dialect) -> Response:
-    """A simulated failure as the provider words it; status and when to come back stay the same."""
-    headers = {name: failure.headers[name] for name in ("retry-after",) if name in failure.headers}
-    message = f"x-sim-status asked for {failure.status_code}"
-    return dialect.failure(failure.status_code, message, headers) or failure
-
-
-def _of_anthropic(failure: Response) -> Response:
-    """A simulated failure as Anthropic words it; only the status and when to come back stay the same."""
-    headers = {name: failure.headers[name] for name in ("retry-after",) if name in failure.headers}
-    content = anthropic.error(failure.status_code, f"x-sim-status asked for {failure.status_code}")
-    return JSONResponse(content, failure.status_code, headers)
-
-
-def _whole(
-    knobs: Knobs, answer: Answer, usages: tuple[Usage, ...], content: Callable[[str], dict[str, Any]]
-) -> Response:
-    """A whole answer in JSON; `content` takes the filler that makes it as large as the knob asks."""
-    for usage in usages:
-        if knobs.fault == "error":
-            usage.errors += 1
-        else:
-            usage.add(answer)
-    filler = FILLER * (knobs.answer_bytes // len(FILLER) + 1) if knobs.answer_bytes else ""
-    headers = {"x-ms-region": REGION}
-    whole = JSONResponse(content(filler), headers=headers)
-    if knobs.fault is not None:
-        return _spoiled(whole, knobs.fault)
-    if not knobs.chunked:
-        return whole
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield bytes(whole.body)
-
-    return StreamingResponse(pieces(), media_type="application/json", headers=headers)
-
-
-def _spoiled(whole: JSONResponse, fault: faults.Fault) -> Response:
-    headers = {"x-ms-region": REGION}
-    if faults.promises_length(fault):
-        headers["content-length"] = str(len(whole.body))
-    content = faults.spoiled_whole(fault, bytes(whole.body))
-    return StreamingResponse(content, media_type="application/json", headers=headers)
 
 
 def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
