@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -159,6 +160,53 @@ def test_a_storm_of_429_passes_or_is_told_with_a_time(rig, gateway):
         assert [row.measured for row in bill.rows if row.tokens] == [True]
     for bill in rig.bills([name for name in answers if name not in served]).values():
         assert (bill.billed, bill.served) == ((0, 0), (0, 0))
+
+
+MIXED_CALLS = 80
+MIXED_FAULTS = ("cut", "half", "end", "error")  # after which the model stops: it counts as produced what it sent
+
+
+def mixed_knobs(chance):
+    """What one call of many meets: nothing, an error at first or always, or an answer that breaks somewhere."""
+    knobs = {"x_sim_output_tokens": chance.randrange(1, PIECES)}
+    what = chance.random()
+    if what < 0.2:
+        knobs |= {"x_sim_status": chance.choice((401, 404, 408, 429, 500, 503)), "x_sim_retry_after": "0"}
+    elif what < 0.3:
+        knobs |= {"x_sim_status": 500, "x_sim_fail_first": 1}
+    elif what < 0.6:
+        knobs |= {"x_sim_fault": chance.choice(MIXED_FAULTS), "x_sim_fault_after": chance.randrange(PIECES)}
+    elif what < 0.7:
+        knobs |= {"x_sim_fault": "reset", "x_sim_fail_first": 1}
+    elif what < 0.8:
+        knobs |= {"x_sim_no_usage_chunk": 1}
+    return knobs
+
+
+def test_any_mix_of_troubles_is_billed_as_the_model_counted(rig, gateway):
+    """Many calls with random troubles, with a fallback that has none. Every measured row is the model's own
+    count and nothing that the model finished goes unbilled; what only began is billed by what went by of it.
+    """
+    chance = random.Random(6)
+    calls = {f"mixed-{n}": (chance.random() < 0.6, mixed_knobs(chance)) for n in range(MIXED_CALLS)}
+    with ThreadPoolExecutor(8) as clients:
+        posted = {
+            name: clients.submit(gateway.post, name, model, stream=stream, x_sim_at=model, **knobs)
+            for model, (name, (stream, knobs)) in zip(itertools.cycle(APART["mixed"]), calls.items(), strict=False)
+        }
+        statuses = {name: answer.result().status_code for name, answer in posted.items()}
+    assert set(statuses.values()) <= {200, 429, 502, 503, 504}
+    for name, bill in rig.billed(list(calls), 60).items():
+        known = [row for row in bill.rows if row.measured and row.tokens]
+        guessed = [row for row in bill.rows if not row.measured]
+        whole, begun = bill.truth["calls"], bill.truth["aborted"]
+        assert len(known) <= whole <= len(known) + len(guessed) <= whole + begun, name
+        assert bill.billed[1] >= bill.served[1] or guessed, name
+        if not guessed:
+            assert bill.billed == bill.served, name
+        elif calls[name][0]:  # a stream, of which each piece is a token; the one that broke may be counted or not
+            produced = bill.served[1] + bill.broken[1]
+            assert produced - 2 <= bill.billed[1] <= produced, (name, bill)
 
 
 def test_a_client_that_leaves_is_billed_what_was_made_for_it(rig, gateway):

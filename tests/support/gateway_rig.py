@@ -33,8 +33,10 @@ FIRST_BYTE_SECONDS, STALL_SECONDS = 4, 2
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "How much of the budget is left for this month, and who spent it?"}]
 # One model for each kind of trouble, or for each call in it: a breaker that one opens is no other's business.
-APART = {kind: [f"{kind}-{number}" for number in range(9)] for kind in ("middle", "early", "whole")}
+APART = {kind: [f"{kind}-{number}" for number in range(9)] for kind in ("middle", "early", "whole", "mixed")}
 MODELS = ("calm", "storm", "hub", "redis", "crowd", *(name for names in APART.values() for name in names))
+CAN = "capabilities: [chat, tools]"
+FALLBACK = dict.fromkeys(APART["mixed"], ", fallbacks: [calm]")
 BODY = {"model": "calm", "messages": MESSAGES, "max_tokens": 400}
 FLOOD = "http://flooding-model"  # stands for the address of a backend that a test brings itself
 PRICE = "effective_from: 2026-01-01, usd_per_million: {input: 2.50, cached_input: 1.25, output: 10.00}"
@@ -45,7 +47,7 @@ endpoints:
   - {{id: sim, provider: sim, api: openai, url: {MODEL}/v1, timeout_seconds: {FIRST_BYTE_SECONDS},
      stall_seconds: {STALL_SECONDS}}}
   - {{id: flood, provider: flood, api: openai, url: {FLOOD}/v1}}
-models: [{", ".join(f"{{id: {model}, provider: sim, capabilities: [chat, tools]}}" for model in MODELS)},
+models: [{", ".join(f"{{id: {model}, provider: sim, {CAN}{FALLBACK.get(model, '')}}}" for model in MODELS)},
   {{id: flood, provider: flood, capabilities: [chat]}}]
 """,
     "prices.yaml": f"prices: [{', '.join(f'{{model: {model}, {PRICE}}}' for model in (*MODELS, 'flood'))}]",
