@@ -84,7 +84,7 @@ def test_the_documented_curl_commands_work(laptop, command):
 
 @pytest.mark.parametrize(
     "snippet",
-    [*snippets("python", "openai import"), *snippets("python", "langchain_openai")],
+    [*snippets("python", "from openai import"), *snippets("python", "langchain_openai")],
     ids=["OpenAI", "AzureOpenAI", "ChatOpenAI"],
 )
 def test_the_documented_python_works(laptop, snippet, capsys):
