@@ -10,8 +10,7 @@ CHECKOV := .local/checkov-3.3.30
 FOCUS := .local/focus-validator-2.2.1
 PHOENIX := .local/phoenix-20.26.1
 FOCUS_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python $(HOME)/.pyenv/versions/3.13*/bin/python) python3.12)
-# In the order of the folders: tests/e2e, whose files take a minute each, comes first, so that no worker ends up alone with one.
-PYTEST_ARGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -q -n 2 --dist loadfile
 CONFIG_DIR ?= config
 IMAGE ?= tollkeeper-gateway
 ENVIRONMENT = $(or $(ENV),$(error ENV is missing: one of infra/terraform/environments, such as `make $@ ENV=dev`))
