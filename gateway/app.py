@@ -61,8 +61,7 @@ class Gateway:
 
     async def call(self, request: Request, operation: Operation) -> Response | StreamRelay:
         """One model call, whatever its route."""
-        request_id = uuid.uuid4().hex  # our own: a client that chose it could pre-empt another call's identity
-        request.state.request_id = request_id
+        request_id = _new_request_id(request)
         caller = await self._caller(request)
         with self._bodies.place() as place:
             call = read_call(operation, await place.read(request), request.path_params.get("deployment"))
@@ -73,8 +72,7 @@ class Gateway:
 
     async def prompt(self, request: Request) -> Response:
         """POST /chat: one prompt, one reply and its cost."""
-        request_id = uuid.uuid4().hex
-        request.state.request_id = request_id
+        request_id = _new_request_id(request)
         caller = await self._caller(request, with_scope_header(request.headers))
         with self._bodies.place() as place:
             answer = await self._pipeline.run(chat_call(await place.read(request)), caller, request_id)
@@ -87,7 +85,7 @@ class Gateway:
 
     async def route(self, request: Request) -> Response:
         """POST /route: which model a call should use, and why."""
-        request.state.request_id = request_id = uuid.uuid4().hex
+        request_id = _new_request_id(request)
         caller = await self._caller(request)
         with self._bodies.place() as place:
             found = route(await place.read(request), caller, self._services.snapshot())
@@ -222,6 +220,12 @@ def _spool(settings: Settings) -> Spool | None:
         log.warning("SPOOL_DIR is not set: usage events that the hub does not take are lost with this process")
         return None
     return Spool(Path(settings.spool_directory), settings.spool_max_bytes)
+
+
+def _new_request_id(request: Request) -> str:
+    """Our own: a client that chose it could pre-empt another call's identity. Error answers find it on the request."""
+    request.state.request_id = request_id = uuid.uuid4().hex
+    return request_id
 
 
 def _path(request: Request) -> str:
