@@ -25,12 +25,12 @@ from gateway.failures import (
     is_failure,
     is_misconfigured,
 )
-from gateway.generated import BYTES_PER_TOKEN
 from gateway.providers import api_of
 from gateway.providers.base import AnswerFailed, AnswerUnreadable, Api, ProviderRequest, Target
 from gateway.tools import dropped_tools
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamRefused, UpstreamUnreachable, client_headers
 from shared.errors import InvalidRequest, TollkeeperError
+from shared.usage.estimate import tokens_of_text
 
 if TYPE_CHECKING:
     from gateway.breakers import Breakers, PlaceKey
@@ -217,7 +217,7 @@ class Asking:
 
 def _generated_tokens(exchange: Exchange, output_bytes: int) -> int:
     """What an answer without usage is billed for."""
-    return 0 if exchange.call.operation == "embeddings" else max(1, -(-output_bytes // BYTES_PER_TOKEN))
+    return 0 if exchange.call.operation == "embeddings" else max(1, tokens_of_text(output_bytes))
 
 
 async def _read(upstream: httpx.Response) -> bytes:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-BYTES_PER_TOKEN = 4  # of UTF-8; in most languages and in code the tokenizers of today come out between 3 and 5
+from shared.usage.estimate import tokens_of_text
+
 MOST_BYTES_OF_ONE_TOKEN = 6  # on average; pieces that are larger hold several
 
 
@@ -49,4 +50,4 @@ def generated_tokens(stream: Generating) -> int:
     """
     if stream.output_bytes <= stream.output_deltas * MOST_BYTES_OF_ONE_TOKEN:
         return stream.output_deltas
-    return -(-stream.output_bytes // BYTES_PER_TOKEN)
+    return tokens_of_text(stream.output_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shared.usage.estimate import BYTES_PER_TOKEN
+from shared.usage.estimate import tokens_of_text
 
 # A large image at full detail is 765 to 1,600 tokens with most models. Providers charge by its size, which nobody here
 # unpacks; what was really used is billed either way.
@@ -47,4 +47,4 @@ def input_tokens_with_media(body: Mapping[str, Any], body_bytes: int) -> int:
             size = len(data) if isinstance(data, str) else 0
             text_bytes -= size
             media_tokens += -(-size // AUDIO_BASE64_BYTES_PER_TOKEN)
-    return -(-max(0, text_bytes) // BYTES_PER_TOKEN) + media_tokens
+    return tokens_of_text(max(0, text_bytes)) + media_tokens
