@@ -176,7 +176,7 @@ def test_refusals_are_seen_as_they_happen(laptop: Laptop, day: list[Step]) -> No
 def refusals(laptop: Laptop, agent: str) -> list[dict[str, Any]]:
     """The refused calls of an agent for claude, once they are two."""
     decisions = httpx.get(f"{laptop.functions_url}/decisions", timeout=20).raise_for_status().json()["decisions"]
-    refused = [each for each in decisions if each["decision"] == "refuse" and each["scopes"]["agent"] == agent]
+    refused = [each for each in decisions if each["decision"] == "refuse" and each["scopes"].get("agent") == agent]
     found = [each for each in refused if each["requested_model"] == CLAUDE]
     return found if len(found) >= 2 else []
 
