@@ -64,7 +64,7 @@ async def test_other_encodings_are_refused(encoding: str) -> None:
         _ = [piece async for piece in pieces_of(answer(encoding, gzip.compress(gzip.compress(b"{}"))))]
 
 
-@pytest.mark.parametrize("packed", [b"no gzip at all", gzip.compress(b"{}" * 1000)[:-12]])
+@pytest.mark.parametrize("packed", [b"no gzip at all", gzip.compress(b"{}" * 1000)[:-12]], ids=["other", "cut"])
 async def test_what_is_damaged_or_cut_is_no_answer(packed: bytes) -> None:
     """Half an answer is billed and said to be one."""
     with pytest.raises(httpx.HTTPError):
