@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -27,6 +28,7 @@ from gateway.relay import StreamRelay
 from gateway.route import route
 from gateway.spool import Spool
 from gateway.startup import in_words
+from gateway.stopping import Stoppable
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
 from shared.budgets.routed import AUTO
 from shared.errors import ConfigInvalid, NotFound, PayloadTooLarge, TollkeeperError
@@ -163,7 +165,8 @@ def build_app(
         405: _wrong_method,
         Exception: _defect,
     }
-    app = Starlette(routes=_routes(gateways), lifespan=lifespan, exception_handlers=handlers)
+    stoppable = Middleware(Stoppable, answer=_error_response)
+    app = Starlette(routes=_routes(gateways), lifespan=lifespan, exception_handlers=handlers, middleware=[stoppable])
     # A redirect would name an http:// address behind TLS, and clients take their key along to it.
     app.router.redirect_slashes = False
     app.router.lifespan = in_words(app.router.lifespan, refused)  # type: ignore[method-assign, assignment]

@@ -9,6 +9,7 @@ import httpx
 from starlette.types import Receive, Scope, Send
 
 from gateway.answers import Streamed
+from gateway.stopping import GatewayStopping
 from gateway.stream import stream_error
 
 _GOODBYE_SECONDS = 0.5
@@ -74,7 +75,8 @@ class StreamRelay:
 
     async def _say_goodbye(self, send: Send) -> None:
         """Tell the client that the gateway stops, unless it does not even read what came before."""
-        error = stream_error("gateway_stopping", "the gateway is being stopped; send the call again", self._request_id)
+        stopping = GatewayStopping()
+        error = stream_error(stopping.code, stopping.message, self._request_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await send({"type": "http.response.body", "body": error, "more_body": False})

@@ -51,7 +51,7 @@ def terminate(gateway, seconds=30):
 
 def test_streams_end_within_the_grace_and_the_rest_is_cut_and_billed(rig):
     """SIGTERM: no new call is taken; a stream that ends in time is whole and measured; one that does not gets an error
-    event, and what went by of it is billed.
+    event, and what went by of it is billed. The log tells of it without a traceback.
     """
     gateway = rig.start_gateway(SHUTDOWN_GRACE_SECONDS="3", SHUTDOWN_FLUSH_SECONDS="10")
     short = Reader(gateway, "short", x_sim_output_tokens=20, x_sim_chunk_ms=60)
@@ -66,6 +66,7 @@ def test_streams_end_within_the_grace_and_the_rest_is_cut_and_billed(rig):
     assert gateway.process.exit_code in ENDED_BY_ITSELF
     assert short.text.endswith(b"data: [DONE]\n\n")
     assert b"gateway_stopping" in long.text
+    assert "Traceback" not in gateway.process.log_path.read_text()
     bills = rig.billed(["short", "long"])
     (row,) = bills["short"].rows
     assert (bills["short"].billed, row.measured) == (bills["short"].served, True)

@@ -252,14 +252,18 @@ async def test_a_shutdown_in_the_middle_of_a_stream_loses_no_event(bench):
 
 
 async def test_a_call_cut_by_a_shutdown_is_on_record(bench):
-    """Waiting for the model's answer when the gateway stops: an event with an error status, so the hold comes back."""
+    """Waiting for the model's answer when the gateway stops: an event with an error status, so the hold comes back, and
+    an error that the client's SDK understands.
+    """
     body = {"model": "gpt-4o", "messages": MESSAGES}
     headers = {"x-sim-latency-ms": "5000"}
     call = asyncio.create_task(bench.client.post("/v1/chat/completions", json=body, headers=headers))
     while not bench.budget.asked:  # noqa: ASYNC110 - the stand-in has no event to wait for
         await asyncio.sleep(0.01)
     await bench.stop()
-    await asyncio.gather(call, return_exceptions=True)
+    answer = await call
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "gateway_stopping")
+    assert answer.headers["x-request-id"]
     assert [event["data"]["status"] for event in bench.hub.events] == [504]
     assert bench.budget.released == []
 
