@@ -95,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     entra_audience: str | None = None
     upstream_url: str | None = None
     upstream_key: str | None = None
-    local_model_url: str | None = None
+    local_model_url: str | None = None  # of the simulated model, in development
     model_keys: Mapping[str, str] = msgspec.field(default_factory=dict)  # ..._API_KEY: what endpoints name as `key`
 
     alert_targets: Mapping[str, str] = msgspec.field(default_factory=dict)  # ALERT_...: addresses and signing secrets
@@ -400,6 +400,11 @@ def _check_together(read: _Reader, settings: Settings, *, is_gateway: bool) -> N
         read.problems.append("ENTRA_ISSUER: must start with https:// outside development: its keys decide who may call")
     if settings.environment == "development":
         return
+    if settings.local_model_url is not None:
+        read.problems.append(
+            "MODEL_URL: is the simulated model's, which is for development: remove it, "
+            "and name the models' addresses as endpoints in models.yaml or in AZURE_OPENAI_ENDPOINT"
+        )
     if read.text("REDIS_URL") is None:
         read.problems.append("REDIS_URL: is required, such as rediss://name.redis.azure.net:10000")
     read.problems += [

@@ -171,6 +171,15 @@ def test_the_gateway_asks_for_no_store_that_it_has_no_right_to() -> None:
     assert {line.split(":")[0] for line in refused.value.message.splitlines()} == set(needed)
 
 
+def test_the_simulated_model_is_refused_outside_development() -> None:
+    """Left behind in a deployment it would take every call of a model without an endpoint, and any caller's knobs."""
+    address = {"MODEL_URL": "http://127.0.0.1:9000"}
+    [problem] = problems_of({**PRODUCTION, **address})
+    assert problem.startswith("MODEL_URL:")
+    assert "models.yaml" in problem
+    assert Settings.from_env({"TOLLKEEPER_ENV": "development", **address}).local_model_url == address["MODEL_URL"]
+
+
 @pytest.mark.parametrize("platform", ["WEBSITE_INSTANCE_ID", "CONTAINER_APP_NAME"])
 def test_development_is_refused_on_azure(platform: str) -> None:
     """There every caller would be an admin: each platform of Azure is known by a variable that it alone sets."""
