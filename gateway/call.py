@@ -12,6 +12,7 @@ from gateway.media import input_tokens_with_media, may_hold_media
 from gateway.tools import tools_in
 from shared.errors import InvalidRequest
 from shared.usage.estimate import estimate_input_tokens
+from shared.usage.event_fields import MAX_LABEL_CHARS
 
 Operation = Literal["chat", "responses", "embeddings"]
 
@@ -37,6 +38,7 @@ class ModelCall:
     tools: tuple[str, ...]
     max_output_tokens: int | None  # of all choices together
     choices: int
+    service_tier: str  # as asked for; empty: the standard one
 
 
 def read_call(operation: Operation, raw: bytes, path_deployment: str | None) -> ModelCall:
@@ -88,6 +90,7 @@ def call_of(
         tools=tools_in(body),
         max_output_tokens=0 if operation == "embeddings" else _max_output_tokens(operation, body),
         choices=_choices(body) if operation == "chat" else 1,
+        service_tier=_service_tier(body),
     )
 
 
@@ -107,6 +110,14 @@ def _refuse_background(body: Mapping[str, Any]) -> None:
     """An answer made in the background is fetched later, on a path not served here: nobody would see its usage."""
     if body.get("background"):
         raise InvalidRequest("background: answers in the background are not served here", param="background")
+
+
+def _service_tier(body: Mapping[str, Any]) -> str:
+    """The tier that the price depends on. What cannot be one is none: providers refuse or ignore it."""
+    if body.get("speed") == "fast":  # Anthropic's; such answers are billed as a tier of that name
+        return "fast"
+    tier = body.get("service_tier")
+    return tier if isinstance(tier, str) and len(tier) <= MAX_LABEL_CHARS else ""
 
 
 def _max_output_tokens(operation: Operation, body: Mapping[str, Any]) -> int | None:

@@ -74,6 +74,7 @@ class Pipeline:
             input_tokens=call.input_tokens,
             max_output_tokens=call.max_output_tokens,
             choices=call.choices,
+            service_tier=call.service_tier,
             request_id=request_id,
             capabilities=sorted(capabilities_needed(call)) if call.model == AUTO else None,
             required_region=caller.bounds.region,
@@ -187,9 +188,10 @@ class Pipeline:
         """Whether what is held is the place's price: deployments of one model may have prices of their own."""
         if place.model != answer.model or place.deployment == answer.deployment:
             return place.model == answer.model
-        at, input_tokens, pricer = answer.admitted_at_utc, call.input_tokens, self._services.pricer
+        at, input_tokens, tier = answer.admitted_at_utc, call.input_tokens, call.service_tier
+        prices = self._services.pricer.hold_prices
         held, wanted = (
-            pricer.hold_prices(answer.tenant, provider, answer.model, deployment, "", at, input_tokens)
+            prices(answer.tenant, provider, answer.model, deployment, "", at, input_tokens, tier)
             for provider, deployment in ((answer.provider, answer.deployment), (place.provider, place.deployment))
         )
         return held == wanted

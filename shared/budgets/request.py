@@ -40,6 +40,7 @@ class CheckRequest(msgspec.Struct, kw_only=True):
     provider: Label = ""  # of the model; when stated, only this provider's deployments are looked at
     deployment: Label = ""  # where the gateway sends the call unless another model serves it
     region: Label = ""
+    service_tier: Label = ""  # as the call asks for it: priority, flex, ...
     capabilities: Annotated[list[Label], msgspec.Meta(max_length=32)] | None = None  # that `model: auto` must have
     required_region: Label = ""  # serve it from endpoints there only
     required_data_zone: Label = ""

@@ -190,9 +190,8 @@ class BudgetService:
                 provider, deployment = request.provider, request.deployment
                 if i > 0:
                     _, provider, deployment = snapshot.deployments.serving(model)
-                input_pico, output_pico = snapshot.pricer.hold_prices(
-                    tenant.id, provider, model, deployment, request.region, at_utc, input_tokens
-                )
+                place = (tenant.id, provider, model, deployment, request.region, at_utc)
+                input_pico, output_pico = snapshot.pricer.hold_prices(*place, input_tokens, request.service_tier)
                 input_nano_usd = line_nano_usd(input_tokens, input_pico)
                 if input_nano_usd > _MOST_INPUT_NANO_USD:
                     raise InvalidRequest("input_tokens: one call cannot cost over a million USD", param="input_tokens")

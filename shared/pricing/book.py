@@ -18,7 +18,14 @@ PROVIDER_ALIASES = {
     "azureopenai": "azure-openai",
     "azure.ai.openai": "azure-openai",
 }
-TIER_ALIASES = {None: "standard", "": "standard", "default": "standard", "auto": "standard", "fast": "priority"}
+TIER_ALIASES = {
+    None: "standard",
+    "": "standard",
+    "default": "standard",
+    "auto": "standard",
+    "standard_only": "standard",
+    "fast": "priority",
+}
 
 
 class UnitPrices(msgspec.Struct, frozen=True):

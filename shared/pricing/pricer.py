@@ -127,15 +127,36 @@ class Pricer:
         return Rated(cost_nano_usd, cost_nano_usd, lines, found.price_id, "priced", (), units, listed)
 
     def hold_prices(
-        self, tenant: str, provider: str, model: str, deployment: str, region: str, at_utc: datetime, input_tokens: int
+        self,
+        tenant: str,
+        provider: str,
+        model: str,
+        deployment: str,
+        region: str,
+        at_utc: datetime,
+        input_tokens: int,
+        service_tier: str = "",
     ) -> tuple[int, int]:
         """Pico-USD per input and per output token to hold for a call before it is made, at its long-context band.
 
         Never free for want of a price: what is unknown is held at the guard price. A model that lists no output price
-        at all, such as an embedding, holds none.
+        at all, such as an embedding, holds none. `service_tier` is what the request says.
         """
-        found = self.unit_prices(tenant, provider, model, deployment, region, at_utc)
-        guard = self.guard_prices(tenant).unit_pico
+        place = (tenant, provider, model, deployment, region, at_utc)
+        standard = self._hold_prices(place, input_tokens, None)
+        tier = canonical_tier(service_tier)
+        if tier == "standard":
+            return standard
+        # A provider serves the tier asked for, or the standard one in its place, and bills what it served. Holding the
+        # cheaper of the two would let a burst pass its budget by the difference.
+        asked = self._hold_prices(place, input_tokens, tier)
+        return max(standard[0], asked[0]), max(standard[1], asked[1])
+
+    def _hold_prices(
+        self, place: tuple[str, str, str, str, str, datetime], input_tokens: int, tier: str | None
+    ) -> tuple[int, int]:
+        found = self.unit_prices(*place, tier)
+        guard = self.guard_prices(place[0]).unit_pico
         if found is None:
             return guard["input"], guard["output"]
         prices = found.for_input(input_tokens)

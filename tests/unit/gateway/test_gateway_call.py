@@ -51,6 +51,25 @@ def test_the_number_of_answers_is_told(fields, choices):
 
 
 @pytest.mark.parametrize(
+    ("fields", "tier"),
+    [
+        ({}, ""),
+        ({"service_tier": None}, ""),
+        ({"service_tier": "priority"}, "priority"),
+        ({"service_tier": "auto"}, "auto"),
+        ({"speed": "fast", "service_tier": "default"}, "fast"),
+        ({"service_tier": ["priority"]}, ""),
+        ({"service_tier": "p" * 129}, ""),
+    ],
+)
+def test_the_tier_asked_for_is_told(fields, tier):
+    """The hold is priced by it; the body passes on what the client sent, and its provider says what is wrong there."""
+    call = chat(model="gpt-4o", **fields)
+    assert call.service_tier == tier
+    assert sent(call).get("service_tier") == fields.get("service_tier")
+
+
+@pytest.mark.parametrize(
     ("raw", "param"),
     [
         (b"{", None),

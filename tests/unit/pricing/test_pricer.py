@@ -144,6 +144,56 @@ def test_hold_covers_what_the_call_may_cost() -> None:
     assert hold("text-embedding-3-small", 10, "openai") == (20_000, 0)
 
 
+@pytest.mark.parametrize(
+    ("model", "tier", "held"),
+    [
+        ("gpt-5.4", "", (2_500_000, 15_000_000)),
+        ("gpt-5.4", "priority", (5_000_000, 30_000_000)),
+        ("gpt-5.4", "Priority", (5_000_000, 30_000_000)),
+        ("gpt-5.4", "fast", (5_000_000, 30_000_000)),
+        ("gpt-5.4", "flex", (2_500_000, 15_000_000)),  # listed at half of it, and may be served as standard
+        ("gpt-5.4", "batch", (2_500_000, 15_000_000)),
+        ("gpt-5.4", "scale", (10_000_000, 40_000_000)),  # not listed: billed at the guard
+        ("gpt-4.1-nano", "flex", (10_000_000, 40_000_000)),
+        ("gpt-4-32k", "scale", (60_000_000, 120_000_000)),  # standard is dearer than the guard
+    ],
+)
+def test_a_hold_covers_the_tier_asked_for_and_the_standard_one(model: str, tier: str, held: tuple[int, int]) -> None:
+    """Providers bill what they served: the tier asked for, or standard in its place. The dearer of the two is held.
+
+    Held at standard, a burst of priority calls would pass its budget by the half that was not held.
+    """
+    assert _pricer().hold_prices("contoso", "openai", model, "", "", NOW_UTC, 1000, tier) == held
+
+
+@pytest.mark.parametrize("tier", ["auto", "default", "standard", "standard_only"])
+def test_words_for_the_standard_tier_hold_what_the_deployment_costs(tier: str) -> None:
+    """What `auto` means is set at the provider, so config says it: a deployment of type `priority` is priced as one."""
+    models = (Model("gpt-5.4", "openai", ("plain",)), Model("gpt-5.4-p", "openai", ("fast",), price_as="gpt-5.4"))
+    pricer = _pricer(models[0], msgspec.structs.replace(models[1], deployment_type="priority"))
+    held = [
+        pricer.hold_prices("contoso", "openai", model.id, model.deployments[0], "", NOW_UTC, 1000, tier)
+        for model in models
+    ]
+    assert held == [(2_500_000, 15_000_000), (5_000_000, 30_000_000)]
+
+
+@given(
+    tier=st.sampled_from(["", "default", "batch", "flex", "priority", "fast", "scale"]),
+    model=st.sampled_from(["gpt-5.4", "gpt-5.4-mini", "gpt-4o", "o4-mini", "text-embedding-3-small", "gpt-99-turbo"]),
+    input_tokens=st.integers(0, 400_000),
+    output_tokens=st.integers(0, 10_000),
+)
+def test_no_tier_is_billed_above_its_hold(tier: str, model: str, input_tokens: int, output_tokens: int) -> None:
+    """Whatever tier is asked for and served, priced or not, the ledger charges no more than was held."""
+    pricer = _pricer()
+    tokens = {"input": input_tokens, "output": 0 if "embedding" in model else output_tokens}
+    held = pricer.hold_prices("contoso", "openai", model, "", "", NOW_UTC, input_tokens, tier)
+    held_nano_usd = line_nano_usd(tokens["input"], held[0]) + line_nano_usd(tokens["output"], held[1])
+    assert _rate(pricer, model, tokens, tier, "openai").charge_nano_usd <= held_nano_usd
+    assert _rate(pricer, model, tokens, None, "openai").charge_nano_usd <= held_nano_usd
+
+
 def test_hold_past_a_band_without_prices_is_the_guard() -> None:
     """Where the book lists no long-context price, neither the cheap base price nor 0 is held, and nothing is billed."""
     entry = msgspec.structs.replace(
