@@ -75,13 +75,13 @@ def report_stream(exchange: Exchange, events: EventQueue, stream: AnswerStream, 
 
     A count with text behind it is the provider's of how far the stream was then, and the rest is estimated.
     """
-    usage = stream.usage if exchange.can_bill(stream.usage) else None
+    usage = exchange.billable(stream.usage)
     uncounted = generated_tokens(stream) if usage is None else uncounted_tokens(stream)
     is_counted = usage is not None and not uncounted
     exchange.report(
         events,
         status=status,
-        usage=stream.input_usage if usage is None else usage,
+        usage=exchange.billable(stream.input_usage) if usage is None else usage,
         streamed=True,
         aborted=not is_counted and not stream.finished,
         tier=stream.tier,

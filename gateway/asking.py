@@ -13,7 +13,6 @@ import httpx
 import msgspec
 
 from gateway.answers import Caller, Streamed, Whole, report_stream
-from gateway.call import UNREADABLE_JSON
 from gateway.decompression import pieces_of
 from gateway.events import EventQueue
 from gateway.exchange import Exchange
@@ -27,6 +26,7 @@ from gateway.failures import (
 )
 from gateway.providers import api_of
 from gateway.providers.base import AnswerFailed, AnswerUnreadable, Api, ProviderRequest, Target
+from gateway.providers.openai_errors import error_in_events
 from gateway.tools import dropped_tools
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamRefused, UpstreamUnreachable, client_headers
 from shared.errors import InvalidRequest, TollkeeperError
@@ -164,7 +164,7 @@ class Asking:
             exchange.report(
                 self._events,
                 status=status,
-                usage=usage,
+                usage=exchange.billable(usage),
                 streamed=False,
                 aborted=is_cut,
                 tier=tier,
@@ -194,7 +194,8 @@ class Asking:
                 if b"data:" in first or stream.failed or len(first) > _MOST_COMMENT_BYTES:
                     break
         except httpx.HTTPError as error:
-            exchange.report(self._events, status=UpstreamBroken.http_status, usage=stream.usage, streamed=True)
+            usage = exchange.billable(stream.usage)
+            exchange.report(self._events, status=UpstreamBroken.http_status, usage=usage, streamed=True)
             await upstream.aclose()
             again = not isinstance(error, httpx.TimeoutException)
             broken = UpstreamBroken("the model backend began a stream and sent nothing")
@@ -207,11 +208,10 @@ class Asking:
             # Nothing needs what was asked any more, and it may be 32 MiB, for as long as the answer takes.
             exchange.call = replace(exchange.call, body={})
             return Streamed(upstream, stream, first, pieces, headers, exchange, self._events)
-        status = UpstreamGarbled.http_status
-        exchange.report(self._events, status=status, usage=stream.usage, streamed=True, tier=stream.tier)
+        status, usage = UpstreamGarbled.http_status, exchange.billable(stream.usage)
+        exchange.report(self._events, status=status, usage=usage, streamed=True, tier=stream.tier)
         await upstream.aclose()
-        content = _error_in(first) or msgspec.json.encode(UpstreamGarbled("the model backend failed").body())
-        whole = Whole(status, content, _as_json(headers), exchange=exchange)
+        whole = Whole(status, error_in_events(status, first), _as_json(headers), exchange=exchange)
         return Failure(whole, again=True, is_billed=stream.usage is not None)
 
 
@@ -246,17 +246,6 @@ def _problem(problem: TollkeeperError, headers: dict[str, str], exchange: Exchan
 
 def _as_json(headers: dict[str, str]) -> dict[str, str]:
     return {**headers, "content-type": "application/json"}
-
-
-def _error_in(event: bytes) -> bytes | None:
-    """The error that the first event of a stream holds, as a body; None when it cannot be read."""
-    lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-    try:
-        body = msgspec.json.decode(lines[0] if lines else b"")
-    except UNREADABLE_JSON:
-        return None
-    error = body.get("error") if isinstance(body, dict) else None
-    return msgspec.json.encode({"error": error}) if isinstance(error, dict) else None
 
 
 def _is_event_stream(response: httpx.Response) -> bool:

@@ -48,7 +48,10 @@ class Exchange:
         tier: str = "",
         output_tokens_estimate: int | None = None,
     ) -> None:
-        """Queue the usage event. Its time is the moment of admission: that fixes hour, period and price."""
+        """Queue the usage event. Its time is the moment of admission: that fixes hour, period and price.
+
+        `usage` is as `billable` gave it back.
+        """
         data = self._data(status=status, usage=usage, streamed=streamed)
         if aborted:
             data["aborted"] = True
@@ -70,7 +73,7 @@ class Exchange:
             "region": _label(self.region),
             "streamed": streamed,
             "status": status,
-            "usage": usage if self.can_bill(usage) else None,
+            "usage": usage,
             "reservation": self.answer.reservation,
             "input_tokens_estimate": self.call.input_tokens,
             "max_output_tokens": self.call.max_output_tokens,
@@ -79,22 +82,23 @@ class Exchange:
             "attempt": self.attempt,
         }
 
-    def can_bill(self, usage: dict[str, Any] | None) -> bool:
-        """Whether ingest can bill by it. What contradicts itself would be a dead letter, and the call on no bill and in
-        no budget until somebody looks at that; without usage it is estimated.
+    def billable(self, usage: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The usage if ingest can bill by it, else None: then the call is estimated. What contradicts itself would be a
+        dead letter, and the call on no bill and in no budget until somebody looks at that.
         """
         if usage is None:
-            return False
+            return None
         try:
             count_tokens(usage, self.answer.provider)
         except EventRejected as error:
             log.error("usage_unreadable: deployment %s, %s", self.answer.deployment, error.message)  # noqa: TRY400
-            return False
+            return None
         try:
             encoded = msgspec.json.encode(usage)
         except RecursionError:
-            return False
-        return len(encoded) <= MOST_USAGE_BYTES and encoded.count(b"{") + encoded.count(b"[") <= _MOST_USAGE_PARTS
+            return None
+        fits = len(encoded) <= MOST_USAGE_BYTES and encoded.count(b"{") + encoded.count(b"[") <= _MOST_USAGE_PARTS
+        return usage if fits else None
 
 
 def _label(said: str) -> str:

@@ -13,6 +13,7 @@ from gateway.call import UNREADABLE_JSON
 # A blank line ends an event; the standard allows three line endings and some backends mix them.
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LONGEST_END_BYTES = 4
+_BETWEEN_EVENTS = re.compile(rb"(?<=\n\n)|(?<=\r\r)|(?<=\r\n\r\n)")
 _TEXT_FIELDS = (
     "content",
     "refusal",
@@ -196,6 +197,11 @@ def text_bytes(value: Any) -> int:
     if isinstance(value, dict):
         return text_bytes(value.get("text")) + text_bytes(value.get("summary"))
     return 0
+
+
+def split_events(events: bytes) -> list[bytes]:
+    """Whole events one by one, each with its end."""
+    return _BETWEEN_EVENTS.split(events)
 
 
 def event_data(event: bytes) -> bytes | None:

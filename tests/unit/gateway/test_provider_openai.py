@@ -10,6 +10,7 @@ import pytest
 from gateway.call import call_of
 from gateway.providers import api_of
 from gateway.providers.base import AnswerFailed, AnswerUnreadable, Target
+from gateway.providers.openai_errors import error_in_events
 from shared.config.model import Endpoint
 
 SAID = [{"role": "user", "content": "hi"}]
@@ -197,6 +198,27 @@ def test_errors_of_any_shape_become_openais(content: bytes, error: dict[str, Any
     told = json.loads(api_of("openai").failure(call(), 503, content))["error"]
     assert {name: told[name] for name in error} == error
     assert [type(told[name]) for name in ("code", "type", "param")] == [str, str, type(None)]
+
+
+@pytest.mark.parametrize(
+    ("events", "error"),
+    [
+        (b'data: {"error": {"message": "wait"}}\n\n', {"message": "wait", "code": "upstream_failed"}),
+        (b': open\n\nevent: error\ndata: {"error":\ndata: {"message": "wait"}}\n\n', {"message": "wait"}),
+        (b'data: {"choices": []}\r\n\r\ndata: {"error": {"message": "wait"}}\r\n\r\n', {"message": "wait"}),
+        (b'data: {"type": "error", "code": "server_error", "message": "wait"}\n\n', {"code": "server_error"}),
+        (b'data: {"type": "response.failed", "response": {"id": "r", "error": null}}\n\n', {"type": "server_error"}),
+        (b'data: {"type": "response.failed", "response": {"error": {"message": "wait"}}}\n\n', {"message": "wait"}),
+        (b"data: {\n\n", {"code": "upstream_failed"}),
+        (b"", {"code": "upstream_failed"}),
+    ],
+)
+def test_a_stream_of_an_error_alone_becomes_that_error(events: bytes, error: dict[str, Any]) -> None:
+    """In as many lines as it comes, behind comments and events that say nothing, in Responses' own shapes."""
+    told = json.loads(error_in_events(502, events))["error"]
+    assert {name: told[name] for name in error} == error
+    assert [type(told[name]) for name in ("message", "code", "type", "param")] == [str, str, str, type(None)]
+    assert "id" not in told
 
 
 def test_what_a_provider_says_beside_its_error_is_kept() -> None:
