@@ -45,6 +45,7 @@ def route_request(
         at_utc,
         bounds=bounds_of(request),
         may_use=lambda model: disallowed_by(snapshot.config, tenant, scopes, model) is None,
+        service_tier=request.service_tier,
     )
     if route.model is None:
         message = f"model: {route.why}"
@@ -80,6 +81,7 @@ class RouteQuestion(msgspec.Struct, kw_only=True):
     scopes: dict[str, str] = {}
     region: Label = ""
     data_zone: Label = ""
+    service_tier: Label = ""
 
 
 def answer_route(question: RouteQuestion, snapshot: Snapshot, at_utc: datetime) -> Route:
@@ -103,4 +105,5 @@ def answer_route(question: RouteQuestion, snapshot: Snapshot, at_utc: datetime) 
         at_utc,
         bounds=Bounds(question.region, question.data_zone),
         may_use=lambda model: disallowed_by(config, tenant, scopes, model) is None,
+        service_tier=question.service_tier,
     )

@@ -97,11 +97,13 @@ class Router:
         provider: str | None = None,
         bounds: Bounds = ANYWHERE,
         may_use: Callable[[str], bool] | None = None,
+        service_tier: str = "",
     ) -> Route:
         """The cheapest configured model with all `capabilities` that fits the tokens and has a price at `at_utc`.
 
         A model of unknown price is never chosen: it may be the dearest; nor one that `may_use` forbids, or that is not
-        known to be served inside the bounds. Equal costs go to the id that sorts first.
+        known to be served inside the bounds. Equal costs go to the id that sorts first. At a `service_tier` models
+        cost what would be held for them: one that does not list the tier counts at the guard price.
         """
         needed = frozenset(capabilities)
         output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
@@ -116,7 +118,8 @@ class Router:
                 reason = f"not known to be served in {bounds}" if bounds else "no endpoint serves it"
             cost = None
             if served is not None:
-                cost = self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc, served.deployment)
+                place = served.deployment
+                cost = self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc, place, service_tier)
             if served is None or cost is None:
                 rejected[model.id] = reason or "its price is unknown"
             else:
@@ -215,13 +218,17 @@ class Router:
         tenant: str,
         at_utc: datetime,
         deployment: str | None = None,
+        service_tier: str = "",
     ) -> int | None:
         served = self.deployments.serving(model.id)
         tokens = {"input": input_tokens}
         if not model.capabilities or model.capabilities - EMBEDDING_ONLY:
             tokens["output"] = output_tokens
-        place = served.deployment if deployment is None else deployment
-        return self._pricer.rate(tenant, served.provider, model.id, place, "", at_utc, tokens).cost_nano_usd
+        place = (tenant, served.provider, model.id, served.deployment if deployment is None else deployment, "", at_utc)
+        standard = self._pricer.rate(*place, tokens).cost_nano_usd
+        if standard is None or not service_tier:
+            return standard
+        return max(standard, self._pricer.rate(*place, tokens, service_tier).charge_nano_usd)
 
 
 def _same(wanted: str, known: str | None) -> bool:

@@ -56,6 +56,27 @@ def test_unknown_price_is_never_cheapest() -> None:
     assert route.rejected == {"mystery": "its price is unknown"}
 
 
+def test_a_model_that_lists_the_tier_asked_for_is_cheaper_than_one_that_does_not() -> None:
+    """gpt-5.4-nano lists no priority price: what it would be billed then is the guard, gpt-5.4's 2.50 and 15 USD."""
+    models = {name: Model(name, "openai", capabilities=CHAT) for name in ("gpt-5.4", "gpt-5.4-mini", "gpt-5.4-nano")}
+    config = Config("v1", {"contoso": Tenant("contoso")}, {}, (), models)
+    router = Router(config, Pricer(PriceBook.load(), config))
+
+    def costs(service_tier: str) -> dict[str, int]:
+        route = router.cheapest(CHAT, 1000, 100, "contoso", NOW_UTC, service_tier=service_tier)
+        assert route.model is not None
+        assert route.cost_nano_usd is not None
+        return {route.model: route.cost_nano_usd} | {each.model: each.cost_nano_usd for each in route.alternatives}
+
+    assert list(costs("auto")) == ["gpt-5.4-nano", "gpt-5.4-mini", "gpt-5.4"]
+    assert list(costs("priority").items()) == [
+        ("gpt-5.4-mini", 1000 * 1_500 + 100 * 9_000),
+        ("gpt-5.4-nano", 1000 * 2_500 + 100 * 15_000),
+        ("gpt-5.4", 1000 * 5_000 + 100 * 30_000),
+    ]
+    assert costs("flex") == costs("")  # may be served as standard
+
+
 def test_every_needed_capability_must_be_there() -> None:
     """A superset of the needed capabilities is capable; a model that lacks one is not, however cheap."""
     models = (_model("plain"), _model("able", frozenset({"chat", "tools", "vision"})))
