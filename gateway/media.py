@@ -13,7 +13,8 @@ IMAGE_TOKENS = 1_600
 # Speech is 10 to 20 tokens a second, at up to 16 times the price of text, in 11 kB of Base64 a second and more.
 AUDIO_BASE64_BYTES_PER_TOKEN = 64
 
-_MARKS = (b'"image_url"', b'"input_image"', b'"input_audio"')
+_MARKS = (b'"image_url"', b'"input_image"', b'"image"', b'"image_generation_call"', b'"input_audio"')
+_IMAGES = ("image_url", "input_image", "computer_screenshot", "image", "image_generation_call")
 
 
 def may_hold_media(raw: bytes) -> bool:
@@ -22,13 +23,17 @@ def may_hold_media(raw: bytes) -> bool:
 
 
 def content_parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The parts of all messages, or of a response's input items, that come in parts, such as images beside text."""
+    """The parts of all messages, or of a response's input items, that come in parts, such as images beside text: what
+    was said, what tools put out, and images that a model made earlier on.
+    """
     items = body.get("messages") if "messages" in body else body.get("input")
     for item in items if isinstance(items, list) else ():
-        content = item.get("content") if isinstance(item, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if isinstance(part, dict):
-                yield part
+        if not isinstance(item, dict):
+            continue
+        for held in (item.get("content"), item.get("output"), [item]):
+            for part in held if isinstance(held, list) else [held]:
+                if isinstance(part, dict):
+                    yield part
 
 
 def input_tokens_with_media(body: Mapping[str, Any], body_bytes: int) -> int:
@@ -36,15 +41,24 @@ def input_tokens_with_media(body: Mapping[str, Any], body_bytes: int) -> int:
     text_bytes, media_tokens = body_bytes, 0
     for part in content_parts(body):
         kind = part.get("type")
-        if kind in ("image_url", "input_image"):
-            image = part.get("image_url")
-            url = image.get("url") if isinstance(image, dict) else image
-            text_bytes -= len(url) if isinstance(url, str) else 0
+        if kind in _IMAGES:
+            text_bytes -= _image_chars(part)
             media_tokens += IMAGE_TOKENS
         elif kind == "input_audio":
-            sound = part.get("input_audio")
-            data = sound.get("data") if isinstance(sound, dict) else None
-            size = len(data) if isinstance(data, str) else 0
+            size = _chars(part.get("input_audio"), "data")
             text_bytes -= size
             media_tokens += -(-size // AUDIO_BASE64_BYTES_PER_TOKEN)
     return tokens_of_text(max(0, text_bytes)) + media_tokens
+
+
+def _image_chars(part: Mapping[str, Any]) -> int:
+    """How long the image is in the body: a URL, or its Base64 where Anthropic's API and made images have that."""
+    url = part.get("image_url")
+    if isinstance(url, str):
+        return len(url)
+    return _chars(url, "url") + _chars(part.get("source"), "data") + _chars(part, "result")
+
+
+def _chars(held: Any, name: str) -> int:
+    value = held.get(name) if isinstance(held, dict) else None
+    return len(value) if isinstance(value, str) else 0

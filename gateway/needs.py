@@ -12,6 +12,7 @@ _JSON_FORMATS = ("json_object", "json_schema")
 _NEED_OF_PART = {
     "image_url": "vision",
     "input_image": "vision",
+    "computer_screenshot": "vision",
     "image": "vision",
     "input_audio": "audio",
 }

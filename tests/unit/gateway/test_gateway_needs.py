@@ -14,6 +14,8 @@ from shared.config.model import Endpoint
 ENDPOINT = Endpoint(id="openai", provider="openai", api="openai", url="https://api.openai.com/v1")
 TARGET = Target("m", "openai", "m", ENDPOINT, None)
 PIXELS = "data:image/png;base64," + "A" * 400_000
+SCREENSHOT = {"type": "computer_screenshot", "image_url": PIXELS}
+OF_ANTHROPIC = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 400_000}}
 
 
 def call(operation="chat", **fields):
@@ -40,6 +42,12 @@ def saying(operation, *parts):
         ("chat", saying("chat", image("chat")), {"chat", "vision"}),
         ("chat", saying("chat", {"type": "input_audio", "input_audio": {"data": "AA"}}), {"chat", "audio"}),
         ("responses", saying("responses", image("responses")), {"chat", "vision"}),
+        (
+            "responses",
+            {"input": [{"type": "function_call_output", "output": [image("responses")]}]},
+            {"chat", "vision"},
+        ),
+        ("responses", {"input": [{"type": "computer_call_output", "output": SCREENSHOT}]}, {"chat", "vision"}),
         ("responses", {"input": "hi", "text": {"format": {"type": "json_object"}}}, {"chat", "json"}),
         ("embeddings", {"input": "hi"}, {"embeddings"}),
     ],
@@ -55,6 +63,23 @@ def test_an_image_is_not_counted_as_text(operation):
     words = {"type": "text" if operation == "chat" else "input_text", "text": "x" * 4000}
     tokens = call(operation, **saying(operation, words, image(operation))).input_tokens
     assert 4000 / 4 + IMAGE_TOKENS <= tokens <= 4000 / 4 + IMAGE_TOKENS + 100
+
+
+@pytest.mark.parametrize(
+    ("operation", "item"),
+    [
+        ("responses", {"type": "function_call_output", "call_id": "c", "output": [image("responses")]}),
+        ("responses", {"type": "computer_call_output", "call_id": "c", "output": SCREENSHOT}),
+        ("responses", {"type": "image_generation_call", "id": "i", "status": "completed", "result": "A" * 400_000}),
+        ("chat", {"role": "tool", "tool_call_id": "c", "content": [image("chat")]}),
+        ("chat", {"role": "user", "content": [OF_ANTHROPIC]}),
+    ],
+    ids=["function's output", "screenshot", "made image", "tool's result", "Anthropic's own"],
+)
+def test_an_image_is_not_text_wherever_it_stands(operation, item):
+    """An agent's tools put out screenshots: counted as text, two of them would be more than any budget or model has."""
+    tokens = call(operation, **{"messages" if operation == "chat" else "input": [item]}).input_tokens
+    assert IMAGE_TOKENS < tokens <= IMAGE_TOKENS + 100
 
 
 def test_sound_is_counted_by_its_length():
