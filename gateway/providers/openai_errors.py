@@ -21,11 +21,20 @@ _CODES = {
     422: "invalid_request",
     429: "rate_limit_exceeded",
 }
+# What a Responses answer says of the call itself: no other place would do better, and none has failed.
+_ABOUT_THE_CALL = (
+    *("invalid_prompt", "bio_policy", "misalignment_policy_violation", "data_residency_mismatch"),
+    *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
+    *("image_too_large", "image_too_small", "image_file_too_large", "empty_image_file", "image_file_not_found"),
+    *("image_parse_error", "unsupported_image_media_type", "failed_to_download_image"),
+    "image_content_policy_violation",
+)
 _STATUSES = {  # of the codes that Responses and streams state instead of a status
     "rate_limit_exceeded": 429,
     "insufficient_quota": 429,
     "server_error": 500,
     "vector_store_timeout": 504,
+    **dict.fromkeys(_ABOUT_THE_CALL, 400),
 }
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from openai.types.responses import ResponseError
 
 from gateway.call import call_of
 from gateway.providers import api_of
 from gateway.providers.base import AnswerFailed, AnswerUnreadable, Target
-from gateway.providers.openai_errors import error_in_events
+from gateway.providers.openai_errors import error_in_events, status_of
 from shared.config.model import Endpoint
 
 SAID = [{"role": "user", "content": "hi"}]
@@ -172,6 +173,14 @@ def test_a_response_that_failed_is_an_error() -> None:
             call("responses"), json.dumps({"status": "failed", "error": error, "output": []}).encode()
         )
     assert failed.value.status == 500
+
+
+def test_every_error_of_a_response_has_a_status_of_its_own() -> None:
+    """What is wrong with a prompt or an image is wrong at every place: it is the caller's, and breaks no breaker."""
+    codes = get_args(ResponseError.model_fields["code"].annotation)
+    found = {code: status_of({"code": code}) for code in codes}
+    faults = {"server_error": 500, "rate_limit_exceeded": 429, "vector_store_timeout": 504}
+    assert found == {**dict.fromkeys(codes, 400), **faults}
 
 
 def test_an_error_in_openais_shape_passes_byte_for_byte() -> None:
