@@ -90,20 +90,23 @@ def chat_body(answer: Whole, pricer: Pricer) -> dict[str, Any]:
     except UNREADABLE_JSON:
         raise UpstreamBroken("the model backend's answer cannot be read") from None
     if answer.status >= 400:
-        budget = body.get("budget")
+        budget = body.get("budget") if answer.exchange is None else None  # else a backend wrote it
         return {**body, "remaining": budget["remaining"]} if budget else body
     try:
         message = body["choices"][0]["message"]
     except (KeyError, IndexError, TypeError):
-        raise UpstreamBroken("the model backend's answer has no choice") from None
+        message = None
+    if not isinstance(message, dict):
+        raise UpstreamBroken("the model backend's answer has no choice")
     said = {
         "reply": message.get("content"),
         "cost": _cost(answer, pricer),
         "model": answer.exchange.answer.model if answer.exchange else body.get("model"),
         "usage": body.get("usage"),
     }
-    if calls := message.get("tool_calls"):
-        said["tool_calls"] = calls
+    for name in ("tool_calls", "refusal"):  # why there is no reply
+        if message.get(name):
+            said[name] = message[name]
     return said
 
 

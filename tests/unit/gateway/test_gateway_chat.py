@@ -181,7 +181,19 @@ def test_a_models_own_error_is_passed_on(pricer):
     assert chat_body(answered(error, None, 400), pricer) == error
 
 
-@pytest.mark.parametrize("content", [{"choices": []}, [], {"choices": [{}]}])
+def test_a_model_that_declines_says_so_in_place_of_a_reply(pricer):
+    """A structured output that a model refuses has no content: without its words nobody would know why."""
+    body = chat_body(answered(completion(content=None, refusal="I cannot.")), pricer)
+    assert (body["reply"], body["refusal"]) == (None, "I cannot.")
+
+
+def test_a_backends_error_is_no_refusal_of_a_budget(pricer):
+    """Whatever it calls `budget`."""
+    error = {"error": {"code": None, "message": "no", "type": "invalid_request_error", "param": None}, "budget": "none"}
+    assert chat_body(answered(error, None, 400), pricer) == error
+
+
+@pytest.mark.parametrize("content", [{"choices": []}, [], {"choices": [{}]}, {"choices": [{"message": "Hi"}]}])
 def test_an_answer_without_a_choice_is_the_backends_fault(pricer, content):
     """A typed error, not a crash."""
     with pytest.raises(UpstreamBroken):
