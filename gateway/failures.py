@@ -92,7 +92,7 @@ def retry_after_seconds(status: int, headers: Mapping[str, str], now_utc: dateti
         return seconds
     try:
         at_utc = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if at_utc.tzinfo is None:
         at_utc = at_utc.replace(tzinfo=UTC)

@@ -36,6 +36,7 @@ def test_what_no_other_place_would_do_better(status):
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
+        ({"retry-after": "Sun, 22 Nov 99999999999 10:00:20 GMT"}, None),
     ],
 )
 def test_retry_after_in_all_its_forms(headers, seconds):
