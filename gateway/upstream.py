@@ -101,6 +101,8 @@ class Upstream:
         except _NEVER_REACHED as error:
             raise UpstreamUnreachable("the model backend cannot be reached", retry_after_seconds=1) from error
         except httpx.HTTPError as error:
+            # Its provider may charge for what nobody will see the usage of: whoever compares invoices must find it.
+            log.warning("unanswered: endpoint %s, deployment %s", endpoint.id, target.deployment)
             raise UpstreamBroken("the model backend took the call but did not answer") from error
         # What is left is read by the same request's timeouts; from here on silence means a stall.
         timeout["read"] = float(endpoint.stall_seconds)

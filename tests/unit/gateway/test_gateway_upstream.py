@@ -138,10 +138,12 @@ async def test_without_a_key_entra_id_is_used(monkeypatch):
         (httpx.RemoteProtocolError("cut"), UpstreamBroken),
     ],
 )
-async def test_only_a_call_the_model_cannot_have_seen_is_unreachable(error, raised):
-    """After the request went out the model may have worked, and money may have been spent."""
+async def test_only_a_call_the_model_cannot_have_seen_is_unreachable(error, raised, caplog):
+    """After the request went out the model may have worked, and money may have been spent: the log names the place."""
     with pytest.raises(raised):
         await send(AZURE, Backend(error))
+    seen = [record.getMessage() for record in caplog.records if record.name == "tollkeeper.gateway"]
+    assert seen == (["unanswered: endpoint default, deployment gpt-4o-weu"] if raised is UpstreamBroken else [])
 
 
 def test_a_backend_is_required():
