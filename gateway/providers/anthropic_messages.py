@@ -16,7 +16,9 @@ Block = dict[str, Any]
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.=-]+)*?(;base64)?,", re.ASCII)
 _NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 _SYSTEM_ROLES = ("system", "developer")
+_NAMES_OF_JPEG = ("image/jpg", "image/pjpeg")  # that OpenAI takes as well
 _PDF, _TEXT = "application/pdf", "text/plain"
+_UNSAYABLE = {"function_call": "send tool_calls instead", "audio": "send what was said as content"}
 _THINKING_BLOCKS = ("thinking", "redacted_thinking")
 
 
@@ -41,7 +43,7 @@ def translate_messages(messages: Any) -> tuple[list[Block], list[dict[str, Any]]
         blocks = _of_role(role, message, at)
         side = "assistant" if role == "assistant" else "user"
         if not blocks:
-            continue  # Anthropic takes no empty text, and nothing was said
+            continue  # nothing was said
         if turns and turns[-1]["role"] == side:
             turns[-1]["content"] += blocks
         else:
@@ -87,8 +89,11 @@ def _assistant(message: Mapping[str, Any], at: str) -> list[Block]:
     if isinstance(thought, list):  # as our answers carry them; Claude wants its signed thoughts back beside its calls
         blocks += [_unnumbered(each) for each in thought if _is_thinking(each)]
     blocks += _blocks(message, at)
-    if message.get("function_call") is not None:
-        raise unsupported(f"{at}.function_call", "send tool_calls instead")
+    if (declined := _said(message.get("refusal"))) is not None:
+        blocks.append(declined)
+    for name, advice in _UNSAYABLE.items():
+        if message.get(name) is not None:
+            raise unsupported(f"{at}.{name}", advice)
     calls = message.get("tool_calls") or []
     if not isinstance(calls, list):
         raise InvalidRequest(f"{at}.tool_calls: expected a list", param=f"{at}.tool_calls")
@@ -128,7 +133,7 @@ def _tool_use(call: Any, at: str) -> Block:
 def _blocks(message: Mapping[str, Any], at: str) -> list[Block]:
     """The blocks of a message's content; a mark for the cache on the message itself goes to its last block."""
     content = message.get("content")
-    if content is None or content == "":
+    if content is None or _is_blank(content):
         return []
     if isinstance(content, str):
         return [_with_cache_control({"type": "text", "text": content}, message)]
@@ -142,13 +147,13 @@ def _blocks(message: Mapping[str, Any], at: str) -> list[Block]:
 
 
 def _block(part: Any, at: str) -> Block | None:
-    """One part of a content; what is a block of Anthropic's own passes as it is. None for an empty text."""
+    """One part of a content; what is a block of Anthropic's own passes as it is. None for a text that says nothing."""
     if not isinstance(part, dict):
         raise InvalidRequest(f"{at}: expected an object", param=at)
     kind = part.get("type")
     if kind in ("text", "refusal"):
         text = part.get("text" if kind == "text" else "refusal")
-        return {**part, "type": "text", "text": text} if kind == "text" and text else _said(text)
+        return {**part, "type": "text", "text": text} if kind == "text" and not _is_blank(text) else _said(text)
     if kind == "image_url":
         return _with_cache_control(_image(part.get("image_url"), f"{at}.image_url"), part)
     if kind == "file":
@@ -159,7 +164,12 @@ def _block(part: Any, at: str) -> Block | None:
 
 
 def _said(text: Any) -> Block | None:
-    return {"type": "text", "text": text} if text else None
+    return None if _is_blank(text) else {"type": "text", "text": text}
+
+
+def _is_blank(text: Any) -> bool:
+    """Anthropic refuses a conversation for one text of nothing but blanks; models like to write such before a call."""
+    return not text or (isinstance(text, str) and not text.strip())
 
 
 def _image(image: Any, at: str) -> Block:
@@ -169,6 +179,7 @@ def _image(image: Any, at: str) -> Block:
         raise InvalidRequest(f"{at}: expected an object with a url", param=at)
     if url.startswith("data:"):
         media_type, data = _data_url(url, f"{at}.url")
+        media_type = "image/jpeg" if media_type in _NAMES_OF_JPEG else media_type
         return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
     return {"type": "image", "source": {"type": "url", "url": _https(url, f"{at}.url")}}
 

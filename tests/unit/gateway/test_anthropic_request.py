@@ -261,6 +261,41 @@ def test_images_and_documents_are_translated():
     ]
 
 
+def test_a_picture_may_be_called_jpg():
+    """OpenAI minds neither name; Anthropic refuses the one that is no media type."""
+    part = {"type": "image_url", "image_url": {"url": PNG.replace("image/png", "image/jpg")}}
+    assert (
+        sent([{"role": "user", "content": [part]}])["messages"][0]["content"][0]["source"]["media_type"] == "image/jpeg"
+    )
+
+
+def test_texts_that_say_nothing_are_left_out():
+    """Models write line breaks before a call, tools put out nothing: Anthropic refuses the whole chat for that."""
+    blank = [{"type": "text", "text": " "}, {"type": "text", "text": "hello", "cache_control": MARK}]
+    messages = [
+        {"role": "system", "content": " "},
+        {"role": "user", "content": blank},
+        {**CALLED, "content": "\n\n"},
+        {**RESULTS[0], "content": "\n"},
+        RESULTS[1],
+    ]
+    body = sent(messages, tools=[WEATHER, CLOCK])
+    user, called, results = body["messages"]
+    assert "system" not in body
+    assert user["content"] == [{"type": "text", "text": "hello", "cache_control": MARK}]
+    assert [block["type"] for block in called["content"]] == ["tool_use", "tool_use"]
+    assert results["content"][0] == {"type": "tool_result", "tool_use_id": "call_1", "content": []}
+
+
+def test_what_an_assistant_declined_or_spoke_is_not_dropped_in_silence():
+    """A refusal is said again; sound that OpenAI keeps has no counterpart, and its loss would change the answer."""
+    declined = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    assert sent([*HELLO, declined, *HELLO])["messages"][1]["content"] == [{"type": "text", "text": "I cannot."}]
+    with pytest.raises(InvalidRequest) as refused:
+        sent([*HELLO, {"role": "assistant", "audio": {"id": "a"}}])
+    assert refused.value.param == "messages[1].audio"
+
+
 def test_signed_thoughts_go_back_in_front_of_the_calls_they_led_to():
     """Claude wants its thinking back, unchanged and first, in a conversation that goes on after a tool's result."""
     thought = {"type": "thinking", "thinking": "rain?", "signature": "c2ln"}
