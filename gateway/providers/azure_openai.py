@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.call import ModelCall
 from gateway.providers.base import AnswerStream, ProviderRequest, Target
-from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, path_segment, request_body
+from gateway.providers.openai import PATHS, OpenAiApi, ask_for_usage, list_of, path_segment, request_body
 from gateway.stream import UsageWatch, event_bytes
 
 _FIRST_WITH_STREAM_OPTIONS = "2024-09-01"  # earlier api-versions refuse the field
@@ -39,16 +39,22 @@ class AzureOpenAiApi(OpenAiApi):
 
 
 class _ChunkWatch(UsageWatch):
-    """Chunks of Azure, whose first one only tells what the content filter found, in a chunk without a type."""
+    """Chunks of Azure, some of which only tell what the content filter found: the first one, without a type, of the
+    prompt; where the filter works behind the model, others of the answer, whose choices have no delta.
+    """
 
     def __init__(self, call: ModelCall) -> None:
         super().__init__(hide_usage_chunk=not call.wants_usage_chunk)
 
     def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
         visible = super()._noted(chunk, event)
-        if chunk.get("object") != "" or not visible:
+        choices = list_of(chunk.get("choices"))
+        bare = [choice for choice in choices if isinstance(choice, dict) and choice.get("delta") is None]
+        if not visible or (chunk.get("object") != "" and not bare):
             return visible
-        return event_bytes({**chunk, "object": "chat.completion.chunk"})
+        for choice in bare:
+            choice["delta"] = {}
+        return event_bytes({**chunk, "object": chunk.get("object") or "chat.completion.chunk"})
 
 
 def _takes_stream_options(api_version: str | None) -> bool:

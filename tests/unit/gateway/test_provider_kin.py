@@ -49,6 +49,18 @@ def test_azures_first_chunk_is_one_that_sdks_know() -> None:
     assert stream.feed(said) == said
 
 
+@pytest.mark.parametrize("named", [{"object": "", "model": ""}, {"object": "chat.completion.chunk", "model": "gpt"}])
+def test_azures_late_findings_are_chunks_that_sdks_know(named: dict[str, str]) -> None:
+    """A filter that works behind the model tells of text already sent, in choices without a delta: clients that read
+    one would break off.
+    """
+    found = {"index": 0, "finish_reason": None, "content_filter_results": {}, "content_filter_offsets": {"end": 4}}
+    late = {"id": "", "created": 0, **named, "choices": [found], "usage": None}
+    (chunk,) = told(api_of("azure-openai").stream(call(stream=True)).feed(event(late)))
+    assert chunk["choices"] == [{**found, "delta": {}}]
+    ChatCompletionChunk.model_validate(chunk, strict=True)
+
+
 @pytest.mark.parametrize("asked", [{}, {"usage": {"include": True}}, {"usage": {"include": False}}, {"stream": True}])
 def test_openrouter_is_always_asked_for_its_accounting(asked: dict[str, Any]) -> None:
     """Whether or not the client asks; what the client sees of it is decided on the way back."""
