@@ -140,12 +140,17 @@ class Order:
         """The budget does not let this model serve the call."""
         self._closed_models.add(model)
 
-    def free_place(self, answer: CheckAnswer) -> Place | None:
-        """Where the answer's model may be tried now, if it was not tried yet."""
+    def serving(self, place: Place, answer: CheckAnswer) -> Place | None:
+        """The place itself; or, when the budget serves a cheaper model in its stead, where that may be tried now.
+
+        None when that was tried everywhere, or may not be tried yet.
+        """
+        if place.model == answer.model:
+            return place
         tried = {place.key for place in self._tried}
-        for place in self.attempts.places(answer, self.bounds):
-            if place.key not in tried and self.attempts.breakers.wait_seconds(place.key) == 0:
-                return place
+        for other in self.attempts.places(answer, self.bounds):
+            if other.key not in tried and self.attempts.breakers.wait_seconds(other.key) == 0:
+                return other
         return None
 
     def nowhere(self) -> TollkeeperError:
