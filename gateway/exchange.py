@@ -55,6 +55,7 @@ class Exchange:
         data = self._data(status=status, usage=usage, streamed=streamed)
         if aborted:
             data["aborted"] = True
+            tier = tier or self.call.service_tier  # it broke off before it named the tier that serves it
         if tier := _label(tier):
             data["processing_tier"] = tier
         if output_tokens_estimate is not None:

@@ -27,7 +27,7 @@ PRICED_KINDS = (
 )
 MAX_TOKENS = 10**12
 _NONE: Mapping[str, Any] = {}
-_STANDARD_TIERS = frozenset({"", "default", "standard", "auto"})
+_STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "auto"})
 
 
 def count_tokens(usage: Mapping[str, Any] | None, provider: str) -> Tokens | None:

@@ -335,15 +335,19 @@ async def test_a_body_nested_however_deep_is_no_defect(bench):
 
 
 async def test_an_answer_nested_too_deep_is_billed_and_said_to_be_broken(bench, monkeypatch):
-    """A backend may answer anything; whoever asked gets an error that says whose it is."""
+    """A backend may answer anything; whoever asked gets an error that says whose it is.
+
+    It is billed at the tier that was asked for and held: nobody could read which one served it.
+    """
 
     def whole(*_):
         raise RecursionError
 
     monkeypatch.setattr("gateway.providers.azure_openai.AzureOpenAiApi.whole", whole)
-    answer = await bench.chat()
+    answer = await bench.chat(service_tier="priority")
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_failed")
-    assert (await bench.event())["data"]["aborted"] is True
+    data = (await bench.event())["data"]
+    assert (data["aborted"], data["processing_tier"]) == (True, "priority")
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])

@@ -252,6 +252,7 @@ def test_contradictory_numbers_are_refused_by_name(usage: dict[str, Any], param:
         ("", {"service_tier": "Priority"}, "priority"),
         ("batch", {"service_tier": "standard"}, "batch"),
         ("standard", {"service_tier": "priority"}, None),
+        ("standard_only", None, None),
         ("", {"service_tier": {"x": 1}}, None),
     ],
 )
