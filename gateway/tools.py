@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from shared.errors import InvalidRequest
@@ -12,13 +12,15 @@ _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 _FUNCTION_FIELDS = ("functions", "function_call")
 _ALLOWED_TOOLS = "allowed_tools"
 _NAMED_TOOLS = ("", "function", "custom")  # the older `functions` have no type
+_OPENROUTERS = "openrouter:"  # in front of its own tools
+_BRINGS_TOOLS = ("additional_tools", "tool_search_output")  # items of a response's input
 
 
 def tool_name(tool: Any) -> str:
     """The function's own name for a function; the type for a built-in tool, whatever name a caller writes beside it."""
     if not isinstance(tool, dict):
         raise InvalidRequest("tools: expected a list of objects", param="tools")
-    kind = str(tool.get("type") or "")
+    kind = str(tool.get("type") or "").removeprefix(_OPENROUTERS)
     if kind not in _NAMED_TOOLS:
         return WEB_SEARCH if kind.startswith(WEB_SEARCH) else kind  # `web_search_preview` is one too
     own = next((tool[name] for name in ("function", "custom") if isinstance(tool.get(name), dict)), tool)
@@ -27,11 +29,14 @@ def tool_name(tool: Any) -> str:
 
 def tools_in(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of a request's tools, each once. Raises InvalidRequest when they are no list of objects."""
-    tools = body.get("tools") or []
-    functions = body.get("functions") or []
-    if not isinstance(tools, list) or not isinstance(functions, list):
+    listed = [
+        body.get("tools") or [],
+        body.get("functions") or [],
+        *(item["tools"] for item in _items_with_tools(body)),
+    ]
+    if not all(isinstance(tools, list) for tools in listed):
         raise InvalidRequest("tools: expected a list of objects", param="tools")
-    names = [tool_name(tool) for tool in tools] + [tool_name(function) for function in functions]
+    names = [tool_name(tool) for tools in listed for each in tools for tool in (each, *_grouped(each))]
     if body.get("web_search_options") is not None:
         names.append(WEB_SEARCH)
     names += [_plugin_name(plugin) for plugin in _plugins(body)]
@@ -47,8 +52,8 @@ def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
     for list_field, others in (("tools", _TOOL_FIELDS), ("functions", _FUNCTION_FIELDS)):
         if not body.get(list_field):
             continue
-        kept = [tool for tool in body[list_field] if tool_name(tool) not in disabled]
-        if len(kept) == len(body[list_field]):
+        kept = _without(body[list_field], disabled)
+        if kept == body[list_field]:
             continue
         body[list_field] = kept
         choice_field = others[1]
@@ -60,6 +65,46 @@ def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
         if not kept:
             for name in others:
                 body.pop(name, None)
+    if any(_without(item["tools"], disabled) != item["tools"] for item in _items_with_tools(body)):
+        items = [_item_without(item, disabled) for item in body["input"]]
+        body["input"] = [item for item in items if item is not None]
+
+
+def _items_with_tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The items of a response's input that bring tools of their own, later in the conversation."""
+    items = body.get("input")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("type") in _BRINGS_TOOLS and item.get("tools"):
+            yield item
+
+
+def _item_without(item: Any, disabled: frozenset[str]) -> Any:
+    """The item without disabled tools; None when it brought nothing else."""
+    if not isinstance(item, dict) or item.get("type") not in _BRINGS_TOOLS or not item.get("tools"):
+        return item
+    kept = _without(item["tools"], disabled)
+    return {**item, "tools": kept} if kept or item["type"] != _BRINGS_TOOLS[0] else None
+
+
+def _grouped(tool: Any) -> list[Any]:
+    """The tools of a namespace; none of any other tool."""
+    grouped = tool.get("tools") if isinstance(tool, dict) and tool.get("type") == "namespace" else None
+    return grouped if isinstance(grouped, list) else []
+
+
+def _without(tools: list[Any], disabled: frozenset[str]) -> list[Any]:
+    """The tools without disabled ones, and without namespaces that held no others."""
+    kept = []
+    for tool in tools:
+        if tool_name(tool) in disabled:
+            continue
+        if grouped := _grouped(tool):
+            left = [each for each in grouped if tool_name(each) not in disabled]
+            if left:
+                kept.append({**tool, "tools": left})
+        else:
+            kept.append(tool)
+    return kept
 
 
 def _plugins(body: Mapping[str, Any]) -> list[Any]:

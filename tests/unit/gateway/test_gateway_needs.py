@@ -121,3 +121,20 @@ def test_a_chats_allowed_tools_lose_the_disabled_one():
     asked = call(messages=[], tools=tools, tool_choice=choice)
     body = json.loads(OpenAiApi().request(asked, TARGET, ["web_search"]).body)
     assert body["tool_choice"]["allowed_tools"] == {"mode": "auto", "tools": tools[1:]}
+
+
+def test_tools_are_found_wherever_a_response_brings_them():
+    """In a namespace, or later in the conversation: a disabled one would be a search that the budget switched off."""
+    search, look_up = {"type": "web_search"}, {"type": "function", "name": "look_up", "parameters": {}}
+    crm = {"type": "namespace", "name": "crm", "description": "", "tools": [look_up, {**look_up, "name": "charge"}]}
+    said = {"role": "user", "content": "hi"}
+    brought = {"type": "additional_tools", "role": "developer", "tools": [search]}
+    found = {"type": "tool_search_output", "call_id": "c", "execution": "client", "tools": [search]}
+    asked = call("responses", input=[said, brought, found], tools=[crm])
+    assert set(asked.tools) == {"namespace", "look_up", "charge", "web_search"}
+    body = json.loads(OpenAiApi().request(asked, TARGET, ["web_search", "charge"]).body)
+    assert body["input"] == [said, {**found, "tools": []}]
+    assert body["tools"] == [{**crm, "tools": [look_up]}]
+    assert "tools" not in json.loads(OpenAiApi().request(asked, TARGET, ["look_up", "charge"]).body)
+    assert asked.body["input"] == [said, brought, found]
+    assert asked.body["tools"] == [crm]
