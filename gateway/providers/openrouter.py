@@ -18,20 +18,26 @@ from shared.errors import InvalidRequest
 # By these a request names other models to be tried: each would pass the budget's check and the tenant's list by.
 # A preset is kept at OpenRouter, and may name models too.
 _CHOOSES_MODELS = ("models", "route", "preset")
+# Its plugins and tools of its own that call no other model. Others do (fusion, advisor, subagent), or may tomorrow.
+_PLUGINS = ("context-compression", "file-parser", "moderation", "response-healing", "web", "web-fetch")
+_TOOLS = tuple(f"openrouter:{name}" for name in ("apply_patch", "bash", "datetime", "shell", "web_fetch", "web_search"))
 
 
 class OpenRouterApi(OpenAiApi):
     """https://openrouter.ai/api/v1."""
 
     def request(self, call: ModelCall, target: Target, disabled_tools: Collection[str]) -> ProviderRequest:
-        """As OpenAI's, and always with the usage accounting asked for. Raises InvalidRequest for `models`."""
+        """As OpenAI's, and always with the usage accounting asked for. Raises InvalidRequest for what would have other
+        models work than the one that was checked.
+        """
         for name in _CHOOSES_MODELS:
             if call.body.get(name) is not None:
-                raise InvalidRequest(
-                    f"{name}: is not supported here: list fallbacks in models.yaml, where the budget checks each",
-                    code="unsupported_parameter",
-                    param=name,
-                )
+                raise _unsupported(name, "list fallbacks in models.yaml, where the budget checks each")
+        for field, names, known in (("plugins", "id", _PLUGINS), ("tools", "type", _TOOLS)):
+            for found in list_of(call.body.get(field)):
+                named = found.get(names) if isinstance(found, dict) else None
+                if named not in known and (field == "plugins" or str(named).startswith("openrouter:")):
+                    raise _unsupported(field, f"{str(named)[:60]!r} may call models that no budget checked")
         body = request_body(call, target.deployment, disabled_tools)
         if call.operation == "chat":
             body["usage"] = {"include": True}
@@ -53,6 +59,11 @@ class OpenRouterApi(OpenAiApi):
         if call.operation == "responses":
             return ResponsesWatch()
         return _ChunkWatch(hide_usage_chunk=not call.wants_usage_chunk)
+
+
+def _unsupported(param: str, why: str) -> InvalidRequest:
+    message = f"{param}: is not supported here: {why}"
+    return InvalidRequest(message, code="unsupported_parameter", param=param)
 
 
 class _ChunkWatch(UsageWatch):

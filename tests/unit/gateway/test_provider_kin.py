@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -22,10 +23,10 @@ def call(**body: Any):
     return call_of("chat", {"model": "m", "messages": SAID, **body}, 40)
 
 
-def body_for(provider: str, asked: Any) -> dict[str, Any]:
+def body_for(provider: str, asked: Any, disabled: Collection[str] = ()) -> dict[str, Any]:
     endpoint = Endpoint(id="e", provider=provider, api=provider, url="https://x")
     deployment = "vendor/m" if provider == "openrouter" else "m"
-    request = api_of(provider).request(asked, Target("m", provider, deployment, endpoint, None), ())
+    request = api_of(provider).request(asked, Target("m", provider, deployment, endpoint, None), disabled)
     return json.loads(request.body)
 
 
@@ -67,7 +68,17 @@ def test_openrouter_is_always_asked_for_its_accounting(asked: dict[str, Any]) ->
     assert body_for("openrouter", call(**asked))["usage"] == {"include": True}
 
 
-@pytest.mark.parametrize("field", [{"models": ["dear/model"]}, {"route": "fallback"}, {"preset": "p"}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"models": ["dear/model"]},
+        {"route": "fallback"},
+        {"preset": "p"},
+        {"plugins": [{"id": "fusion", "analysis_models": ["dear/model"]}]},
+        {"tools": [{"type": "openrouter:advisor", "parameters": {"model": "dear/model"}}]},
+    ],
+    ids=lambda field: next(iter(field)),
+)
 def test_openrouter_chooses_no_model_that_no_budget_checked(field: dict[str, Any]) -> None:
     """A list of other models in the request would pass the tenant's allowed models and the check by."""
     with pytest.raises(InvalidRequest) as refused:
@@ -78,7 +89,15 @@ def test_openrouter_chooses_no_model_that_no_budget_checked(field: dict[str, Any
 def test_openrouters_other_parameters_pass() -> None:
     """Its own routing among hosts of the one model included."""
     asked = {"provider": {"order": ["a"], "allow_fallbacks": False}, "reasoning": {"effort": "low"}, "top_k": 3}
+    asked |= {"plugins": [{"id": "file-parser"}], "tools": [{"type": "openrouter:web_search"}, {"type": "web_search"}]}
     assert body_for("openrouter", call(**asked)).items() >= asked.items()
+
+
+def test_openrouters_search_is_the_search_that_a_budget_disables() -> None:
+    """Whoever's tool it is."""
+    asked = call(tools=[{"type": "openrouter:web_search"}])
+    assert asked.tools == ("web_search",)
+    assert "tools" not in body_for("openrouter", asked, disabled=["web_search"])
 
 
 def test_openrouters_error_amid_a_stream_becomes_one_that_sdks_raise() -> None:
