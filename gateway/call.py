@@ -13,6 +13,7 @@ from gateway.tools import tools_in
 from shared.errors import InvalidRequest
 from shared.usage.estimate import estimate_input_tokens
 from shared.usage.event_fields import MAX_LABEL_CHARS
+from shared.usage.tokens import told_tier
 
 Operation = Literal["chat", "responses", "embeddings"]
 
@@ -114,9 +115,7 @@ def _refuse_background(body: Mapping[str, Any]) -> None:
 
 def _service_tier(body: Mapping[str, Any]) -> str:
     """The tier that the price depends on. What cannot be one is none: providers refuse or ignore it."""
-    if body.get("speed") == "fast":  # Anthropic's; such answers are billed as a tier of that name
-        return "fast"
-    tier = body.get("service_tier")
+    tier = told_tier(body)
     return tier if isinstance(tier, str) and len(tier) <= MAX_LABEL_CHARS else ""
 
 

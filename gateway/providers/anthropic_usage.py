@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from shared.usage.tokens import told_tier
+
 Json = dict[str, Any]
 
 
@@ -25,10 +27,8 @@ def merged_usage(begun: Mapping[str, Any], ended: Mapping[str, Any]) -> Json:
 
 
 def processing_tier(usage: Mapping[str, Any]) -> str:
-    """The tier that the price depends on: fast answers have a price of their own, whatever capacity served them."""
-    if usage.get("speed") == "fast":
-        return "fast"
-    tier = usage.get("service_tier")
+    """The tier that the price depends on; empty where the usage says none."""
+    tier = told_tier(usage)
     return tier if isinstance(tier, str) else ""
 
 

@@ -27,6 +27,7 @@ PRICED_KINDS = (
 )
 MAX_TOKENS = 10**12
 _NONE: Mapping[str, Any] = {}
+_ANYWHERE = frozenset({"", "global", "not_available"})
 _STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "auto"})
 
 
@@ -51,13 +52,24 @@ def count_tokens(usage: Mapping[str, Any] | None, provider: str) -> Tokens | Non
 def processing_tier(stated: str, usage: Mapping[str, Any] | None) -> str | None:
     """The price tier in lower case (`batch`, `priority`, `flex`, ...); None for the standard one.
 
-    `stated` is the event's own field and wins; else the usage object's `service_tier`.
+    `stated` is the event's own field and wins; else what the usage object tells.
     """
-    tier = stated or (usage or {}).get("service_tier")
+    tier = stated or told_tier(usage or {})
     if not isinstance(tier, str) or len(tier) > 128:
         return None
     tier = tier.strip().lower()
     return None if tier in _STANDARD_TIERS else tier
+
+
+def told_tier(told: Mapping[str, Any]) -> Any:
+    """What a usage object, or a request, says of the tier that its price depends on: `service_tier`, or what Anthropic
+    has a price of its own for beside that, `fast` answers and those bound to one geography's data centres.
+    """
+    if told.get("speed") == "fast":
+        return "fast"
+    tier, geo = told.get("service_tier"), told.get("inference_geo")
+    is_bound = isinstance(geo, str) and geo.lower() not in _ANYWHERE
+    return f"inference-{geo}" if is_bound and tier in (None, *_STANDARD_TIERS) else tier
 
 
 def _inclusive(usage: Mapping[str, Any], input_field: str, output_field: str) -> Tokens:

@@ -120,10 +120,16 @@ def test_an_answer_without_counts_says_how_much_it_is():
 
 @pytest.mark.parametrize(
     ("fields", "tier"),
-    [({"service_tier": "standard"}, None), ({"service_tier": "priority"}, "priority"), ({"speed": "fast"}, "fast")],
+    [
+        ({"service_tier": "standard"}, None),
+        ({"service_tier": "priority"}, "priority"),
+        ({"speed": "fast"}, "fast"),
+        ({"inference_geo": "us"}, "inference-us"),
+        ({"inference_geo": "global"}, None),
+    ],
 )
 def test_the_tier_that_prices_the_answer_is_told(fields, tier):
-    """A fast answer costs more than its tokens at the standard price."""
+    """A fast answer, or one bound to the data centres of one country, costs more than its tokens do elsewhere."""
     whole = AnthropicApi().whole(chat(), message(text("ok"), usage=USAGE.model_copy(update=fields)))
     assert processing_tier(whole.tier, whole.usage) == tier
 

@@ -58,6 +58,7 @@ def test_the_number_of_answers_is_told(fields, choices):
         ({"service_tier": "priority"}, "priority"),
         ({"service_tier": "auto"}, "auto"),
         ({"speed": "fast", "service_tier": "default"}, "fast"),
+        ({"inference_geo": "us", "service_tier": "auto"}, "inference-us"),
         ({"service_tier": ["priority"]}, ""),
         ({"service_tier": "p" * 129}, ""),
     ],

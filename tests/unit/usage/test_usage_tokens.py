@@ -254,6 +254,11 @@ def test_contradictory_numbers_are_refused_by_name(usage: dict[str, Any], param:
         ("standard", {"service_tier": "priority"}, None),
         ("standard_only", None, None),
         ("", {"service_tier": {"x": 1}}, None),
+        ("", {"service_tier": "standard", "speed": "fast"}, "fast"),
+        ("", {"service_tier": "standard", "inference_geo": "us"}, "inference-us"),
+        ("", {"service_tier": "priority", "inference_geo": "us"}, "priority"),
+        ("", {"service_tier": "standard", "inference_geo": "global"}, None),
+        ("", {"inference_geo": "not_available"}, None),
     ],
 )
 def test_processing_tier_prefers_what_the_event_states(
