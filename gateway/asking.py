@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,7 @@ from gateway.failures import (
     is_misconfigured,
 )
 from gateway.providers import api_of
-from gateway.providers.base import AnswerFailed, AnswerUnreadable, Api, ProviderRequest, Target
-from gateway.providers.openai_errors import error_in_events
+from gateway.providers.base import AnswerFailed, AnswerStream, AnswerUnreadable, Api, ProviderRequest, Target
 from gateway.tools import dropped_tools
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamRefused, UpstreamUnreachable, client_headers
 from shared.errors import InvalidRequest, TollkeeperError
@@ -129,7 +129,7 @@ class Asking:
         exchange.region = region.lower().replace(" ", "")
         headers = _client_headers(exchange, upstream)
         if upstream.status_code < 400 and _is_event_stream(upstream):
-            return await self._stream(exchange, api, upstream, headers)
+            return await self._stream(exchange, api, target, upstream, headers)
         return await self._whole(exchange, api, target, upstream, headers)
 
     async def _whole(
@@ -173,26 +173,16 @@ class Asking:
             await upstream.aclose()
         if problem is not None:
             return _problem(problem, headers, exchange)
-        whole = Whole(status, content, headers, usage, exchange, tier)
-        if not is_failure(status) or is_callers_own(exchange.call.operation, status, said):
-            return whole
-        reply: Whole | TollkeeperError = whole
-        if is_misconfigured(status):
-            log.error("misconfigured: %s answers %d for deployment %s", target.endpoint.id, status, target.deployment)
-            if status in (401, 402, 403):  # passed on, it would tell of a wrong key or a spent budget of the caller's
-                reply = UpstreamRefused("the model backend does not accept the gateway's credential")
-        return replace(failure_of(status, upstream.headers, reply, said), is_billed=usage is not None)
+        return _judged(Whole(status, content, headers, usage, exchange, tier), exchange, target, upstream, said)
 
-    async def _stream(self, exchange: Exchange, api: Api, upstream: httpx.Response, headers: dict[str, str]) -> Outcome:
+    async def _stream(
+        self, exchange: Exchange, api: Api, target: Target, upstream: httpx.Response, headers: dict[str, str]
+    ) -> Outcome:
         """A stream whose first event is here: until then nobody has seen anything of it, and another may do better."""
         stream = api.stream(exchange.call)
         pieces = pieces_of(upstream)
-        first = b""
         try:
-            async for piece in pieces:
-                first += stream.feed(piece)
-                if b"data:" in first or stream.failed or len(first) > _MOST_COMMENT_BYTES:
-                    break
+            first = await _first_event(stream, pieces)
         except httpx.HTTPError as error:
             usage = exchange.billable(stream.usage)
             exchange.report(self._events, status=UpstreamBroken.http_status, usage=usage, streamed=True)
@@ -208,11 +198,45 @@ class Asking:
             # Nothing needs what was asked any more, and it may be 32 MiB, for as long as the answer takes.
             exchange.call = replace(exchange.call, body={})
             return Streamed(upstream, stream, first, pieces, headers, exchange, self._events)
-        status, usage = UpstreamGarbled.http_status, exchange.billable(stream.usage)
-        exchange.report(self._events, status=status, usage=usage, streamed=True, tier=stream.tier)
+        failed = _stream_failure(api, stream)
+        usage = exchange.billable(stream.usage)
+        exchange.report(self._events, status=failed.status, usage=usage, streamed=True, tier=stream.tier)
         await upstream.aclose()
-        whole = Whole(status, error_in_events(status, first), _as_json(headers), exchange=exchange)
-        return Failure(whole, again=True, is_billed=stream.usage is not None)
+        whole = Whole(failed.status, failed.content, _as_json(headers), stream.usage, exchange, stream.tier)
+        return _judged(whole, exchange, target, upstream, failed.content)
+
+
+async def _first_event(stream: AnswerStream, pieces: AsyncIterator[bytes]) -> bytes:
+    """What the client may see of a stream up to its first event. Raises httpx.HTTPError for one that ends without."""
+    first = b""
+    async for piece in pieces:
+        first += stream.feed(piece)
+        if b"data:" in first or stream.failed or len(first) > _MOST_COMMENT_BYTES:
+            return first
+    first += stream.rest()
+    if b"data:" not in first and stream.usage is None:
+        raise httpx.ReadError("the stream ended before it began")
+    return first
+
+
+def _stream_failure(api: Api, stream: AnswerStream) -> AnswerFailed:
+    if stream.error:
+        return api.stream_failure(stream.error)
+    garbled = UpstreamGarbled("the model backend began its answer with what cannot be read")
+    return AnswerFailed(garbled.http_status, msgspec.json.encode(garbled.body()))
+
+
+def _judged(whole: Whole, exchange: Exchange, target: Target, upstream: httpx.Response, said: bytes) -> Outcome:
+    """The answer for the client, or the failure that it is; `said` is how the provider put it."""
+    status = whole.status
+    if not is_failure(status) or is_callers_own(exchange.call.operation, status, said):
+        return whole
+    reply: Whole | TollkeeperError = whole
+    if is_misconfigured(status):
+        log.error("misconfigured: %s answers %d for deployment %s", target.endpoint.id, status, target.deployment)
+        if status in (401, 402, 403):  # passed on, it would tell of a wrong key or a spent budget of the caller's
+            reply = UpstreamRefused("the model backend does not accept the gateway's credential")
+    return replace(failure_of(status, upstream.headers, reply, said), is_billed=whole.usage is not None)
 
 
 def _generated_tokens(exchange: Exchange, output_bytes: int) -> int:

@@ -5,6 +5,7 @@ The figure is the ledger's: the answer's tokens at the price of the instant the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import msgspec
 
 from gateway.answers import Streamed, Whole
 from gateway.call import UNREADABLE_JSON
-from gateway.stream import event_data, split_events
+from gateway.stream import event_data
 from shared.money import decimal_from_nano
 from shared.usage.rejected import EventRejected
 from shared.usage.tokens import count_tokens, processing_tier
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Usage = dict[str, Any]
 CostOf = Callable[[Usage, str], str | None]
+
+_EVENTS = re.compile(rb"(?<=\n\n)|(?<=\r\r)|(?<=\r\n\r\n)")
 
 
 def with_cost(answer: Whole | Streamed, pricer: Pricer) -> Whole | Streamed:
@@ -88,7 +91,7 @@ class PricedStream:
         """Whole events, with the cost in those that tell usage."""
         if b'"usage"' not in events:
             return events
-        return b"".join(self._event(event) for event in split_events(events))
+        return b"".join(self._event(event) for event in _EVENTS.split(events))
 
     def _event(self, event: bytes) -> bytes:
         if b'"usage"' not in event:

@@ -136,7 +136,7 @@ class Pipeline:
             await admission.release()
             journey.sent -= 1
             journey.order.close(place.model)
-            if place.model == journey.first.model and journey.first.routing is None:
+            if place.model == journey.first.requested_model:
                 raise
             return Failure(error, again=False)
         except Exception:

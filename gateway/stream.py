@@ -13,7 +13,6 @@ from gateway.call import UNREADABLE_JSON
 # A blank line ends an event; the standard allows three line endings and some backends mix them.
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LONGEST_END_BYTES = 4
-_BETWEEN_EVENTS = re.compile(rb"(?<=\n\n)|(?<=\r\r)|(?<=\r\n\r\n)")
 _TEXT_FIELDS = (
     "content",
     "refusal",
@@ -26,7 +25,7 @@ class EventWatch:
     """Feeds on a streamed answer and gives back what the client may see, event by event.
 
     `usage` is the provider's own usage object once it went by. An event that nobody can read becomes an error that SDKs
-    raise; `failed` then says that the stream is over, as it does after an error of the provider's own.
+    raise; `failed` then says that the stream is over, as it does after an error of the provider's own: that is `error`.
     """
 
     most_held_bytes = 1024 * 1024  # of one event: no model sends a larger one
@@ -37,6 +36,7 @@ class EventWatch:
         self.tier = ""
         self.finished = False  # `[DONE]` went by, or the reason why each choice ended
         self.failed = False
+        self.error: Any = None
         self.output_bytes = 0  # generated: text, arguments of tools, visible reasoning
         self.output_deltas = 0  # pieces that carried some of it
         self.counted_bytes = 0  # of those, what `usage` has counted: some providers tell it with every chunk
@@ -117,8 +117,8 @@ class UsageWatch(EventWatch):
         self._ended: set[str] = set()
 
     def _noted(self, chunk: dict[str, Any], event: bytes) -> bytes:
-        if chunk.get("error"):
-            self.failed = True
+        if error := chunk.get("error"):
+            self.failed, self.error = True, error
             return event
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
@@ -197,11 +197,6 @@ def text_bytes(value: Any) -> int:
     if isinstance(value, dict):
         return text_bytes(value.get("text")) + text_bytes(value.get("summary"))
     return 0
-
-
-def split_events(events: bytes) -> list[bytes]:
-    """Whole events one by one, each with its end."""
-    return _BETWEEN_EVENTS.split(events)
 
 
 def event_data(event: bytes) -> bytes | None:

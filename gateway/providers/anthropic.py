@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.call import UNREADABLE_JSON
-from gateway.providers.anthropic_answer import completion, error_body, read_message
+from gateway.providers.anthropic_answer import answer_failed, completion, error_body, read_message
 from gateway.providers.anthropic_request import translate_request
 from gateway.providers.anthropic_stream import AnthropicStream
 from gateway.providers.anthropic_usage import processing_tier
-from gateway.providers.base import AnswerStream, ProviderRequest, Target, WholeAnswer
+from gateway.providers.base import AnswerFailed, AnswerStream, ProviderRequest, Target, WholeAnswer
 from gateway.stream import generated_bytes, tells_tokens
 from shared.errors import InvalidRequest
 
@@ -66,3 +66,7 @@ class AnthropicApi:
     def stream(self, call: ModelCall) -> AnswerStream:
         """Chunks of a chat completion."""
         return AnthropicStream(include_usage=call.wants_usage_chunk)
+
+    def stream_failure(self, error: Any) -> AnswerFailed:
+        """As an error in the place of a message."""
+        return answer_failed(error)

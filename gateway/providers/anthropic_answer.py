@@ -52,11 +52,17 @@ def read_message(content: bytes) -> Json:
     except UNREADABLE_JSON:
         message = None
     if isinstance(message, dict) and isinstance(message.get("error"), dict):
-        status = error_status(message)
-        raise AnswerFailed(status, msgspec.json.encode(error_body(message, status)))
+        raise answer_failed(message["error"])
     if not isinstance(message, dict) or not isinstance(message.get("content"), list):
         raise AnswerUnreadable
     return message
+
+
+def answer_failed(error: Any) -> AnswerFailed:
+    """The failure that an error inside an answer of status 200 stands for."""
+    told = {"error": error}
+    status = error_status(told)
+    return AnswerFailed(status, msgspec.json.encode(error_body(told, status)))
 
 
 def completion(message: Mapping[str, Any]) -> Json:

@@ -60,7 +60,7 @@ class AnthropicStream(EventWatch):
         if kind == "message_stop":
             return self._stop()
         if kind == "error" or event.get("error"):
-            self.failed = True
+            self.failed, self.error = True, event.get("error")
             return event_bytes(error_body(event, error_status(event)))
         return b""  # ping, or an event of a later version
 

@@ -65,7 +65,8 @@ class AnswerStream(Protocol):
     output_deltas: int  # pieces that carried some of it
     counted_bytes: int  # of those bytes, and of those pieces, what `usage` has counted
     counted_deltas: int
-    failed: bool  # an error event went by
+    failed: bool  # an error event went by, or what nobody can read
+    error: Any  # what the provider's own error event said
 
     def feed(self, piece: bytes) -> bytes:
         """What the client may see of it, at once."""
@@ -91,3 +92,6 @@ class Api(Protocol):
 
     def stream(self, call: ModelCall) -> AnswerStream:
         """A reader for one streamed answer."""
+
+    def stream_failure(self, error: Any) -> AnswerFailed:
+        """What the `error` of a stream stands for that nobody has seen anything of."""

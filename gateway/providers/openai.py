@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.call import UNREADABLE_JSON, ModelCall
-from gateway.providers.base import AnswerStream, AnswerUnreadable, ProviderRequest, Target, WholeAnswer
+from gateway.providers.base import AnswerFailed, AnswerStream, AnswerUnreadable, ProviderRequest, Target, WholeAnswer
 from gateway.providers.openai_errors import answer_failed, error_body
 from gateway.providers.openai_responses import ResponsesWatch, generated_in_output
 from gateway.stream import UsageWatch, generated_bytes, tells_tokens
@@ -43,6 +43,10 @@ class OpenAiApi:
         if call.operation == "responses":
             return ResponsesWatch()
         return UsageWatch(hide_usage_chunk=not call.wants_usage_chunk)
+
+    def stream_failure(self, error: Any) -> AnswerFailed:
+        """As an error in the place of a whole answer."""
+        return answer_failed(error, None)
 
 
 _ABSENT = msgspec.Raw(b"")

@@ -8,7 +8,6 @@ import msgspec
 
 from gateway.call import UNREADABLE_JSON
 from gateway.providers.base import AnswerFailed
-from gateway.stream import event_data, split_events
 
 _CODES = {
     400: "invalid_request",
@@ -46,18 +45,6 @@ def error_body(status: int, content: bytes) -> bytes:
         return _encoded(status, None)  # a proxy's page of HTML, or nothing
     if isinstance(body, dict) and _is_shaped(body.get("error")):
         return content
-    return _encoded(status, body)
-
-
-def error_in_events(status: int, events: bytes) -> bytes:
-    """The body of an answer of this status in the place of a stream: the error that the last of its events tells."""
-    told = [data for event in split_events(events) if (data := event_data(event))]
-    try:
-        body = msgspec.json.decode(told[-1]) if told else None
-    except UNREADABLE_JSON:
-        body = None
-    if isinstance(body, dict) and isinstance(response := body.get("response"), dict):  # of the Responses API
-        body = {"error": response.get("error") or {}}
     return _encoded(status, body)
 
 

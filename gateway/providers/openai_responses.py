@@ -25,7 +25,7 @@ class ResponsesWatch(EventWatch):
         if isinstance(response, dict) and isinstance(tier := response.get("service_tier"), str):
             self.tier = tier  # told from the first event on: of a stream that breaks off there is no other
         if kind == "error" or chunk.get("error"):
-            self.failed = True
+            self.failed, self.error = True, chunk.get("error") or chunk
         elif kind in _ENDS:
             self._end(kind, response)
         elif isinstance(delta := chunk.get("delta"), str):
@@ -36,6 +36,7 @@ class ResponsesWatch(EventWatch):
         self.finished = True
         self.failed = kind == "response.failed"
         if isinstance(response, dict):
+            self.error = response.get("error")
             self._tell(response.get("usage"))
 
 

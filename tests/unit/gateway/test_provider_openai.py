@@ -11,7 +11,7 @@ from openai.types.responses import ResponseError
 from gateway.call import call_of
 from gateway.providers import api_of
 from gateway.providers.base import AnswerFailed, AnswerUnreadable, Target
-from gateway.providers.openai_errors import error_in_events, status_of
+from gateway.providers.openai_errors import status_of
 from shared.config.model import Endpoint
 
 SAID = [{"role": "user", "content": "hi"}]
@@ -210,24 +210,41 @@ def test_errors_of_any_shape_become_openais(content: bytes, error: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("events", "error"),
+    ("api", "operation", "event", "status", "error"),
     [
-        (b'data: {"error": {"message": "wait"}}\n\n', {"message": "wait", "code": "upstream_failed"}),
-        (b': open\n\nevent: error\ndata: {"error":\ndata: {"message": "wait"}}\n\n', {"message": "wait"}),
-        (b'data: {"choices": []}\r\n\r\ndata: {"error": {"message": "wait"}}\r\n\r\n', {"message": "wait"}),
-        (b'data: {"type": "error", "code": "server_error", "message": "wait"}\n\n', {"code": "server_error"}),
-        (b'data: {"type": "response.failed", "response": {"id": "r", "error": null}}\n\n', {"type": "server_error"}),
-        (b'data: {"type": "response.failed", "response": {"error": {"message": "wait"}}}\n\n', {"message": "wait"}),
-        (b"data: {\n\n", {"code": "upstream_failed"}),
-        (b"", {"code": "upstream_failed"}),
+        ("openai", "chat", {"error": {"message": "wait"}}, 502, {"message": "wait", "code": "upstream_failed"}),
+        ("openrouter", "chat", {"error": {"code": 400, "message": "odd"}}, 400, {"type": "invalid_request_error"}),
+        ("openai", "responses", {"type": "error", "code": "server_error", "message": "wait"}, 500, {"message": "wait"}),
+        (
+            "openai",
+            "responses",
+            {"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded", "message": "wait"}}},
+            429,
+            {"message": "wait", "code": "rate_limit_exceeded"},
+        ),
+        (
+            "anthropic",
+            "chat",
+            {"type": "error", "error": {"type": "overloaded_error", "message": "wait"}},
+            529,
+            {"message": "wait", "code": "overloaded_error"},
+        ),
     ],
+    ids=["openai", "openrouter", "error", "response.failed", "anthropic"],
 )
-def test_a_stream_of_an_error_alone_becomes_that_error(events: bytes, error: dict[str, Any]) -> None:
-    """In as many lines as it comes, behind comments and events that say nothing, in Responses' own shapes."""
-    told = json.loads(error_in_events(502, events))["error"]
+def test_an_error_in_the_place_of_a_stream_is_that_error(
+    api: str, operation: str, event: Any, status: int, error: dict[str, Any]
+) -> None:
+    """In as many lines as it comes, behind a comment, in each API's own shape; with the status that it stands for."""
+    stream = api_of(api).stream(call(operation, stream=True))
+    lines = "".join(f"data: {line}\n" for line in json.dumps(event, indent=1).splitlines())
+    stream.feed(f": open\n\n{lines}\n".encode())
+    assert stream.failed
+    failed = api_of(api).stream_failure(stream.error)
+    told = json.loads(failed.content)["error"]
+    assert failed.status == status
     assert {name: told[name] for name in error} == error
     assert [type(told[name]) for name in ("message", "code", "type", "param")] == [str, str, str, type(None)]
-    assert "id" not in told
 
 
 def test_what_a_provider_says_beside_its_error_is_kept() -> None:
