@@ -1,0 +1,161 @@
+"""What an attempt comes to whose stream is an error, or nothing, before anybody has seen anything of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.answers import Caller, Streamed, Whole
+from gateway.asking import Asking
+from gateway.breakers import Breakers
+from gateway.call import call_of
+from gateway.events import EventQueue
+from gateway.exchange import Exchange
+from gateway.failures import Failure
+from gateway.pipeline import Pipeline
+from gateway.providers.base import Target
+from gateway.upstream import Upstream
+from shared.budgets.answer import CheckAnswer
+from shared.config.loader import load_config
+from shared.config.model import Endpoint
+from shared.settings import Settings
+
+SAID = [{"role": "user", "content": "hi"}]
+CALL = call_of("chat", {"model": "m", "messages": SAID, "stream": True}, 100)
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+MODELS = b"""
+endpoints:
+  - {id: a, provider: house, api: openai, url: "https://a.test"}
+  - {id: c, provider: claude, api: anthropic, url: "https://c.test"}
+models:
+  - {id: main, provider: house}
+  - {id: sonnet, provider: claude, fallbacks: [spare]}
+  - {id: spare, provider: house}
+"""
+
+
+def admitted(model: str = "m", asked: str = "m", provider: str = "house") -> CheckAnswer:
+    return CheckAnswer(
+        decision="allow" if model == asked else "downgrade",
+        reason="",
+        tenant="default",
+        scopes={},
+        requested_model=asked,
+        model=model,
+        provider=provider,
+        deployment=model,
+        state="active",
+        disabled_tools=[],
+        budget=None,
+        admitted_at_utc=datetime(2026, 11, 21, tzinfo=UTC),
+    )
+
+
+async def attempt(api: str, said: bytes) -> tuple[Any, dict[str, Any], bool]:
+    """(outcome, its event's data, whether it counted against the place)."""
+    endpoint = Endpoint(id="e", provider="house", api=api, url="https://e.test")
+
+    async def send(*_: Any) -> httpx.Response:
+        head = {"content-type": "text/event-stream"}
+        return httpx.Response(200, headers=head, stream=httpx.ByteStream(said))
+
+    counted: list[Any] = []
+    breakers: Any = Breakers()
+    breakers.failed = lambda key, *, probe: counted.append(key)
+    queue = EventQueue(SimpleNamespace())
+    queue.reserve()
+    asking = Asking(SimpleNamespace(send=send), queue, breakers)
+    exchange = Exchange("gateway/test", "r-1", CALL, admitted())
+    outcome = await asking.ask(exchange, ("e", "m"), Target("m", "house", "m", endpoint, None), Caller({}, {}))
+    if isinstance(outcome, Streamed):
+        outcome.ended()
+    (event,) = queue._events
+    return outcome, json.loads(event)["data"], bool(counted)
+
+
+def event(data: Any) -> bytes:
+    return b": open\n\ndata: %b\n\n" % json.dumps(data).encode()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"code": 400, "message": "odd"}, 400),
+        ({"code": 403, "message": "no", "metadata": {"reasons": [], "flagged_input": "..."}}, 403),
+    ],
+    ids=["bad", "flagged"],
+)
+async def test_an_error_of_the_callers_own_goes_to_the_caller(error: dict[str, Any], status: int) -> None:
+    """It is carried to no other provider, and closes the place to nobody: any caller could bring it about at will."""
+    outcome, data, counts = await attempt("openrouter", event({"error": error}))
+    assert isinstance(outcome, Whole)
+    assert (outcome.status, data["status"], counts) == (status, status, False)
+    assert (outcome.headers["content-type"], data["usage"]) == ("application/json", None)
+    assert json.loads(outcome.content)["error"]["message"] == error["message"]
+
+
+@pytest.mark.parametrize(
+    ("api", "said", "status", "counts"),
+    [
+        ("anthropic", event({"type": "error", "error": {"type": "overloaded_error", "message": "m"}}), 529, True),
+        ("openrouter", event({"error": {"code": 429, "message": "wait"}}), 429, False),
+        ("openai", event({"error": {"message": "down"}}), 502, True),
+        ("openai", b"data: {\n\n", 502, True),
+    ],
+    ids=["overloaded", "busy", "down", "unreadable"],
+)
+async def test_an_error_of_the_places_own_is_for_another_to_make_good(
+    api: str, said: bytes, status: int, counts: bool
+) -> None:
+    """With the status that it stands for; being busy says nothing against a place."""
+    outcome, data, counted = await attempt(api, said)
+    assert isinstance(outcome, Failure)
+    assert isinstance(outcome.reply, Whole)
+    assert (outcome.reply.status, data["status"], outcome.again, counted) == (status, status, True, counts)
+
+
+@pytest.mark.parametrize("said", [b"", b": open\n\n: wait\n\n", b"\r\n"], ids=["nothing", "comments", "blank"])
+async def test_a_stream_that_ends_before_it_began_is_for_another_to_make_good(said: bytes) -> None:
+    """It is no answer, so the client pays nothing for it: proxies end streams so whose backend broke."""
+    outcome, data, counts = await attempt("openai", said)
+    assert isinstance(outcome, Failure)
+    assert (outcome.again, outcome.is_billed, counts) == (True, False, True)
+    assert (data["status"], data["usage"]) == (504, None)
+
+
+async def test_a_stream_that_tells_usage_and_nothing_else_is_billed() -> None:
+    """The chunk with the count is not for the client; the provider worked for it all the same."""
+    outcome, data, _ = await attempt("openai", event({"choices": [], "usage": USAGE}))
+    assert isinstance(outcome, Streamed)
+    assert (outcome.first, data["usage"]) == (b": open\n\n", USAGE)
+
+
+async def test_a_cheaper_model_that_cannot_serve_the_call_is_not_the_callers_mistake() -> None:
+    """The budget chose it, so what its API lacks is no reason to refuse: a fallback serves the call."""
+    config = load_config({"tenants.yaml": b"tenants: [{id: default}]", "models.yaml": MODELS})
+    checks: list[str] = []
+
+    async def check(request: Any) -> CheckAnswer:
+        checks.append(request.model)
+        model = "sonnet" if request.model == "main" else request.model
+        return admitted(model, request.model, config.models[model].provider)
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        said = json.dumps({"choices": [{"message": {"content": "hi"}}], "usage": USAGE}).encode()
+        return httpx.Response(200, stream=httpx.ByteStream(said), request=request)
+
+    services: Any = SimpleNamespace(budget=SimpleNamespace(check=check), config=SimpleNamespace(current=config))
+    queue = EventQueue(SimpleNamespace())
+    upstream = Upstream(Settings(), lambda: config, httpx.MockTransport(answer))
+    call = call_of("chat", {"model": "main", "messages": SAID, "seed": 7}, 100)
+    outcome = await Pipeline(services, upstream, queue, "test").run(call, Caller({}, {}), "r-1")
+    assert isinstance(outcome, Whole)
+    assert (outcome.status, checks) == (200, ["main", "spare"])
+    (data,) = (json.loads(event)["data"] for event in queue._events)
+    assert (data["model"], data["requested_model"], data["attempt"]) == ("spare", "main", 1)
+    assert queue._taken == 1
