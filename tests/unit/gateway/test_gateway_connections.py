@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import uvicorn
 
 from gateway.connections import MOST_HEAD_BYTES, BoundedProtocol
@@ -20,12 +21,20 @@ class Hasty(BoundedProtocol):
     head_seconds, unread_seconds = 0.3, 0.5
 
 
+class Full(BoundedProtocol):
+    """The same with room for two."""
+
+    most_connections = 2
+
+
 class App:
     """Answers with as many bytes as it is told; counts what it was asked and what was cut."""
 
     def __init__(self, answer_bytes: int = 2) -> None:
         self.answer_bytes = answer_bytes
         self.asked = 0
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         self.left = asyncio.Event()
 
     async def __call__(self, scope, receive, send) -> None:
@@ -34,6 +43,7 @@ class App:
         piece = b"x" * min(self.answer_bytes, 65_536)
         for _ in range(0, self.answer_bytes, 65_536):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self.may_end.wait()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         if (await receive())["type"] == "http.disconnect":
             self.left.set()
@@ -42,16 +52,25 @@ class App:
 @asynccontextmanager
 async def connected(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """One connection to a server of the app."""
-    server = uvicorn.Server(uvicorn.Config(app, http=Hasty, ws="none", lifespan="off", log_level="error"))
+    async with served(app, Hasty) as address:
+        reader, writer = await asyncio.open_connection(*address, limit=2**16)
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def served(app: App, protocol: type[BoundedProtocol]) -> AsyncIterator[tuple[str, int]]:
+    """The address of a server of the app."""
+    server = uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_level="error"))
     listener = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(server.serve([listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn offers a flag, not an event
         await asyncio.sleep(0.01)
-    reader, writer = await asyncio.open_connection(*listener.getsockname(), limit=2**16)
     try:
-        yield reader, writer
+        yield listener.getsockname()
     finally:
-        writer.transport.abort()
         server.should_exit = True
         await task
 
@@ -153,3 +172,36 @@ async def test_connections_are_kept_for_further_calls():
             assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             await asyncio.sleep(0.4)  # longer than a head may take
     assert app.asked == 2
+
+
+async def test_a_connection_on_which_nothing_goes_on_makes_room_for_the_next():
+    """Whoever holds all that there may be, and asks nothing, keeps nobody out."""
+    app = App()
+    async with served(app, Full) as (host, port), httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
+        idle = [await asyncio.open_connection(host, port) for _ in range(Full.most_connections)]
+        assert (await client.post("/")).status_code == 200
+        ends = [asyncio.create_task(ended(reader)) for reader, _ in idle]
+        done, others = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(done), len(others)) == (1, 1)
+        for _, writer in idle:
+            writer.transport.abort()
+        await asyncio.wait(ends)
+
+
+async def test_a_call_beyond_all_that_may_be_served_at_once_is_told_so():
+    """Those under way go on, and the one too many gets an error that SDKs understand; health is told all the same."""
+    app = App()
+    app.may_end.clear()
+    async with served(app, Full) as (host, port), httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
+        under_way = [asyncio.create_task(client.post("/")) for _ in range(Full.most_connections)]
+        while app.asked < Full.most_connections:  # noqa: ASYNC110 - the stand-in has no event to wait for
+            await asyncio.sleep(0.01)
+        refused = await client.post("/", json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_connections")
+        assert (refused.headers["retry-after"], refused.headers["connection"]) == ("2", "close")
+        healthy = asyncio.create_task(client.get("/health"))
+        while app.asked == Full.most_connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        app.may_end.set()
+        assert [answer.status_code for answer in await asyncio.gather(*under_way, healthy)] == [200] * 3
+        assert (await client.post("/")).status_code == 200
