@@ -14,7 +14,7 @@ from gateway.needs import capabilities_needed
 from gateway.providers.base import Target
 from shared.errors import NotFound, TollkeeperError
 from shared.routing.fallbacks import fallback_models
-from shared.routing.router import Bounds
+from shared.routing.router import Bounds, of_one_choice
 
 if TYPE_CHECKING:
     from gateway.call import ModelCall
@@ -82,7 +82,7 @@ class Attempts:
             operation=call.operation,
             needs=capabilities_needed(call),
             input_tokens=call.input_tokens,
-            max_output_tokens=call.max_output_tokens,
+            max_output_tokens=of_one_choice(call.max_output_tokens, call.choices),
         ):
             yield from self._places_of(model, bounds)
 

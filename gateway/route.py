@@ -44,6 +44,7 @@ def _question(body: dict[str, Any], raw: bytes) -> RouteQuestion:
             capabilities=sorted(capabilities_needed(call)),
             input_tokens=call.input_tokens,
             max_output_tokens=call.max_output_tokens,
+            choices=call.choices,
             service_tier=call.service_tier,
         )
     try:

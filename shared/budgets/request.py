@@ -17,6 +17,7 @@ from shared.routing.deployments import DEFAULT_PROVIDER, Deployments, Served
 from shared.scopes import CONTROL_CHARACTER, validate_scopes, validate_tenant
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Label = Annotated[str, msgspec.Meta(max_length=128)]
 
@@ -34,7 +35,7 @@ class CheckRequest(msgspec.Struct, kw_only=True):
     input_tokens: Count | None = None
     input_bytes: Count | None = None
     max_output_tokens: Count | None = None  # of all choices together
-    choices: Annotated[int, msgspec.Meta(ge=1, le=128)] = 1  # answers asked for at once (OpenAI's `n`); each is billed
+    choices: Choices = 1  # answers asked for at once (OpenAI's `n`); each is billed
     request_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     deadline: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # until when the caller waits for the answer
     provider: Label = ""  # of the model; when stated, only this provider's deployments are looked at

@@ -9,12 +9,12 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
-from shared.budgets.request import CheckRequest, Count, Label, Name, disallowed_by, known_tenant
+from shared.budgets.request import CheckRequest, Choices, Count, Label, Name, disallowed_by, known_tenant
 from shared.budgets.snapshot import Snapshot
 from shared.config.model import Tenant
 from shared.errors import InvalidRequest, NotFound
 from shared.routing.deployments import Served
-from shared.routing.router import Bounds, Route
+from shared.routing.router import Bounds, Route, of_one_choice
 from shared.scopes import validate_scopes
 from shared.usage.estimate import estimate_input_tokens
 
@@ -46,12 +46,22 @@ def route_request(
         bounds=bounds_of(request),
         may_use=lambda model: disallowed_by(snapshot.config, tenant, scopes, model) is None,
         service_tier=request.service_tier,
+        choices=request.choices,
     )
     if route.model is None:
         message = f"model: {route.why}"
         raise InvalidRequest(message, code="no_capable_model", param="model", extra={"rejected": route.rejected})
     provider = snapshot.deployments.serving(route.model).provider
     return replace(request, model=route.model, provider=provider, deployment=route.deployment), route
+
+
+def unable_models(request: CheckRequest, snapshot: Snapshot) -> frozenset[str]:
+    """The models to which no downgrade of this call may lead. An input that nobody measured excludes none."""
+    input_tokens = 0
+    if request.input_tokens is not None or request.input_bytes is not None:
+        input_tokens = estimate_input_tokens(request.input_tokens, request.input_bytes)
+    answer_tokens = of_one_choice(request.max_output_tokens, request.choices)
+    return snapshot.router.unable(request.model, input_tokens, answer_tokens, bounds_of(request))
 
 
 def bounds_of(request: CheckRequest) -> Bounds:
@@ -76,7 +86,8 @@ class RouteQuestion(msgspec.Struct, kw_only=True):
     model: Name | None = None
     capabilities: Annotated[list[Name], msgspec.Meta(max_length=32)] = []
     input_tokens: Count = 0
-    max_output_tokens: Count | None = None
+    max_output_tokens: Count | None = None  # of all choices together
+    choices: Choices = 1
     tenant: str = "default"
     scopes: dict[str, str] = {}
     region: Label = ""
@@ -106,4 +117,5 @@ def answer_route(question: RouteQuestion, snapshot: Snapshot, at_utc: datetime) 
         bounds=Bounds(question.region, question.data_zone),
         may_use=lambda model: disallowed_by(config, tenant, scopes, model) is None,
         service_tier=question.service_tier,
+        choices=question.choices,
     )

@@ -17,7 +17,7 @@ from shared.budgets.plan import CheckPlan, DatedPlan
 from shared.budgets.redis_errors import is_outage, is_refusal
 from shared.budgets.request import CheckRequest, canonical, require_allowed_model, resolve_caller
 from shared.budgets.reservation import Reservation, ReservationSigner
-from shared.budgets.routed import AUTO, bounds_of, route_request, served_place, wants_route
+from shared.budgets.routed import AUTO, bounds_of, route_request, served_place, unable_models, wants_route
 from shared.budgets.rules import BudgetFigures, Candidate, decide, worst_state
 from shared.budgets.snapshot import PreparedCheck, Snapshot
 from shared.budgets.store import BudgetStore, CheckReply
@@ -112,9 +112,10 @@ class BudgetService:
         if tenant.enforcement == "off":
             return self._allow_unchecked(request, tenant, scopes, "enforcement_off")
         estimates = self._candidate_args(snapshot, tenant, request)
+        unable = unable_models(request, snapshot)
         reply: CheckReply | None = None
         for _ in range(3):  # a reply `stale` means that a period ended between our clock and Redis's: look again
-            prepared = snapshot.prepare(tenant.id, scopes, request.model, self._now_ms() / 1000)
+            prepared = snapshot.prepare(tenant.id, scopes, request.model, self._now_ms() / 1000, unable)
             args = estimates(prepared.dated.plan)
             reply = await self._ask(prepared, args, tenant)
             if reply is None or reply.outcome != "stale":

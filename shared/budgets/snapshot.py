@@ -14,7 +14,8 @@ from shared.pricing.pricer import Pricer
 from shared.routing.router import Router
 
 _PLANS_KEPT = 10_000
-_Kind = tuple[str, tuple[tuple[str, str], ...], str]  # tenant, scopes, model
+_Kind = tuple[str, tuple[tuple[str, str], ...], str, frozenset[str]]  # tenant, scopes, model, models that are unable
+_NONE: frozenset[str] = frozenset()
 
 
 class PreparedCheck:
@@ -47,21 +48,28 @@ class Snapshot:
         self._prepared: dict[_Kind, PreparedCheck] = {}
         self._patterns: dict[_Kind, DatedPlan] = {}
 
-    def prepare(self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float) -> PreparedCheck:
-        """The prepared check of such a call at this instant; made anew only when one of its periods has ended."""
-        kind = (tenant, tuple(scopes.items()), model)
+    def prepare(
+        self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float, unable: frozenset[str] = _NONE
+    ) -> PreparedCheck:
+        """The prepared check of such a call at this instant; made anew only when one of its periods has ended.
+
+        No downgrade leads to a model that is `unable` to serve the call.
+        """
+        kind = (tenant, tuple(scopes.items()), model, unable)
         prepared = self._prepared.get(kind)
         if prepared is None or not prepared.dated.valid_at(instant_s):
             if len(self._prepared) >= _PLANS_KEPT:
                 self._prepared.clear()  # a burst of invented keys must not hold memory; rebuilding costs microseconds
-            dated = for_scopes(self._pattern(tenant, scopes, model, instant_s), scopes)
+            dated = for_scopes(self._pattern(tenant, scopes, model, unable, instant_s), scopes)
             prepared = self._prepared[kind] = PreparedCheck(dated, scopes, self.index)
         return prepared
 
-    def _pattern(self, tenant: str, scopes: Mapping[str, str], model: str, instant_s: float) -> DatedPlan:
+    def _pattern(
+        self, tenant: str, scopes: Mapping[str, str], model: str, unable: frozenset[str], instant_s: float
+    ) -> DatedPlan:
         """The plan of all calls that differ only in keys which no budget names, be they a million users."""
         keys = ((kind, key if self.index.names(tenant, kind, key) else "*") for kind, key in scopes.items())
-        pattern = (tenant, tuple(keys), model)
+        pattern = (tenant, tuple(keys), model, unable)
         dated = self._patterns.get(pattern)
         if dated is None or not dated.valid_at(instant_s):
             if len(self._patterns) >= _PLANS_KEPT:
@@ -74,10 +82,12 @@ class Snapshot:
         known = self.config.models.get(model)
         return (known and known.typical_output_tokens) or default
 
-    def _build_plan(self, tenant: str, scopes: tuple[tuple[str, str], ...], model: str) -> CheckPlan:
+    def _build_plan(
+        self, tenant: str, scopes: tuple[tuple[str, str], ...], model: str, unable: frozenset[str]
+    ) -> CheckPlan:
         now_utc = datetime.now(UTC)  # of prices, for `to: cheapest`
 
         def resolve(requested: str, target: str) -> str | None:
-            return self.router.downgrade_target(requested, target, tenant, now_utc)
+            return self.router.downgrade_target(requested, target, tenant, now_utc, exclude=unable)
 
         return build_plan(self.index, tenant, dict(scopes), model, resolve)

@@ -20,8 +20,9 @@ def fallback_models(
 ) -> Iterator[str]:
     """The alternatives of a routed call, cheapest first; then the `fallbacks` of the served model, in their order.
 
-    None that is known to lack what the call needs or to be too small for it. None at all for embeddings: vectors of
-    another model cannot be compared with those already stored, so a silent change would ruin an index.
+    None that is known to lack what the call needs or to be too small for it, `max_output_tokens` being of one choice.
+    None at all for embeddings: vectors of another model cannot be compared with those already stored, so a silent
+    change would ruin an index.
     """
     model = models.get(served)
     if operation == "embeddings" or (model is not None and model.capabilities and model.capabilities <= EMBEDDING_ONLY):

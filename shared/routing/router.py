@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +42,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 ANYWHERE = Bounds()
+_NOTHING: frozenset[str] = frozenset()
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -85,6 +87,9 @@ class Router:
         self._lists_endpoints = bool(config.endpoints)
         self._models = config.models
         self._pricer = pricer
+        # What any model has room for: most calls are smaller, and need not be held against each.
+        self._least_context_tokens = _least(model.context_tokens for model in config.models.values())
+        self._least_output_tokens = _least(model.max_output_tokens for model in config.models.values())
 
     def cheapest(
         self,
@@ -98,19 +103,21 @@ class Router:
         bounds: Bounds = ANYWHERE,
         may_use: Callable[[str], bool] | None = None,
         service_tier: str = "",
+        choices: int = 1,
     ) -> Route:
         """The cheapest configured model with all `capabilities` that fits the tokens and has a price at `at_utc`.
 
+        `max_output_tokens` is of all `choices` together, each of which must fit.
         A model of unknown price is never chosen: it may be the dearest; nor one that `may_use` forbids, or that is not
         known to be served inside the bounds. Equal costs go to the id that sorts first. At a `service_tier` models
         cost what would be held for them: one that does not list the tier counts at the guard price.
         """
         needed = frozenset(capabilities)
         output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
-        choices: list[Choice] = []
+        able: list[Choice] = []
         rejected: dict[str, str] = {}
         for model in self._models.values():
-            reason = unfit(model, needed, input_tokens, max_output_tokens, exclude, provider)
+            reason = unfit(model, needed, input_tokens, of_one_choice(max_output_tokens, choices), exclude, provider)
             if reason is None and may_use is not None and not may_use(model.id):
                 reason = "not among the allowed models"
             served = None if reason else self.served_inside(model.id, bounds)
@@ -123,9 +130,9 @@ class Router:
             if served is None or cost is None:
                 rejected[model.id] = reason or "its price is unknown"
             else:
-                choices.append(Choice(model.id, cost, served.deployment))
-        choices.sort(key=lambda choice: (choice.cost_nano_usd, choice.model))
-        return _route(choices, rejected, needed, input_tokens, output_tokens, bounds)
+                able.append(Choice(model.id, cost, served.deployment))
+        able.sort(key=lambda choice: (choice.cost_nano_usd, choice.model))
+        return _route(able, rejected, needed, input_tokens, output_tokens, bounds)
 
     def downgrade_target(
         self,
@@ -135,17 +142,20 @@ class Router:
         at_utc: datetime,
         input_tokens: int = 1000,
         max_output_tokens: int | None = None,
+        exclude: Collection[str] = (),
     ) -> str | None:
         """The model a downgrade rule means for a call, None when there is nothing to downgrade to.
 
-        A named target is itself, unless config knows it to lack a capability of the requested model. `cheapest` is the
+        A named target is itself, unless config knows it to lack a capability of the requested model or is excluded.
+        `cheapest` is the
         cheapest model of the same provider that has every capability of the requested one and costs strictly less;
         nothing for a model that config does not know, or whose own price is unknown, or that makes embeddings: vectors
         of another model cannot be compared with those already stored, so a silent change would ruin an index.
         """
         requested = self._models.get(requested_model)
         if target != CHEAPEST:
-            return target if target != requested_model and self._can_stand_in(target, requested) else None
+            stands_in = target not in (requested_model, *exclude) and self._can_stand_in(target, requested)
+            return target if stands_in else None
         if requested is None or requested.capabilities & EMBEDDING_ONLY:
             return None
         output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
@@ -156,12 +166,36 @@ class Router:
             max_output_tokens,
             tenant,
             at_utc,
-            exclude=(requested_model,),
+            exclude=(requested_model, *exclude),
             provider=requested.provider,
         )
         if own_cost is None or route.cost_nano_usd is None or route.cost_nano_usd >= own_cost:
             return None
         return route.model
+
+    def unable(
+        self, requested_model: str, input_tokens: int, max_output_tokens: int | None, bounds: Bounds
+    ) -> frozenset[str]:
+        """The configured models that cannot serve such a call in place of the requested one: they are too small for it,
+        or not known to be served inside the bounds.
+
+        `max_output_tokens` is of one choice. Where the requested model would be too small as well, size says nothing:
+        the estimate is too high, or the call is in vain.
+        """
+        output_tokens = max_output_tokens or 0
+        fits_all = (
+            input_tokens + output_tokens <= self._least_context_tokens and output_tokens <= self._least_output_tokens
+        )
+        if fits_all and not bounds:
+            return _NOTHING
+        requested = self._models.get(requested_model)
+        says_nothing = requested is not None and unfit(requested, _NOTHING, input_tokens, max_output_tokens) is not None
+        size = (0, None) if says_nothing else (input_tokens, max_output_tokens)
+        return frozenset(
+            model.id
+            for model in self._models.values()
+            if unfit(model, _NOTHING, *size) is not None or (bounds and self.served_inside(model.id, bounds) is None)
+        )
 
     def served_inside(self, model_id: str, bounds: Bounds, preferred: str = "") -> Served | None:
         """Where a configured model is served: on the preferred deployment, else its own, else the first of all; the
@@ -235,6 +269,15 @@ def _same(wanted: str, known: str | None) -> bool:
     return not wanted or (known is not None and wanted.casefold() == known.casefold())
 
 
+def _least(limits: Iterable[int | None]) -> float:
+    return min((limit for limit in limits if limit is not None), default=math.inf)
+
+
+def of_one_choice(max_output_tokens: int | None, choices: int) -> int | None:
+    """The cap of each answer, where `max_output_tokens` is that of all of them together."""
+    return max_output_tokens if max_output_tokens is None else -(-max_output_tokens // choices)
+
+
 def unfit(
     model: Model,
     needed: frozenset[str],
@@ -243,7 +286,10 @@ def unfit(
     exclude: Collection[str] = (),
     provider: str | None = None,
 ) -> str | None:
-    """Why a model cannot do the work, None when it can. A limit that config does not state does not exclude."""
+    """Why a model cannot do the work, None when it can. A limit that config does not state does not exclude.
+
+    `max_output_tokens` is of one choice.
+    """
     if model.id in exclude:
         return "excluded by the request"
     if provider is not None and canonical_provider(model.provider) != canonical_provider(provider):

@@ -85,3 +85,14 @@ async def test_a_fallback_must_be_allowed_too(client):
     with pytest.raises(Forbidden):
         await engine.check("small", attempt=2)
     assert log.models == []
+
+
+async def test_a_rule_leads_to_no_model_that_is_too_small_for_the_call(client):
+    """The budget is past `degrade` for both calls; the longer one stays with the model that can hold it."""
+    narrow = budget("team:search", usd(1), degrade_ppm=0, downgrade=(DowngradeRule(("big",), "small"),))
+    known = config(narrow)
+    models = {**known.models, "small": replace(known.models["small"], context_tokens=250)}
+    engine = await open_engine(client, replace(known, models=models))
+    short = await engine.check("big", input_tokens=150)
+    long = await engine.check("big", input_tokens=151)
+    assert [(answer.decision, answer.model) for answer in (short, long)] == [("downgrade", "small"), ("allow", "big")]

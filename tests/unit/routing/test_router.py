@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from shared.config.model import Config, Model, PriceOverride, Tenant
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
-from shared.routing.router import Router
+from shared.routing.router import ANYWHERE, Router
 
 NOW_UTC = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CHAT, TOOLS = frozenset({"chat"}), frozenset({"chat", "tools"})
@@ -168,3 +168,28 @@ def test_models_view_shows_prices_in_force_and_fallbacks_both_ways() -> None:
     assert big["fallbacks"] == ["small"]
     assert small["fallback_for"] == ["big"]
     assert (small["pricing_status"], small["prices"]) == ("unpriced", None)
+
+
+def test_each_of_several_answers_must_fit_not_all_together() -> None:
+    """Four answers of up to 100 tokens fit a model that writes 100: they cost 400, but none of them is longer."""
+    router = _router(_model("terse", max_output_tokens=100, context_tokens=200), usd_per_million={"terse": (1, 1)})
+    four = router.cheapest(CHAT, 100, 400, "contoso", NOW_UTC, choices=4)
+    assert (four.model, four.cost_nano_usd) == ("terse", (100 + 400) * 1000)
+    assert router.cheapest(CHAT, 100, 404, "contoso", NOW_UTC, choices=4).model is None
+    assert router.cheapest(CHAT, 100, 400, "contoso", NOW_UTC).model is None
+
+
+def test_a_call_is_not_downgraded_to_a_model_that_cannot_hold_it() -> None:
+    """The cheapest of all has room for 1,000 tokens: a longer call goes to the next, by rule or as the cheapest."""
+    models = (_model("big"), _model("middle", context_tokens=5_000), _model("small", context_tokens=1_000))
+    prices = {"big": (9, 9), "middle": (5, 5), "small": (1, 1)}
+    router = _router(*models, usd_per_million=prices)
+
+    def target(requested: str, to: str, input_tokens: int, max_output_tokens: int | None = None) -> str | None:
+        unable = router.unable(requested, input_tokens, max_output_tokens, ANYWHERE)
+        return router.downgrade_target(requested, to, "contoso", NOW_UTC, exclude=unable)
+
+    assert [target("big", "cheapest", tokens) for tokens in (1_000, 1_001, 5_001)] == ["small", "middle", None]
+    assert [target("big", "small", tokens) for tokens in (1_000, 1_001)] == ["small", None]
+    assert [target("big", "small", 900, tokens) for tokens in (100, 101)] == ["small", None]
+    assert target("middle", "small", 5_001) == "small"  # too much for the requested model too: estimated too high
