@@ -15,7 +15,7 @@ import pytest
 
 from shared.ledger.delivery import Delivery
 from tests.support.engine import MICRO_USD, budget, config, flushed, usd
-from tests.support.stack import Stack, delivery, usage_bytes
+from tests.support.stack import Stack, delivery, open_stack, usage_bytes
 
 CALLERS = 200
 CALL_SECONDS = 0.2
@@ -42,10 +42,13 @@ class Outcome(NamedTuple):
 class Burst:
     """200 callers, the calls they make, and the hub and ingest behind them."""
 
-    def __init__(self, stack: Stack, scopes: dict[str, str], max_output_tokens: int | None) -> None:
+    def __init__(
+        self, stack: Stack, scopes: dict[str, str], max_output_tokens: int | None, service_tier: str = ""
+    ) -> None:
         self.stack = stack
         self.scopes = scopes
         self.max_output_tokens = max_output_tokens
+        self.service_tier = service_tier
         self.admitted = 0
         self.held_at_first_settlement: int | None = None
         self._waiting: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
@@ -84,12 +87,16 @@ class Burst:
             time_utc=answer.admitted_at_utc,
             scopes=self.scopes,
             reservation=answer.reservation,
+            processing_tier=self.service_tier,
         )
 
     async def ask(self) -> Any:
         """One budget check."""
         return await self.stack.check(
-            scopes=self.scopes, input_tokens=INPUT_TOKENS, max_output_tokens=self.max_output_tokens
+            scopes=self.scopes,
+            input_tokens=INPUT_TOKENS,
+            max_output_tokens=self.max_output_tokens,
+            service_tier=self.service_tier,
         )
 
     async def _ingest(self, done: asyncio.Event) -> None:
@@ -209,3 +216,18 @@ async def test_a_first_true_cost_that_arrives_alone_stops_the_next_calls_at_once
     assert spent >= FITS_44 * 95 // 100
     assert set(outcome.statuses) <= {200, 402}
     await stack.close()
+
+
+async def test_a_burst_of_priority_calls_spends_no_more_than_the_budget(redis_server, azurite):
+    """`big` lists no priority price, so such a call is billed at the tenant's guard, here twice its standard price.
+
+    Held at the standard price, 44 calls fit into the budget of 44 standard ones and spend it twice over; 22 are right.
+    """
+    guard = {"input": 2 * 1_000_000, "output": 2 * 2_000_000}  # pico-USD per token
+    limited = config(budget("team:search", FITS_44), guard_usd_per_million=guard)
+    url, storage = redis_server.url, azurite.connection_string
+    async with open_stack(url, storage, limited, default_output_tokens=OUTPUT_TOKENS) as stack:
+        outcome = await Burst(stack, {"team": "search"}, OUTPUT_TOKENS, "priority").run(callers=60)
+        assert outcome.admitted == 22
+        assert await stack.ledger_total_nano_usd() == 22 * 2 * TRUE_COST == FITS_44
+        assert await stack.spent_and_held() == (FITS_44, 0)
