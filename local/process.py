@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -32,8 +32,10 @@ _POLL_SECONDS = 0.01
 
 # Ports are picked below the range that Linux and macOS hand to outgoing connections, so that between our choosing one
 # and the server binding it no client connection of some other process can take it. Redis Cluster adds 10000 for its
-# bus, which is why the range ends where it does.
+# bus, which is why the range ends where it does. All processes of a user take them in turn from one counter: a port
+# picked at random is, some day, one that another process has picked and not bound yet, and one of them fails to start.
 _FIRST_PORT, _LAST_PORT = 12_000, 21_999
+_PORT_COUNTER = Path(tempfile.gettempdir()) / f"tollkeeper-last-port-{os.getuid()}"
 CLUSTER_BUS_OFFSET = 10_000
 
 # Loaded before any fork: importing or dlopening between fork and exec can deadlock in a process with threads.
@@ -51,9 +53,12 @@ class ProcessFailedError(RuntimeError):
 
 
 def free_port(*, also_offset: int = 0) -> int:
-    """A loopback TCP port that was free a moment ago; with `also_offset`, port + offset was free too."""
+    """A loopback TCP port that is free and was given to no other caller; with `also_offset`, port + offset is free too.
+
+    One that nobody binds stays closed: it is given again only after all the others.
+    """
     for _ in range(200):
-        port = random.randint(_FIRST_PORT, _LAST_PORT)
+        port = _next_port()
         if _is_free(port) and (not also_offset or _is_free(port + also_offset)):
             return port
     raise ProcessFailedError(f"no free port between {_FIRST_PORT} and {_LAST_PORT}")
@@ -161,6 +166,17 @@ class Process:
         """The last lines the child wrote."""
         lines = self.log_path.read_text(errors="replace").splitlines()
         return "\n".join(lines[-line_count:]) or "(it wrote nothing)"
+
+
+def _next_port() -> int:
+    with _PORT_COUNTER.open("a+") as counter:
+        fcntl.flock(counter, fcntl.LOCK_EX)  # until the file is closed
+        counter.seek(0)
+        last = int(counter.read() or _LAST_PORT)
+        port = last + 1 if last < _LAST_PORT else _FIRST_PORT
+        counter.truncate(0)
+        counter.write(str(port))
+    return port
 
 
 def _is_free(port: int) -> bool:

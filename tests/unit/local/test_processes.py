@@ -47,6 +47,16 @@ def test_stop_frees_the_port() -> None:
     process.stop()
 
 
+def test_no_port_is_given_twice_before_it_is_bound() -> None:
+    """Processes that ask at the same time, each for several ports, are given different ones."""
+    script = "from local.process import free_port\nfor _ in range(200): print(free_port())"
+    askers = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)
+    ]
+    ports = [port for asker in askers for port in asker.communicate()[0].split()]
+    assert len(ports) == len(set(ports)) == 400
+
+
 @pytest.mark.parametrize("kernel_tie", [True, False], ids=["kernel", "watchdog"])
 def test_child_ends_when_its_parent_is_killed(kernel_tie: bool) -> None:
     """A parent ended with SIGKILL, which runs no cleanup of its own, leaves no child behind."""
