@@ -349,11 +349,13 @@ async def test_decision_is_reused_as_long_as_the_service_allows(bench: Bench) ->
         {"path": AZURE.format("gpt-4o")},
         {"tools": [WEB]},
         {"headers": {"x-budget-scope-session": "other"}},
+        {"headers": {"x-tollkeeper-region": "westeurope"}},
+        {"headers": {"x-tollkeeper-data-zone": "eu"}},
         {"key": "other"},
     ],
 )
 async def test_decision_serves_no_other_call(bench: Bench, change: dict[str, Any]) -> None:
-    """Another caller, model, operation, path, tool or account is another question."""
+    """Another caller, model, operation, path, tool, account or place is another question."""
     says: Callable[[Any], Response] = lambda asked: admission(asked, cache_seconds=60)  # noqa: E731
     keys = {name: bench.subscribe(says=says) for name in ("mine", "other")}
     asked = len(bench.service.asked)
@@ -361,6 +363,42 @@ async def test_decision_serves_no_other_call(bench: Bench, change: dict[str, Any
     changed = dict(change)
     await bench.post(keys[changed.pop("key", "mine")], changed.pop("path", CHAT), **changed)
     assert len(bench.service.asked) == asked + 2
+
+
+async def test_what_auto_was_for_one_call_it_is_not_for_one_that_needs_more(bench: Bench) -> None:
+    """With fail mode cached a model that cannot see would else be sent the image while the service is away."""
+    key = bench.subscribe("kept", says=lambda asked: admission(asked, **MINI))
+    assert (await bench.post(key, model="auto")).status_code == 200
+    bench.service.says["kept"] = NO_ANSWERS["500"]
+    assert (await bench.post(key, model="auto")).status_code == 200
+    assert bench.model.last[2]["model"] == "gpt-4o-mini-weu"
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}]}
+    assert (await bench.post(key, model="auto", messages=[image])).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("asks", "told"),
+    [
+        ({"model": "auto"}, {"model": "auto"}),
+        ({"headers": {"x-tollkeeper-region": "westeurope"}}, {"required_region": "westeurope"}),
+        ({"headers": {"x-tollkeeper-data-zone": "eu"}}, {"required_data_zone": "eu"}),
+    ],
+    ids=["model", "region", "data zone"],
+)
+async def test_a_call_whose_place_only_the_service_knows_goes_nowhere_without_it(
+    bench: Bench, asks: dict[str, Any], told: dict[str, Any]
+) -> None:
+    """Of callers who are never asked about, observed, or served while the service is away, too: no backend has a model
+    `auto`, and a demanded place must not be dropped in silence."""
+    for caller in ("unchecked", "observed", "opened"):
+        key = bench.subscribe(caller, says=lambda asked: admission(asked, scopes={"team": "bound"}, **MINI))
+        answer = await bench.post(key, **asks)
+        assert (answer.status_code, bench.model.last[2]["model"]) == (200, "gpt-4o-mini-weu")
+        assert told.items() <= bench.service.asked[-1].items()
+        bench.service.says[caller] = NO_ANSWERS["500"]
+        away = await bench.post(key, **asks)
+        assert (away.status_code, away.json()["error"]["code"]) == (503, "state_unavailable")
+        assert (await bench.post(key)).status_code == 200
 
 
 async def test_fail_mode_cached_stands_on_the_last_decision(bench: Bench) -> None:

@@ -9,9 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.call import Operation, read_call
+from gateway.needs import capabilities_needed
 from tests.support.policy_bench import AZURE, CHAT, EMBEDDINGS, MESSAGES, RESPONSES, Bench, admission, start_bench
 
 BUFFER_BYTES = 2 * 1024 * 1024
+PIXELS, SOUND = "data:image/png;base64," + "A" * 400_000, "A" * 64_001
+
+
+def saying(*parts: Any) -> dict[str, Any]:
+    """A message of several parts."""
+    return {"role": "user", "content": [*parts]}
 
 
 def error_of(answer: httpx.Response) -> tuple[int, str, str | None]:
@@ -117,6 +125,8 @@ async def test_answers_in_the_background_are_refused(bench: Bench) -> None:
         (CHAT, {"n": None, "stream": None, "tools": None, "stream_options": None}, {"choices": 1, "tools": []}),
         (RESPONSES, {"input": "x", "max_output_tokens": 50, "n": 7}, {"max_output_tokens": 50, "choices": 1}),
         (RESPONSES, {"input": "x", "stream_options": "odd"}, {"operation": "responses"}),
+        (CHAT, {"service_tier": "priority"}, {"service_tier": "priority"}),
+        (CHAT, {"service_tier": ["priority"]}, {"service_tier": ""}),
         (EMBEDDINGS, {"input": "x", "max_tokens": 5}, {"max_output_tokens": 0, "operation": "embeddings"}),
         (
             CHAT,
@@ -141,13 +151,84 @@ async def test_answers_in_the_background_are_refused(bench: Bench) -> None:
 async def test_the_service_is_asked_for_what_the_call_can_cost(
     bench: Bench, path: str, fields: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    """Output of all choices together, tools by the names that budgets know, bytes of the body."""
+    """Output of all choices together, tools by the names that budgets know, input by the bytes of the body."""
     answer = await bench.post(bench.subscribe(), path, headers={"x-sim-output-tokens": "1"}, **fields)
     asked = bench.service.asked[-1]
     assert {name: asked[name] for name in expected} == expected
     assert asked["model"] == "gpt-4o"
-    assert asked["input_bytes"] == int(answer.request.headers["content-length"])
+    assert asked["input_tokens"] == -(-int(answer.request.headers["content-length"]) // 4)
+    assert (asked["capabilities"], asked["required_region"], asked["required_data_zone"]) == (None, "", "")
     assert asked["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "fields"),
+    [
+        ("chat", {"messages": MESSAGES}),
+        ("chat", {"messages": [saying({"type": "image_url", "image_url": {"url": PIXELS}})]}),
+        ("chat", {"messages": [saying({"type": "text", "text": "é" * 9}, {"type": "image_url", "image_url": PIXELS})]}),
+        ("chat", {"messages": [saying({"type": "input_audio", "input_audio": {"data": SOUND, "format": "wav"}})]}),
+        ("chat", {"messages": [saying({"type": "image"}), saying({"type": "image_url"}, {"type": "input_audio"})]}),
+        ("chat", {"messages": [saying({"type": "file", "image_url": {"url": PIXELS}})], "tools": [{"type": "mcp"}]}),
+        ("chat", {"messages": [saying(None, 5, "image", [], {}, {"type": None}, {"type": ["image"]}), 7, {}, None]}),
+        ("chat", {"messages": [saying({"type": 10**40}, {"type": True}, {"type": 1.5}, {"type": {"type": "image"}})]}),
+        ("chat", {"messages": [saying({"type": "image_url", "image_url": ["x"]}, {"type": "2026-11-22T10:00:00Z"})]}),
+        ("chat", {"messages": None, "input": [saying({"type": "input_image"})]}),
+        ("chat", {"messages": [saying({"type": "image", "source": {"type": "base64", "data": SOUND}})]}),
+        ("chat", {"messages": {"content": [{"type": "image"}]}, "functions": [{"name": "old"}]}),
+        ("chat", {"messages": MESSAGES, "response_format": {"type": "json_schema", "json_schema": {}}}),
+        ("chat", {"messages": MESSAGES, "response_format": {"type": "json_object"}, "web_search_options": {}}),
+        ("chat", {"messages": MESSAGES, "response_format": {"type": "text"}}),
+        ("chat", {"messages": MESSAGES, "response_format": "json_object", "text": [{"format": "json_object"}]}),
+        ("chat", {"messages": MESSAGES, "response_format": {"type": ["json_object"]}, "text": {"format": None}}),
+        ("responses", {"input": "hi"}),
+        ("responses", {"input": [saying({"type": "input_image", "image_url": PIXELS}, {"type": "input_text"})]}),
+        ("responses", {"input": [saying({"type": "input_audio", "input_audio": SOUND})]}),
+        ("responses", {"input": "hi", "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}),
+        ("responses", {"input": "hi", "text": {"format": {"type": "json_object"}}, "response_format": None}),
+        ("responses", {"input": "hi", "text": {"format": {"type": "text"}, "verbosity": "low"}}),
+        ("responses", {"input": [{"type": "image_generation_call", "result": SOUND}, {"type": "input_text"}]}),
+        ("responses", {"input": [{"output": {"type": "computer_screenshot", "image_url": PIXELS}, "content": None}]}),
+        ("responses", {"input": [{"type": "function_call_output", "output": [{"type": "input_image"}, "x"]}]}),
+        ("responses", {"input": [{"type": "input_image", "image_url": PIXELS, "content": {"type": "input_audio"}}]}),
+        ("embeddings", {"input": ["hi"]}),
+    ],
+    ids=range(28),
+)
+async def test_the_service_is_told_what_auto_must_be_able_to_do(
+    bench: Bench, operation: Operation, fields: dict[str, Any]
+) -> None:
+    """What the built-in gateway reads from the same bytes: else `auto` would be a model that cannot see the image, or
+    none because the image's Base64 fits into none. What every call needs, and tools, the service adds by itself."""
+    content = json.dumps({"model": "auto", **fields}).encode()
+    path = {"chat": CHAT, "responses": RESPONSES, "embeddings": EMBEDDINGS}[operation]
+    await bench.post(bench.subscribe(), path, content=content)
+    asked = bench.service.asked[-1]
+    added = {"embeddings" if asked["operation"] == "embeddings" else "chat", *(["tools"] if asked["tools"] else [])}
+    expected = read_call(operation, content, None)
+    assert asked["model"] == "auto"
+    assert added | set(asked["capabilities"]) == capabilities_needed(expected)
+    assert asked["input_tokens"] == expected.input_tokens
+
+
+async def test_what_a_named_model_can_do_is_its_callers_matter(bench: Bench) -> None:
+    """Nothing is chosen, so nothing is asked for; what the image counts is held and reported all the same."""
+    picture = saying({"type": "image_url", "image_url": {"url": PIXELS}})
+    answer = await bench.post(bench.subscribe(), messages=[picture], response_format={"type": "json_object"})
+    asked = bench.service.asked[-1]
+    assert asked["capabilities"] is None
+    assert 1600 < asked["input_tokens"] < 1700
+    assert (await bench.event(answer))["data"]["input_tokens_estimate"] == asked["input_tokens"]
+
+
+async def test_auto_may_stand_in_the_path(bench: Bench) -> None:
+    """As a deployment, which is how AzureOpenAI clients name a model."""
+    key = bench.subscribe(says=lambda asked: admission(asked, model="gpt-4o", deployment="gpt-4o-weu"))
+    answer = await bench.post(key, AZURE.format("auto"), response_format={"type": "json_object"})
+    assert answer.status_code == 200
+    assert (bench.service.asked[-1]["model"], bench.service.asked[-1]["capabilities"]) == ("auto", ["json"])
+    path, _, body = bench.model.last
+    assert (path.split("?")[0], body["model"]) == ("/openai/deployments/gpt-4o-weu/chat/completions", "gpt-4o-weu")
 
 
 async def test_deployment_in_the_path_wins_over_the_body(bench: Bench) -> None:
@@ -305,13 +386,14 @@ async def test_body_above_the_buffer_passes_unread_where_the_path_names_the_mode
         "content": [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}],
     }
     content = json.dumps({"model": "gpt-4o", "messages": [message]}).encode()
-    refused = await bench.post(bench.subscribe(), content=content)
-    assert error_of(refused) == (413, "payload_too_large", None)
-    assert "/openai/deployments/" in refused.text
+    for path in (CHAT, AZURE.format("auto")):
+        refused = await bench.post(bench.subscribe(), path, content=content)
+        assert error_of(refused) == (413, "payload_too_large", None)
+        assert "/openai/deployments/" in refused.text
     answer = await bench.post(bench.subscribe(), AZURE.format("gpt-4o-weu"), content=content)
     assert answer.status_code == 200
     asked = bench.service.asked[-1]
-    assert (asked["input_bytes"], asked["tools"], asked["max_output_tokens"]) == (len(content), None, None)
+    assert (asked["input_tokens"], asked["tools"], asked["max_output_tokens"]) == (-(-len(content) // 4), None, None)
     assert bench.model.requests[-1][2] == content
     data = (await bench.event(answer))["data"]
     assert data["usage"]["prompt_tokens"] > 0

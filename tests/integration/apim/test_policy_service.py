@@ -46,7 +46,7 @@ budgets:
 models:
   - {id: gpt-4o, deployments: [gpt-4o-weu], capabilities: [chat, tools]}
   - {id: gpt-4o-mini, deployments: [gpt-4o-mini-weu], capabilities: [chat, tools]}
-  - {id: o4-mini, capabilities: [chat]}
+  - {id: o4-mini, capabilities: [chat, vision]}
 """,
     "prices.yaml": """
 prices:
@@ -150,6 +150,20 @@ async def test_degraded_budget_serves_the_cheaper_model_without_the_tool(gate: G
         assert "tools" not in gate.bench.model.last[2]
     spent = await gate.settled("thrifty", "contoso", lambda spent: spent > before)
     assert spent - before < Decimal("0.0001")
+
+
+async def test_auto_is_the_cheapest_model_that_can_do_the_call(gate: Gate) -> None:
+    """A dearer one for an image; none at all where no endpoint is known to lie in the place that the call demands."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}}
+    for content, model in (("What is this?", "gpt-4o-mini"), ([image], "o4-mini")):
+        answer = await gate.call("rich", model="auto", messages=[{"role": "user", "content": content}])
+        assert (answer.status_code, answer.headers["x-requested-model"]) == (200, "auto")
+        assert answer.headers["x-served-model"] == model
+    for header in ("x-tollkeeper-region", "x-tollkeeper-data-zone"):
+        refused = await gate.call("rich", model="auto", headers={header: "eu"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_capable_model")
+        refused = await gate.call("rich", headers={header: "eu"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "place_not_served")
 
 
 async def test_spent_budget_refuses_with_the_services_own_words(gate: Gate) -> None:
