@@ -187,5 +187,6 @@ async def test_a_huge_usage_object_cannot_block_the_queue(junk):
     exchange = Exchange(source="gateway/t", request_id="1", call=CALL, answer=answer)
     queue = EventQueue(publisher=SimpleNamespace())
     queue.reserve()
-    exchange.report(queue, status=200, usage={"prompt_tokens": 1, "junk": junk}, streamed=False)
+    usage = exchange.billable({"prompt_tokens": 1, "junk": junk})
+    exchange.report(queue, status=200, usage=usage, streamed=False)
     assert msgspec.json.decode(queue._events[0])["data"]["usage"] is None
