@@ -1,4 +1,7 @@
-"""What images and sound in a request count as input tokens, since their Base64 is no text. Pure."""
+"""What images and sound in a request count as input tokens, since their Base64 is no text. Pure.
+
+`apim-policies/fragments/tk-read-request.xml` counts alike, and reads the needs of a call alike: change both.
+"""
 
 from __future__ import annotations
 
