@@ -161,13 +161,13 @@ async def bench(most_pending, monkeypatch):
 
 async def test_a_call_is_checked_forwarded_and_reported(bench):
     """The event carries the provider's own usage, the admission time and the request id the client saw."""
-    answer = await bench.chat(headers={"x-budget-scope-session": "s-42"}, max_tokens=50)
+    answer = await bench.chat(headers={"x-budget-scope-session": "s-42"}, max_tokens=50, service_tier="flex")
     event = await bench.event()
     assert answer.status_code == 200
     assert answer.headers["x-budget-state"] == "active"
     check = bench.budget.asked[0]
     assert (check.identity, check.scopes) == ({"subscription": "search-prod"}, {"session": "s-42"})
-    assert (check.model, check.max_output_tokens) == ("gpt-4o", 50)
+    assert (check.model, check.max_output_tokens, check.service_tier) == ("gpt-4o", 50, "flex")
     assert (event["source"], event["id"]) == ("gateway/test", answer.headers["x-request-id"])
     assert event["time"] == "2026-11-21T10:00:00Z"
     data = event["data"]
