@@ -60,16 +60,23 @@ def is_callers_own(operation: str, status: int, content: bytes) -> bool:
     return status == 403 and _FLAGGED in content
 
 
-def failure_of(status: int, headers: Mapping[str, str], reply: Whole | TollkeeperError, content: bytes) -> Failure:
-    """The failure that a status stands for.
+def speaks_against_place(status: int, content: bytes = b"") -> bool:
+    """Whether a failure of this status says that something is wrong with the place.
 
-    What a caller could provoke at will does not count against the place: one caller's requests must not close it to
+    What a caller could provoke at will does not, nor does being busy: one caller's requests must not close the place to
     all others.
     """
+    if status in _MISCONFIGURED:
+        return status == 401 or (status == 404 and _names_no_model(content))
+    return is_failure(status) and status != 429
+
+
+def failure_of(status: int, headers: Mapping[str, str], reply: Whole | TollkeeperError, content: bytes) -> Failure:
+    """The failure that a status stands for."""
     aside_seconds = retry_after_seconds(status, headers)
     if status == 429 and aside_seconds is None:
         aside_seconds = _BUSY_SECONDS
-    counts = status == 401 or status not in (429, *_MISCONFIGURED) or (status == 404 and _names_no_model(content))
+    counts = speaks_against_place(status, content)
     return Failure(reply, again=status not in _MISCONFIGURED, aside_seconds=aside_seconds, counts=counts)
 
 

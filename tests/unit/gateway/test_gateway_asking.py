@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from shared.settings import Settings
 
 SAID = [{"role": "user", "content": "hi"}]
 CALL = call_of("chat", {"model": "m", "messages": SAID, "stream": True}, 100)
+RESPONSE = call_of("responses", {"model": "m", "input": "hi", "stream": True}, 100)
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 MODELS = b"""
 endpoints:
@@ -56,13 +58,17 @@ def admitted(model: str = "m", asked: str = "m", provider: str = "house") -> Che
     )
 
 
-async def attempt(api: str, said: bytes) -> tuple[Any, dict[str, Any], bool]:
+async def attempt(api: str, *said: bytes, call: Any = CALL) -> tuple[Any, dict[str, Any], bool]:
     """(outcome, its event's data, whether it counted against the place)."""
     endpoint = Endpoint(id="e", provider="house", api=api, url="https://e.test")
 
     async def send(*_: Any) -> httpx.Response:
         head = {"content-type": "text/event-stream"}
-        return httpx.Response(200, headers=head, stream=httpx.ByteStream(said))
+        return httpx.Response(200, headers=head, content=pieces())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in said:
+            yield piece
 
     counted: list[Any] = []
     breakers: Any = Breakers()
@@ -70,9 +76,11 @@ async def attempt(api: str, said: bytes) -> tuple[Any, dict[str, Any], bool]:
     queue = EventQueue(SimpleNamespace())
     queue.reserve()
     asking = Asking(SimpleNamespace(send=send), queue, breakers)
-    exchange = Exchange("gateway/test", "r-1", CALL, admitted())
+    exchange = Exchange("gateway/test", "r-1", call, admitted())
     outcome = await asking.ask(exchange, ("e", "m"), Target("m", "house", "m", endpoint, None), Caller({}, {}))
     if isinstance(outcome, Streamed):
+        async for piece in outcome.pieces:
+            outcome.stream.feed(piece)
         outcome.ended()
     (event,) = queue._events
     return outcome, json.loads(event)["data"], bool(counted)
@@ -133,6 +141,25 @@ async def test_a_stream_that_tells_usage_and_nothing_else_is_billed() -> None:
     outcome, data, _ = await attempt("openai", event({"choices": [], "usage": USAGE}))
     assert isinstance(outcome, Streamed)
     assert (outcome.first, data["usage"]) == (b": open\n\n", USAGE)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "counts"),
+    [("invalid_prompt", 400, False), ("rate_limit_exceeded", 429, False), ("server_error", 500, True)],
+)
+async def test_a_response_that_fails_before_it_wrote_anything_costs_nothing(
+    code: str, status: int, counts: bool
+) -> None:
+    """As when it comes whole. And whoever sends refused prompts does not close the place to everybody else."""
+    error = {"code": code, "message": "m"}
+    begun = event({"type": "response.created", "response": {"id": "r", "usage": None}})
+    failed = event({"type": "response.failed", "response": {"id": "r", "error": error, "usage": None}})
+    outcome, data, counted = await attempt("openai", begun, failed, call=RESPONSE)
+    assert isinstance(outcome, Streamed)
+    assert (data["status"], data["usage"], counted) == (status, None, counts)
+    wrote = event({"type": "response.output_text.delta", "delta": "Hello"})
+    _, data, _ = await attempt("openai", begun, wrote, failed, call=RESPONSE)
+    assert (data["status"], data["output_tokens_estimate"]) == (200, 1)
 
 
 async def test_a_cheaper_model_that_cannot_serve_the_call_is_not_the_callers_mistake() -> None:
