@@ -73,8 +73,10 @@ class Place:
 
     async def read(self, request: Request) -> bytes:
         """The body. Raises PayloadTooLarge, UploadTooSlow, GatewayBusy without reading on; InvalidRequest for values
-        beyond any call's.
+        beyond any call's, and for a body that is packed: a small one could be of any size.
         """
+        if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+            raise InvalidRequest("content-encoding: expected a body that is not packed", param="content-encoding")
         pieces: list[bytes] = []
         size = 0
         try:

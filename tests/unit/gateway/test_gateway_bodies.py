@@ -15,8 +15,9 @@ from shared.errors import InvalidRequest, PayloadTooLarge
 class Request:
     """Sends its pieces; after them nothing, for ever, where it stalls."""
 
-    def __init__(self, pieces: Sequence[bytes], *, stalls: bool = False) -> None:
+    def __init__(self, pieces: Sequence[bytes], *, stalls: bool = False, **headers: str) -> None:
         self._pieces, self._stalls = pieces, stalls
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
         self.sent = 0
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -39,6 +40,15 @@ async def test_a_body_is_put_together_and_its_place_given_back() -> None:
         assert await place.read(Request([b"[1", b"]" + b" " * SMALL_BYTES])) == b"[1]" + b" " * SMALL_BYTES
         assert bodies.taken_bytes >= 3 * SMALL_BYTES
     assert bodies.taken_bytes == 0
+
+
+async def test_a_packed_body_is_refused_by_name() -> None:
+    """Read as it is it would be no JSON, and nobody would know why."""
+    with Bodies().place() as place, pytest.raises(InvalidRequest) as refused:
+        await place.read(Request([b"{}"], content_encoding="gzip"))
+    assert refused.value.param == "content-encoding"
+    with Bodies().place() as place:
+        assert await place.read(Request([b"{}"], content_encoding="identity")) == b"{}"
 
 
 async def test_a_body_beyond_the_limit_is_not_read_on() -> None:
