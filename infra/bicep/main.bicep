@@ -33,10 +33,10 @@ param privateNetwork bool = true
 @description('Address range of the virtual network, /24 or larger.')
 param addressSpace string = '10.64.0.0/24'
 
-@description('A virtual network to use, with a subnet each for the gateway (delegated to Microsoft.Web/serverFarms), the functions (Microsoft.App/environments) and the private endpoints; with builtinGateway also for the containers (Microsoft.App/environments). Without it one is created.')
+@description('A virtual network to use, with a subnet each for the functions (delegated to Microsoft.App/environments) and the private endpoints; for API Management also gateway (Microsoft.Web/serverFarms), for builtinGateway containers (Microsoft.App/environments). Without it one is created.')
 param existingNetwork {
   virtualNetworkId: string
-  subnetIds: { gateway: string, functions: string, endpoints: string, containers: string? }
+  subnetIds: { gateway: string?, functions: string, endpoints: string, containers: string? }
 }?
 
 @description('Private DNS zones to use, as {zone name: id}, linked to the network by their owner. Zones that are not named here are created.')
@@ -140,13 +140,16 @@ param modelRegions object = {}
 @description('Accounts that others run, as further backends: {key: {id, endpoint, priority, weight}}.')
 param existingModels object = {}
 
+@description('Whether calls come through API Management: one that is created, or existingApiManagement. false creates nothing of it: callers use the built-in gateway, which builtinGateway puts beside the function app or you run elsewhere.')
+param apiManagement bool = true
+
 @description('Tier and units of API Management, such as StandardV2_1.')
 param apiManagementSku string = 'StandardV2_1'
 
 @description('An API Management to use. Its owner attaches the gateway\'s identity and integrates it with the network.')
 param existingApiManagement { id: string, gatewayUrl: string, location: string }?
 
-@description('The built-in gateway on Azure Container Apps, beside API Management. Without it nothing of it is created. Without image a registry is made for it.')
+@description('The built-in gateway on Azure Container Apps, beside API Management or in its place (apiManagement: false). Without it nothing of it is created. Without image a registry is made for it.')
 param builtinGateway {
   external: bool?
   allowedIpRanges: string[]?
@@ -210,11 +213,14 @@ var resources = '${subscription().id}/resourceGroups/${groupName}/providers' // 
 // Refusals, each with its reason
 
 var tier = split(apiManagementSku, '_')[0]
-var gatewaySku = tier == 'Consumption'
+var gatewaySku = !apiManagement ? '' : tier == 'Consumption'
   ? fail('apiManagementSku: Consumption cannot gate models. It writes no LLM log, so streams could not be measured; it relays no streams, knows no llm-token-limit, and takes policies of up to 16 KiB. Use StandardV2_1.')
   : privateNetwork && !contains(['StandardV2', 'PremiumV2'], tier)
       ? fail('apiManagementSku: with privateNetwork expected StandardV2 or PremiumV2. The other tiers have no way into a virtual network, or are injected into one instead of integrated with it. Use StandardV2_1, or privateNetwork = false.')
       : apiManagementSku
+var hasApiManagement = apiManagement || (existingApiManagement == null && empty(namedValues))
+  ? apiManagement
+  : fail('apiManagement: with false nothing uses existingApiManagement and namedValues; leave them out. The built-in gateway goes by the configuration alone.')
 
 // The group and what everything else refers to
 
@@ -234,6 +240,7 @@ module sharedParts 'modules/shared.bicep' = {
     logRetentionDays: logRetentionDays
     alertEmails: alertEmails
     alertWebhookUrl: alertWebhookUrl
+    withGateway: hasApiManagement
     withBuiltin: builtinGateway != null
   }
   dependsOn: [group]
@@ -259,6 +266,7 @@ module ownNetwork 'modules/network.bicep' = if (privateNetwork && existingNetwor
     location: location
     tags: allTags
     addressSpace: addressSpace
+    withGateway: hasApiManagement
     withContainers: builtinGateway != null
     containersOpen: builtinExternal
   }
@@ -330,6 +338,7 @@ module data 'modules/data.bicep' = {
     names: names
     location: location
     gatewayLocation: gatewayLocation
+    withGateway: hasApiManagement
     tags: allTags
     privateNetwork: privateNetwork
     deployerIpRanges: deployerIpRanges
@@ -426,7 +435,7 @@ module ai 'modules/ai.bicep' = [for region in items(modelRegions): {
   dependsOn: [group]
 }]
 
-module modelAccess 'modules/model-access.bicep' = [for model in models: {
+module modelAccess 'modules/model-access.bicep' = [for model in models: if (hasApiManagement) {
   scope: resourceGroup(split(model.id, '/')[2], split(model.id, '/')[4])
   params: { accountName: split(model.id, '/')[8], gatewayPrincipalId: sharedParts.outputs.gatewayPrincipalId }
   dependsOn: [ai]
@@ -467,7 +476,7 @@ module builtin 'modules/builtin.bicep' = if (builtinGateway != null) {
     insightsConnectionString: sharedParts.outputs.insightsConnectionString
     entraIssuer: issuer
     entraAudience: modelsAudience
-    modelEndpoint: nearest[0].endpoint
+    modelEndpoint: empty(nearest) ? '' : nearest[0].endpoint
     workspaceId: sharedParts.outputs.workspaceId
     virtualNetworkId: network.virtualNetworkId
   }
@@ -490,7 +499,7 @@ module builtinModels 'modules/model-access.bicep' = [for model in models: if (bu
 var gatewayId = existingApiManagement.?id ?? '${resources}/Microsoft.ApiManagement/service/${names.gateway}'
 var gatewayLocation = existingApiManagement.?location ?? location
 
-module gateway 'modules/gateway.bicep' = if (existingApiManagement == null) {
+module gateway 'modules/gateway.bicep' = if (hasApiManagement && existingApiManagement == null) {
   scope: resourceGroup(groupName)
   params: {
     names: names
@@ -498,13 +507,13 @@ module gateway 'modules/gateway.bicep' = if (existingApiManagement == null) {
     tags: allTags
     sku: gatewaySku
     publisherEmail: alertEmails[0]
-    subnetId: privateNetwork ? network.subnetIds.gateway : ''
+    subnetId: hasApiManagement && privateNetwork ? network.subnetIds.?gateway ?? fail('existingNetwork: subnetIds lacks gateway, which API Management needs') : ''
   }
   dependsOn: [ownNetwork, sharedParts]
 }
 
 // Later ones win. No named value is a secret: the gateway's own identity opens every door behind it.
-module api 'modules/api.bicep' = {
+module api 'modules/api.bicep' = if (hasApiManagement) {
   scope: resourceGroup(split(gatewayId, '/')[2], split(gatewayId, '/')[4])
   params: {
     gatewayName: split(gatewayId, '/')[8]
@@ -546,19 +555,19 @@ module monitoring 'modules/monitoring.bicep' = {
     workspaceId: sharedParts.outputs.workspaceId
     actionGroupId: sharedParts.outputs.actionGroupId
     alertThresholds: alertThresholds
-    gatewayId: gatewayId
+    gatewayId: hasApiManagement ? gatewayId : ''
     builtinId: hasBuiltinApp ? '${resources}/Microsoft.App/containerApps/${names.builtin}' : ''
-    gatewayTier: existingApiManagement == null ? tier : ''
+    gatewayTier: hasApiManagement && existingApiManagement == null ? tier : ''
   }
   dependsOn: [data, api, builtin]
 }
 
 output AZURE_SUBSCRIPTION_ID string = subscription().subscriptionId
 output AZURE_RESOURCE_GROUP string = groupName
-output GATEWAY_URL string = existingApiManagement.?gatewayUrl ?? 'https://${names.gateway}.azure-api.net'
-output GATEWAY_NAME string = split(gatewayId, '/')[8]
-output GATEWAY_ID string = gatewayId
-output GATEWAY_IDENTITY_ID string = '${resources}/Microsoft.ManagedIdentity/userAssignedIdentities/${names.gatewayIdentity}'
+output GATEWAY_URL string = !hasApiManagement ? '' : existingApiManagement.?gatewayUrl ?? 'https://${names.gateway}.azure-api.net'
+output GATEWAY_NAME string = hasApiManagement ? split(gatewayId, '/')[8] : ''
+output GATEWAY_ID string = hasApiManagement ? gatewayId : ''
+output GATEWAY_IDENTITY_ID string = hasApiManagement ? '${resources}/Microsoft.ManagedIdentity/userAssignedIdentities/${names.gatewayIdentity}' : ''
 output GATEWAY_PRINCIPAL_ID string = sharedParts.outputs.gatewayPrincipalId
 output BUILTIN_GATEWAY_URL string = builtinGateway == null ? '' : builtin!.outputs.url
 output BUILTIN_GATEWAY_ID string = builtinGateway == null ? '' : builtin!.outputs.appId

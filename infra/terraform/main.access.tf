@@ -5,7 +5,7 @@
 
 locals {
   functions_principal = azurerm_user_assigned_identity.functions.principal_id
-  gateway_principal   = azurerm_user_assigned_identity.gateway.principal_id
+  gateway_principal   = one(azurerm_user_assigned_identity.gateway[*].principal_id)
   builtin_principal   = one(azurerm_user_assigned_identity.builtin[*].principal_id)
 
   publishers = length(var.config_publishers) > 0 ? var.config_publishers : [data.azurerm_client_config.current.object_id]
@@ -32,14 +32,14 @@ locals {
     functions-secrets = { scope = azurerm_key_vault.this.id, role = "Key Vault Secrets User", principal = local.functions_principal }
     functions-metrics = { scope = azurerm_application_insights.this.id, role = "Monitoring Metrics Publisher", principal = local.functions_principal }
 
-    gateway-usage-send = { scope = azurerm_eventhub_namespace.usage.id, role = "Azure Event Hubs Data Sender", principal = local.gateway_principal }
-    gateway-metrics    = { scope = azurerm_application_insights.this.id, role = "Monitoring Metrics Publisher", principal = local.gateway_principal }
-
     capture-write = { scope = azurerm_storage_container.this["usage-capture"].id, role = "Storage Blob Data Contributor", principal = azurerm_eventhub_namespace.usage.identity[0].principal_id }
-    }, {
-    for key, model in local.models :
-    "gateway-models-${key}" => { scope = model.id, role = "Cognitive Services OpenAI User", principal = local.gateway_principal }
-    }, !local.has_builtin ? {} : merge({
+    }, !var.api_management ? {} : merge({
+      gateway-usage-send = { scope = azurerm_eventhub_namespace.usage.id, role = "Azure Event Hubs Data Sender", principal = local.gateway_principal }
+      gateway-metrics    = { scope = azurerm_application_insights.this.id, role = "Monitoring Metrics Publisher", principal = local.gateway_principal }
+      }, {
+      for key, model in local.models :
+      "gateway-models-${key}" => { scope = model.id, role = "Cognitive Services OpenAI User", principal = local.gateway_principal }
+      }), !local.has_builtin ? {} : merge({
       # The built-in gateway faces the internet: of the vault it reads the secrets that it is told of, and of storage the configuration
       builtin-config     = { scope = azurerm_storage_container.this["config"].id, role = "Storage Blob Data Reader", principal = local.builtin_principal }
       builtin-usage-send = { scope = azurerm_eventhub_namespace.usage.id, role = "Azure Event Hubs Data Sender", principal = local.builtin_principal }

@@ -31,7 +31,7 @@ locals {
     tk-retry-count         = tostring(max(1, length(local.models) - 1)) # once for every other backend
     tk-service-url         = local.functions_url
     tk-service-audience    = local.functions_audience
-    tk-identity-client-id  = azurerm_user_assigned_identity.gateway.client_id
+    tk-identity-client-id  = one(azurerm_user_assigned_identity.gateway[*].client_id)
     tk-entra-openid-config = "${local.entra_issuer}/.well-known/openid-configuration"
     tk-entra-issuer        = local.entra_issuer
     tk-entra-audience      = coalesce(var.entra_gateway_client_id, var.entra_client_id) # a token of version 2 is for a client id
@@ -45,7 +45,7 @@ locals {
 }
 
 resource "azurerm_api_management_named_value" "this" {
-  for_each            = local.named_values
+  for_each            = { for name, value in local.named_values : name => value if var.api_management }
   name                = each.key
   display_name        = each.key
   value               = each.value
@@ -56,7 +56,7 @@ resource "azurerm_api_management_named_value" "this" {
 # Policies
 
 resource "azurerm_api_management_policy_fragment" "this" {
-  for_each          = local.fragments
+  for_each          = { for name, file in local.fragments : name => file if var.api_management }
   name              = each.key
   api_management_id = local.gateway.id
   format            = "rawxml"
@@ -71,6 +71,7 @@ resource "azurerm_api_management_policy_fragment" "this" {
 }
 
 resource "azurerm_api_management_api" "openai" {
+  count                 = var.api_management ? 1 : 0
   name                  = "openai"
   display_name          = "OpenAI"
   api_management_name   = local.gateway.name
@@ -93,7 +94,8 @@ resource "azurerm_api_management_api" "openai" {
 }
 
 resource "azurerm_api_management_api_policy" "openai" {
-  api_name            = azurerm_api_management_api.openai.name
+  count               = var.api_management ? 1 : 0
+  api_name            = azurerm_api_management_api.openai[0].name
   api_management_name = local.gateway.name
   resource_group_name = local.gateway.resource_group_name
   xml_content         = local.raw_policies.openai
@@ -110,12 +112,13 @@ resource "azurerm_api_management_api_policy" "openai" {
 
 # azurerm does not know largeLanguageModel. Its `requests` and `responses` stay out: they would send prompts and answers.
 resource "azapi_resource" "llm_diagnostics" {
+  count     = var.api_management ? 1 : 0
   type      = "Microsoft.ApiManagement/service/apis/diagnostics@2024-10-01-preview"
   name      = "azuremonitor"
-  parent_id = "${local.gateway.id}/apis/${azurerm_api_management_api.openai.name}" # the API's own id ends in its revision
+  parent_id = "${local.gateway.id}/apis/${azurerm_api_management_api.openai[0].name}" # the API's own id ends in its revision
   body = {
     properties = {
-      loggerId           = azapi_resource_action.monitor_logger.resource_id
+      loggerId           = azapi_resource_action.monitor_logger[0].resource_id
       alwaysLog          = "allErrors"
       verbosity          = "information"
       logClientIp        = false
@@ -133,11 +136,12 @@ locals {
 }
 
 resource "azurerm_api_management_api_diagnostic" "insights" {
+  count                     = var.api_management ? 1 : 0
   identifier                = "applicationinsights"
-  api_name                  = azurerm_api_management_api.openai.name
+  api_name                  = azurerm_api_management_api.openai[0].name
   api_management_name       = local.gateway.name
   resource_group_name       = local.gateway.resource_group_name
-  api_management_logger_id  = azurerm_api_management_logger.insights.id
+  api_management_logger_id  = azurerm_api_management_logger.insights[0].id
   sampling_percentage       = var.request_sampling_percentage
   always_log_errors         = true
   log_client_ip             = false
@@ -175,7 +179,7 @@ locals {
 }
 
 resource "azurerm_api_management_product" "this" {
-  for_each              = local.products
+  for_each              = toset([for product in local.products : product if var.api_management])
   product_id            = each.key
   display_name          = each.key
   api_management_name   = local.gateway.name
@@ -195,14 +199,14 @@ resource "azurerm_api_management_product" "this" {
 resource "azurerm_api_management_product_api" "this" {
   for_each            = azurerm_api_management_product.this
   product_id          = each.value.product_id
-  api_name            = azurerm_api_management_api.openai.name
+  api_name            = azurerm_api_management_api.openai[0].name
   api_management_name = local.gateway.name
   resource_group_name = local.gateway.resource_group_name
 }
 
 # By azapi, because azurerm would read the keys into the state. Whoever needs one fetches it with listSecrets.
 resource "azapi_resource" "subscription" {
-  for_each  = local.subscriptions
+  for_each  = { for id, subscription in local.subscriptions : id => subscription if var.api_management }
   type      = "Microsoft.ApiManagement/service/subscriptions@2024-05-01"
   name      = each.key
   parent_id = local.gateway.id

@@ -30,7 +30,7 @@ locals {
 
   # A setting of the templates' own goes before one that is added under its name.
   builtin_settings = { for key in keys(local.builtin) : key => merge(
-    { AZURE_OPENAI_ENDPOINT = local.first_model_endpoint },
+    { for url in local.first_model_endpoint[*] : "AZURE_OPENAI_ENDPOINT" => url },
     local.builtin_same_settings,
     var.builtin_gateway.settings,
     local.shared.builtin_settings,
@@ -49,7 +49,8 @@ locals {
   ) }
 
   # Where config/models.yaml lists no endpoints, the account of the lowest priority serves.
-  first_model_endpoint = local.models[split(" ", sort([for key, model in local.models : format("%03d %s", model.priority, key)])[0])[1]].endpoint
+  nearest_first        = sort([for key, model in local.models : format("%03d %s", model.priority, key)])
+  first_model_endpoint = length(local.nearest_first) == 0 ? null : local.models[split(" ", local.nearest_first[0])[1]].endpoint
 }
 
 # The built-in gateway works as this identity, towards models, the usage hub, Redis, configuration, its secrets and telemetry.

@@ -183,7 +183,8 @@ resource "azurerm_eventhub" "usage" {
 }
 
 # The one namespace with shared keys: Azure Monitor's diagnostic settings write by an access rule and know no identity, and
-# only to a namespace in the gateway's region. Through azapi, because azurerm would copy the working keys into the state.
+# only to a namespace in the gateway's region. Through azapi, because azurerm would copy the working keys into the state. Without
+# API Management nobody writes there, and there are no keys: it stays for the function that reads it.
 resource "azapi_resource" "llm_logs_namespace" {
   type      = "Microsoft.EventHub/namespaces@2024-01-01"
   name      = local.names.llm_logs_namespace
@@ -196,7 +197,7 @@ resource "azapi_resource" "llm_logs_namespace" {
     properties = {
       isAutoInflateEnabled   = true
       maximumThroughputUnits = var.throughput_units.most
-      disableLocalAuth       = false
+      disableLocalAuth       = !var.api_management
       minimumTlsVersion      = "1.2"
       publicNetworkAccess    = local.public ? "Enabled" : "Disabled"
     }
@@ -238,6 +239,7 @@ resource "azurerm_eventhub" "llm_logs" {
 
 # For the gateway's diagnostic setting and nobody else. Azure Monitor asks for all three rights.
 resource "azapi_resource" "llm_logs_send_rule" {
+  count     = var.api_management ? 1 : 0
   type      = "Microsoft.EventHub/namespaces/authorizationRules@2024-01-01"
   name      = "azure-monitor"
   parent_id = azapi_resource.llm_logs_namespace.id

@@ -1,7 +1,8 @@
-# API Management and what it is connected with: its loggers, the models behind it, and where its logs go.
+# API Management and what it is connected with: its loggers, the models behind it, and where its logs go. Nothing of this file
+# and of main.api.tf is created while api_management is false.
 
 resource "azurerm_api_management" "this" {
-  count                = var.existing_api_management == null ? 1 : 0
+  count                = var.api_management && var.existing_api_management == null ? 1 : 0
   name                 = local.names.gateway
   resource_group_name  = local.resource_group.name
   location             = local.resource_group.location
@@ -13,7 +14,7 @@ resource "azurerm_api_management" "this" {
 
   identity {
     type         = "UserAssigned"
-    identity_ids = [azurerm_user_assigned_identity.gateway.id]
+    identity_ids = [azurerm_user_assigned_identity.gateway[0].id]
   }
 
   dynamic "virtual_network_configuration" {
@@ -41,12 +42,13 @@ locals {
       location            = gateway.location
     }
   ])
-  gateway = var.existing_api_management == null ? local.created_gateway : local.existing_gateway
+  gateway = var.existing_api_management == null ? local.created_gateway : local.existing_gateway # null: there is none
 }
 
 # Loggers
 
 resource "azurerm_api_management_logger" "usage" {
+  count               = var.api_management ? 1 : 0
   name                = local.named_values["tk-usage-logger"]
   description         = "Usage events. In a private network they take the namespace's private endpoint: API Management is no trusted service of Event Hubs."
   api_management_name = local.gateway.name
@@ -55,13 +57,14 @@ resource "azurerm_api_management_logger" "usage" {
   eventhub {
     name                             = azurerm_eventhub.usage.name
     endpoint_uri                     = "${azurerm_eventhub_namespace.usage.name}.servicebus.windows.net"
-    user_assigned_identity_client_id = azurerm_user_assigned_identity.gateway.client_id
+    user_assigned_identity_client_id = azurerm_user_assigned_identity.gateway[0].client_id
   }
 
   depends_on = [azurerm_role_assignment.this] # the identity must be allowed to send before API Management tries it
 }
 
 resource "azurerm_api_management_logger" "insights" {
+  count               = var.api_management ? 1 : 0
   name                = "insights-logger"
   api_management_name = local.gateway.name
   resource_group_name = local.gateway.resource_group_name
@@ -69,7 +72,7 @@ resource "azurerm_api_management_logger" "insights" {
 
   application_insights {
     connection_string  = azurerm_application_insights.this.connection_string # an address: the component takes no keys
-    identity_client_id = azurerm_user_assigned_identity.gateway.client_id
+    identity_client_id = azurerm_user_assigned_identity.gateway[0].client_id
   }
 
   depends_on = [azurerm_role_assignment.this]
@@ -77,6 +80,7 @@ resource "azurerm_api_management_logger" "insights" {
 
 # Some gateways have this logger from the start and some do not, so it is put and not created.
 resource "azapi_resource_action" "monitor_logger" {
+  count       = var.api_management ? 1 : 0
   type        = "Microsoft.ApiManagement/service/loggers@2024-05-01"
   resource_id = "${local.gateway.id}/loggers/azuremonitor"
   method      = "PUT"
@@ -88,7 +92,7 @@ resource "azapi_resource_action" "monitor_logger" {
 # Models
 
 resource "azurerm_api_management_backend" "models" {
-  for_each            = local.models
+  for_each            = { for key, model in local.models : key => model if var.api_management }
   name                = "models-${each.key}"
   api_management_name = local.gateway.name
   resource_group_name = local.gateway.resource_group_name
@@ -123,6 +127,7 @@ resource "azurerm_api_management_backend" "models" {
 
 # azurerm knows no pools.
 resource "azapi_resource" "model_pool" {
+  count     = var.api_management ? 1 : 0
   type      = "Microsoft.ApiManagement/service/backends@2024-05-01"
   name      = local.named_values["tk-backend-id"]
   parent_id = local.gateway.id
@@ -146,10 +151,11 @@ resource "azapi_resource" "model_pool" {
 # The one diagnostic setting that writes to a hub. It takes a shared access rule and no identity, which is why the namespace of
 # this hub, and no other, has local authentication on.
 resource "azurerm_monitor_diagnostic_setting" "llm_logs" {
+  count                          = var.api_management ? 1 : 0
   name                           = "llm-logs"
   target_resource_id             = local.gateway.id
   eventhub_name                  = azurerm_eventhub.llm_logs.name
-  eventhub_authorization_rule_id = azapi_resource.llm_logs_send_rule.id
+  eventhub_authorization_rule_id = azapi_resource.llm_logs_send_rule[0].id
 
   enabled_log {
     category = "GatewayLlmLogs" # the tokens of streams

@@ -78,11 +78,11 @@ locals {
       usage_hub    = azurerm_eventhub_namespace.usage.id
       llm_logs_hub = azapi_resource.llm_logs_namespace.id
       redis        = azurerm_managed_redis.this.id
-      gateway      = local.gateway.id
     },
+    var.api_management ? { gateway = local.gateway.id } : {},
     { for app in azurerm_container_app.builtin : "builtin" => app.id },
     # Of an existing gateway nobody here knows the tier; its owner watches its capacity.
-    var.existing_api_management == null ? { (strcontains(var.api_management_sku, "V2") ? "gateway_v2" : "gateway_classic") = local.gateway.id } : {}
+    length(azurerm_api_management.this) == 1 ? { (strcontains(var.api_management_sku, "V2") ? "gateway_v2" : "gateway_classic") = local.gateway.id } : {}
   )
   metric_alerts = { for name, alert in local.alerts.metric_alerts : name => alert if contains(keys(local.metered), alert.resource) }
 }
@@ -171,7 +171,7 @@ locals {
       ledger-blobs  = { target = "${azurerm_storage_account.ledger.id}/blobServices/default", categories = ["StorageDelete"] }
       redis         = { target = "${azurerm_managed_redis.this.id}/databases/default", categories = ["ConnectionEvents"] }
     },
-    var.gateway_logs ? { gateway = { target = local.gateway.id, categories = ["GatewayLogs"] } } : {},
+    var.api_management && var.gateway_logs ? { gateway = { target = local.gateway.id, categories = ["GatewayLogs"] } } : {},
     { for containers in azurerm_container_app_environment.this : "containers" => { target = containers.id, categories = ["ContainerAppConsoleLogs", "ContainerAppSystemLogs"] } }
   )
 }

@@ -6,9 +6,10 @@ locals {
   # Delegations: the gateway's is for the outbound integration of the v2 tiers, the functions' for Flex Consumption. Azure gives
   # each service its own action and takes no other: a wrong one here would be a change in every plan.
   subnets = merge({
-    gateway   = { index = 0, delegation = { name = "Microsoft.Web/serverFarms", action = "action" } }
     functions = { index = 1, delegation = { name = "Microsoft.App/environments", action = "join/action" } }
     endpoints = { index = 2, delegation = null }
+    }, !var.api_management ? {} : {
+    gateway = { index = 0, delegation = { name = "Microsoft.Web/serverFarms", action = "action" } }
     }, !local.has_builtin ? {} : {
     containers = { index = 3, delegation = { name = "Microsoft.App/environments", action = "join/action" } }
   })

@@ -30,6 +30,7 @@ resource "azurerm_user_assigned_identity" "functions" {
 
 # API Management works as this identity, towards models, the usage hub, the function app and telemetry.
 resource "azurerm_user_assigned_identity" "gateway" {
+  count               = var.api_management ? 1 : 0
   name                = local.names.gateway_identity
   resource_group_name = local.resource_group.name
   location            = local.resource_group.location

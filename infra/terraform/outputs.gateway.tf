@@ -1,19 +1,19 @@
 output "GATEWAY_URL" {
-  description = "Where clients call: this and /openai."
-  value       = local.gateway.url
+  description = "Where clients call API Management: this and /openai. Empty without one, as the others of its own."
+  value       = var.api_management ? local.gateway.url : ""
 }
 
 output "GATEWAY_NAME" {
-  value = local.gateway.name
+  value = var.api_management ? local.gateway.name : ""
 }
 
 output "GATEWAY_ID" {
-  value = local.gateway.id
+  value = var.api_management ? local.gateway.id : ""
 }
 
 output "GATEWAY_IDENTITY_ID" {
   description = "The identity that the owner of an existing API Management attaches to it."
-  value       = azurerm_user_assigned_identity.gateway.id
+  value       = var.api_management ? azurerm_user_assigned_identity.gateway[0].id : ""
 }
 
 output "MODEL_DEPLOYMENTS" {

@@ -34,8 +34,8 @@ output "FUNCTIONS_PRINCIPAL_ID" {
 }
 
 output "GATEWAY_PRINCIPAL_ID" {
-  description = "Object id of the gateway's identity, which needs the app role Budget.Check: infra/entra assigns it."
-  value       = azurerm_user_assigned_identity.gateway.principal_id
+  description = "Object id of API Management's identity, which needs the app role Budget.Check: infra/entra assigns it. Empty without one."
+  value       = var.api_management ? azurerm_user_assigned_identity.gateway[0].principal_id : ""
 }
 
 output "CONFIG_URL" {

@@ -1,5 +1,5 @@
 variable "builtin_gateway" {
-  description = "The built-in gateway on Azure Container Apps, beside API Management. Without it nothing of it is created. See docs/deployment.md."
+  description = "The built-in gateway on Azure Container Apps, beside API Management or in its place (api_management = false). Without it nothing of it is created. See docs/deployment.md."
   type = object({
     external          = optional(bool, true) # with private_network, false: reached from the network alone
     allowed_ip_ranges = optional(set(string), [])

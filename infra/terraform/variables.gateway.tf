@@ -29,8 +29,8 @@ variable "model_regions" {
     error_message = "model_regions: expected priority and weight from 1 to 100."
   }
   validation {
-    condition     = length(var.model_regions) + length(var.existing_models) > 0
-    error_message = "model_regions: expected at least one region here, or an account in existing_models: without models the gateway has nowhere to send a call."
+    condition     = length(var.model_regions) + length(var.existing_models) > 0 || !var.api_management
+    error_message = "model_regions: expected at least one region here, or an account in existing_models: without models API Management has nowhere to send a call."
   }
   validation {
     condition     = length(setintersection(keys(var.model_regions), keys(var.existing_models))) == 0
@@ -64,6 +64,17 @@ variable "existing_models" {
 
 # Gateway
 
+variable "api_management" {
+  description = "Whether calls come through API Management: one that is created, or existing_api_management. false creates nothing of it: callers use the built-in gateway, which builtin_gateway puts beside the function app or you run elsewhere."
+  type        = bool
+  default     = true
+  nullable    = false
+  validation {
+    condition     = !var.api_management || var.existing_network == null || try(var.existing_network.subnet_ids.gateway, null) != null
+    error_message = "api_management: in a network of your own it needs a subnet: existing_network.subnet_ids.gateway, /27 or larger, delegated to Microsoft.Web/serverFarms. Or set it to false."
+  }
+}
+
 variable "api_management_sku" {
   description = "Tier and units of API Management, such as StandardV2_1."
   type        = string
@@ -78,7 +89,7 @@ variable "api_management_sku" {
     error_message = "api_management_sku: Consumption cannot gate models. It writes no LLM log, so streams could not be measured; it relays no streams, knows no llm-token-limit, and takes policies of up to 16 KiB. Use StandardV2_1."
   }
   validation {
-    condition     = !var.private_network || var.existing_api_management != null || can(regex("^(Consumption|StandardV2|PremiumV2)_", var.api_management_sku))
+    condition     = !var.api_management || !var.private_network || var.existing_api_management != null || can(regex("^(Consumption|StandardV2|PremiumV2)_", var.api_management_sku))
     error_message = "api_management_sku: with private_network = true expected StandardV2 or PremiumV2. Basic, BasicV2 and Standard have no way into a virtual network, so the gateway would reach neither the budget service nor the models; Developer and Premium are injected into one instead of integrated with it, which takes another subnet and rules than this template makes. Use StandardV2_1, or private_network = false."
   }
 }
@@ -92,6 +103,10 @@ variable "existing_api_management" {
     sku         = string
   })
   default = null
+  validation {
+    condition     = var.existing_api_management == null || var.api_management
+    error_message = "existing_api_management: nothing uses it while api_management is false; leave one of the two out."
+  }
   validation {
     condition     = var.existing_api_management == null || can(regex("(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.ApiManagement/service/[^/]+$", var.existing_api_management.id))
     error_message = "existing_api_management: expected an id such as /subscriptions/.../providers/Microsoft.ApiManagement/service/<name>."
@@ -173,6 +188,10 @@ variable "named_values" {
   validation {
     condition     = length(setsubtract(keys(var.named_values), local.named_value_list[*].name)) == 0
     error_message = "named_values: unknown: ${join(", ", setsubtract(keys(var.named_values), local.named_value_list[*].name))}. apim-policies/named-values.yaml lists those that the policies read."
+  }
+  validation {
+    condition     = var.api_management || length(var.named_values) == 0
+    error_message = "named_values: they are API Management's, and there is none with api_management = false. The built-in gateway goes by the configuration alone."
   }
   validation {
     condition     = alltrue([for value in values(var.named_values) : length(value) >= 1 && length(value) <= 4096])

@@ -89,10 +89,10 @@ variable "address_space" {
 }
 
 variable "existing_network" {
-  description = "A virtual network to use, with a subnet each for the gateway (delegated to Microsoft.Web/serverFarms), the functions (Microsoft.App/environments) and the private endpoints; with builtin_gateway also for the containers (Microsoft.App/environments). Without it one is created."
+  description = "A virtual network to use, with a subnet each for the functions (delegated to Microsoft.App/environments) and the private endpoints; for API Management also gateway (Microsoft.Web/serverFarms), for builtin_gateway containers (Microsoft.App/environments). Without it one is created."
   type = object({
     virtual_network_id = string
-    subnet_ids         = object({ gateway = string, functions = string, endpoints = string, containers = optional(string) })
+    subnet_ids         = object({ gateway = optional(string), functions = string, endpoints = string, containers = optional(string) })
   })
   default = null
   validation {
@@ -100,10 +100,10 @@ variable "existing_network" {
       can(regex("(?i)^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.Network/virtualNetworks/[^/]+$", var.existing_network.virtual_network_id)) &&
       alltrue([for id in values(var.existing_network.subnet_ids) : id == null ? true : startswith(lower(id), "${lower(var.existing_network.virtual_network_id)}/subnets/")])
     )
-    error_message = "existing_network: expected the id of a virtual network (/subscriptions/.../virtualNetworks/<name>) and of three subnets in it (<that id>/subnets/<name>)."
+    error_message = "existing_network: expected the id of a virtual network (/subscriptions/.../virtualNetworks/<name>) and of subnets in it (<that id>/subnets/<name>)."
   }
   validation {
-    condition     = var.existing_network == null ? true : length(distinct(values(var.existing_network.subnet_ids))) == 4
+    condition     = var.existing_network == null ? true : length(distinct(compact(values(var.existing_network.subnet_ids)))) == length(compact(values(var.existing_network.subnet_ids)))
     error_message = "existing_network: expected a different subnet for each; a delegated subnet serves one thing only."
   }
   validation {

@@ -48,6 +48,7 @@ from shared.errors import TollkeeperError
 
 PLANS = ROOT / ".local" / "plan"
 _FUNCTION_APP = "azapi_resource.functions"
+_ENFORCEMENT = 'azurerm_api_management_named_value.this["tk-enforcement"]'
 _SITE_VERSION = "2024-11-01"
 _CONTAINER_APP_VERSION = "2025-07-01"
 _ROLE_MINUTES = 5  # for a role that was just assigned to reach storage
@@ -92,9 +93,11 @@ class Deploy:
         self._image(before)
         with ExitStack() as restored:
             site = self._site(before)
-            has_gap = site is not None and "GATEWAY_ID" in before and not is_rolling(site)
+            # A gateway that goes with this plan has nothing to switch back; the built-in one asks no function app.
+            gateway = "" if _ENFORCEMENT in plan.deletes else str(before.get("GATEWAY_ID") or "")
+            has_gap = gateway != "" and site is not None and not is_rolling(site)
             if has_gap and plan.touches(_FUNCTION_APP):  # a changed app setting restarts the app too
-                restored.enter_context(self._observing(before["GATEWAY_ID"]))
+                restored.enter_context(self._observing(gateway))
             say("apply")
             self._terraform.apply()  # an empty plan too: it may bring new outputs
             outputs = self._terraform.outputs()

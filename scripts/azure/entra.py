@@ -2,7 +2,7 @@
 
     make entra ENV=dev
 
-Run it before the first deployment; after it, for the gateway, whose new identity gets Budget.Check, and for the
+Run it before the first deployment; after it, for API Management, whose new identity gets Budget.Check, and for the
 dashboard, which people are taken back to when they sign in; and whenever infra/entra/environments/dev.tfvars changes.
 The first run writes that file, which makes the caller Chargeback.Admin.
 What the infrastructure must know is kept in infra/terraform/environments/dev.entra.json.
@@ -98,9 +98,9 @@ def entra(
         terraform.apply()
         keep(infrastructure.registrations_file, terraform.outputs())
     say(f"{os.path.relpath(infrastructure.registrations_file)} has the client ids: commit it")
-    if "gateway_principal_id" not in deployed:
+    if not deployed:
         again = f"after make deploy run make entra ENV={environment} again"
-        say(f"nothing is deployed yet: {again}, for the gateway's role and for signing in to the dashboard")
+        say(f"nothing is deployed yet: {again}, for API Management's role and for signing in to the dashboard")
 
 
 def keep(file: Path, outputs: Mapping[str, Any]) -> None:

@@ -52,7 +52,9 @@ class Wanted(msgspec.Struct, frozen=True):
     regions: dict[str, Region]
     zones: bool
     private: bool
-    gateway_sku: str | None = None  # None: an existing API Management is used
+    api_management: bool = True
+    gateway_sku: str | None = None  # None: no API Management is created
+    builtin: bool = False
 
 
 EXPRESSIONS = {
@@ -64,7 +66,11 @@ EXPRESSIONS = {
     "regions": "var.model_regions",
     "zones": "var.zone_redundant",
     "private": "var.private_network",
-    "gateway_sku": 'var.existing_api_management == null ? split("_", var.api_management_sku)[0] : null',
+    "api_management": "var.api_management",
+    "gateway_sku": (
+        'var.api_management && var.existing_api_management == null ? split("_", var.api_management_sku)[0] : null'
+    ),
+    "builtin": "var.builtin_gateway != null",
 }
 
 _TYPES = (  # what is created at `location`
@@ -85,9 +91,9 @@ _NO_LOCATION = (
     "Microsoft.CostManagement",
     "Microsoft.CostManagementExports",
 )
+_GATEWAY_ACTION = "Microsoft.ApiManagement/service/write"
 _ACTIONS = (
     "Microsoft.Resources/subscriptions/resourceGroups/write",
-    "Microsoft.ApiManagement/service/write",
     "Microsoft.Web/sites/write",
     "Microsoft.Authorization/roleAssignments/write",
 )
@@ -115,7 +121,7 @@ class Preflight:
             ("what exists already", self.existing),
             ("resource providers", self.providers),
             ("Flex Consumption", self.flex),
-            ("API Management", self.gateway),
+            ("the gateways", self.gateway),
             ("models and quota", self.models),
             ("names", self.names),
             ("policies", self.policies),
@@ -140,7 +146,8 @@ class Preflight:
         scope = self._group or self._subscription
         path = f"{scope}/providers/Microsoft.Authorization/permissions"
         granted = list(self._arm.get_all(path, "2022-04-01"))
-        missing = [action for action in _ACTIONS if not any(_allows(role, action) for role in granted)]
+        needed = (*_ACTIONS, _GATEWAY_ACTION) if self._wanted.api_management else _ACTIONS
+        missing = [action for action in needed if not any(_allows(role, action) for role in granted)]
         if not missing:
             yield Finding("ok", "the caller may create resources and assign roles")
         else:
@@ -209,8 +216,14 @@ class Preflight:
             yield Finding("ok", f"Flex Consumption is offered in {location}")
 
     def gateway(self) -> Iterator[Finding]:
-        """The tier is offered there, and to this subscription."""
+        """There is one, and the tier of API Management is offered there and to this subscription."""
         wanted = self._wanted
+        if not wanted.api_management and not wanted.builtin:
+            yield Finding("warn", "no gateway is asked for (api_management, builtin_gateway): calls need one elsewhere")
+            return
+        if not wanted.api_management:
+            yield Finding("ok", "no API Management is asked for: calls come through the built-in gateway")
+            return
         if wanted.gateway_sku is None:
             yield Finding("ok", "API Management exists already")
             return
@@ -330,7 +343,7 @@ class Preflight:
                 )
             found[vault["name"].lower()] = state
         path = f"{self._subscription}/providers/Microsoft.ApiManagement/deletedservices"
-        for service in self._arm.get_all(path, "2024-05-01"):
+        for service in self._arm.get_all(path, "2024-05-01") if self._wanted.gateway_sku else ():
             found[service["name"].lower()] = Finding(
                 "warn", f"API Management {service['name']} was deleted: the apply recovers it as it was"
             )

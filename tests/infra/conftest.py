@@ -45,3 +45,14 @@ def terraform_items(plan: KnownPlan, space: Workspace) -> Deployment:
 @pytest.fixture(scope="session")
 def bicep_items() -> Deployment:
     return bicep(ROOT)
+
+
+@pytest.fixture(scope="session")
+def terraform_without(planner: Planner) -> Deployment:
+    """The same deployment without API Management."""
+    return from_terraform(planner.plan(api_management=False))
+
+
+@pytest.fixture(scope="session")
+def bicep_without() -> Deployment:
+    return bicep(ROOT, api_management=False)

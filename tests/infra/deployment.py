@@ -51,9 +51,9 @@ def bicep_name(variable: str) -> str:
     return _BICEP_NAMES.get(variable) or re.sub(r"_(\w)", lambda match: match[1].upper(), variable)
 
 
-def bicep(root: Path) -> Deployment:
-    """What the Bicep template below `root` declares for the same deployment."""
-    given = variables(root)
+def bicep(root: Path, **changed: Any) -> Deployment:
+    """What the Bicep template below `root` declares for the same deployment, with `changed` variables of Terraform."""
+    given = variables(root) | changed
     names = yaml.safe_load((root / "infra/names.yaml").read_text())
     generated = json.loads((root / "infra/terraform/config.auto.tfvars.json").read_text())["generated_named_values"]
     parameters = {bicep_name(name): value for name, value in given.items() if name not in _TERRAFORM_ALONE}

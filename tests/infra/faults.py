@@ -84,7 +84,7 @@ TERRAFORM = (
         "Redis for another identity",
         f"{_T}/main.data.tf",
         "azurerm_user_assigned_identity.functions.principal_id",
-        "azurerm_user_assigned_identity.gateway.principal_id",
+        "azurerm_user_assigned_identity.gateway[0].principal_id",
         "Redis user",
     ),
     Fault(
@@ -98,7 +98,7 @@ TERRAFORM = (
         "the built-in gateway without its counters",
         f"{_T}/main.builtin.tf",
         "object_id        = azurerm_user_assigned_identity.builtin[0].principal_id",
-        "object_id        = azurerm_user_assigned_identity.gateway.principal_id",
+        "object_id        = azurerm_user_assigned_identity.gateway[0].principal_id",
         "Redis user",
     ),
     # Keys and the public

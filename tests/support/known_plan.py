@@ -65,9 +65,12 @@ class Planner:
         self._overrides = ""
         self._overrides = self._override_all(self._run())
 
-    def plan(self) -> KnownPlan:
-        """The plan of the workspace as it is now. Raises PlanRefused with terraform's words."""
-        plan = self._run()
+    def plan(self, **changed: Any) -> KnownPlan:
+        """The plan of the workspace as it is now. Raises PlanRefused with terraform's words.
+
+        `changed` variables may leave resources out; what they add would have no known values.
+        """
+        plan = self._run(changed)
         known = KnownPlan(schemas=_schemas(plan))
         for change in plan["resource_changes"]:
             if change["mode"] == "managed":
@@ -76,11 +79,11 @@ class Planner:
         known.outputs = {name: self._named(output.get("after")) for name, output in plan["output_changes"].items()}
         return known
 
-    def _run(self) -> dict[str, Any]:
+    def _run(self, changed: dict[str, Any] | None = None) -> dict[str, Any]:
         # Before there are overrides, what the provider computes must show as unknown, not as a mocked value.
         during = "  override_during = plan\n" if self._overrides else ""
         mocks = [f'mock_provider "azapi" {{\n{during}}}', f'mock_provider "azurerm" {{\n{during}{_WHO_PLANS}}}']
-        variables = [f"  {name} = {_hcl(value)}" for name, value in self._variables.items()]
+        variables = [f"  {name} = {_hcl(value)}" for name, value in (self._variables | (changed or {})).items()]
         run = f'run "known" {{\n  command = plan\n  expect_failures = [{", ".join(self._warnings)}]\n}}\n'
         file = self._space.folder / "infra/terraform" / _FILE
         file.write_text("\n".join([*mocks, "variables {", *variables, "}", self._overrides, run]), encoding="utf-8")

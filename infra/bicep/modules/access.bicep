@@ -2,13 +2,14 @@
 // export's is given by Cost Management when it makes the export.
 param names object
 param functionsPrincipalId string
-param gatewayPrincipalId string
+param gatewayPrincipalId string // empty: there is no API Management
 param configPublishers string[] // people, groups or pipelines
 
 var roleIds = mapValues(
   loadYamlContent('../../names.yaml', 'azure_roles'),
   id => subscriptionResourceId('Microsoft.Authorization/roleDefinitions', id)
 )
+var gateways = empty(gatewayPrincipalId) ? [] : [gatewayPrincipalId]
 
 // The host: checkpoints, locks, its package; events of its own health
 resource host 'Microsoft.Storage/storageAccounts@2025-01-01' existing = { name: names.hostStorage }
@@ -56,11 +57,10 @@ resource onConfig 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for pu
 var receive = 'Azure Event Hubs Data Receiver'
 var send = 'Azure Event Hubs Data Sender'
 resource usage 'Microsoft.EventHub/namespaces@2024-01-01' existing = { name: names.usageNamespace }
-var usageGrants = [
+var usageGrants = concat([
   { role: receive, principal: functionsPrincipalId }
   { role: send, principal: functionsPrincipalId }
-  { role: send, principal: gatewayPrincipalId }
-]
+], map(gateways, gateway => { role: send, principal: gateway }))
 resource onUsage 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for grant in usageGrants: {
   scope: usage
   name: guid(usage.id, grant.principal, grant.role)
@@ -85,7 +85,7 @@ resource onVault 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 resource insights 'Microsoft.Insights/components@2020-02-02' existing = { name: names.insights }
-var senders = [functionsPrincipalId, gatewayPrincipalId]
+var senders = concat([functionsPrincipalId], gateways)
 resource onInsights 'Microsoft.Authorization/roleAssignments@2022-04-01' = [for principal in senders: {
   scope: insights
   name: guid(insights.id, principal, 'Monitoring Metrics Publisher')

@@ -21,7 +21,7 @@ param clientId string
 param entraIssuer string
 param entraAudience string // of the tokens of those who call models
 param insightsConnectionString string
-param modelEndpoint string
+param modelEndpoint string // empty: config/models.yaml says where models are
 param workspaceId string
 param virtualNetworkId string
 
@@ -104,7 +104,8 @@ resource log 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
 }
 
 // A setting of the template's own goes before one that is added under its name.
-var variables = union({ AZURE_OPENAI_ENDPOINT: modelEndpoint }, settings, shared.builtin_settings, {
+var nearestModels = empty(modelEndpoint) ? {} : { AZURE_OPENAI_ENDPOINT: modelEndpoint }
+var variables = union(nearestModels, settings, shared.builtin_settings, {
   APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'Authorization=AAD;ClientId=${clientId}'
   APPLICATIONINSIGHTS_CONNECTION_STRING: insightsConnectionString
   AZURE_CLIENT_ID: clientId

@@ -2,6 +2,7 @@
 param names object
 param location string
 param gatewayLocation string
+param withGateway bool // API Management
 param tags object
 param privateNetwork bool
 param deployerIpRanges string[]
@@ -191,7 +192,8 @@ resource captureWrites 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 // The one namespace with keys: diagnostic settings write by an access rule and know no identity, and only to a namespace in
-// the gateway's region. Azure Monitor is let in as a trusted service, everything else comes by the private endpoint.
+// the gateway's region. Azure Monitor is let in as a trusted service, everything else comes by the private endpoint. Without API
+// Management nobody writes there, and there are no keys: it stays for the function that reads it.
 resource llmLogs 'Microsoft.EventHub/namespaces@2024-01-01' = {
   name: names.llmLogsNamespace
   location: gatewayLocation
@@ -200,7 +202,7 @@ resource llmLogs 'Microsoft.EventHub/namespaces@2024-01-01' = {
   properties: {
     isAutoInflateEnabled: true
     maximumThroughputUnits: throughputUnits.most
-    disableLocalAuth: false
+    disableLocalAuth: !withGateway
     minimumTlsVersion: '1.2'
     publicNetworkAccess: publicNetworkAccess
   }
@@ -224,7 +226,7 @@ resource llmLogs 'Microsoft.EventHub/namespaces@2024-01-01' = {
     resource groups 'consumergroups' = [for group in shared.hubs.llm_logs.consumer_groups: { name: group }]
   }
 
-  resource sendRule 'authorizationRules' = {
+  resource sendRule 'authorizationRules' = if (withGateway) {
     name: 'azure-monitor' // for the gateway's diagnostic setting, which asks for all three rights
     properties: { rights: ['Listen', 'Manage', 'Send'] }
   }

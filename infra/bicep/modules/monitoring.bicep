@@ -6,7 +6,7 @@ param environmentName string
 param workspaceId string
 param actionGroupId string
 param alertThresholds object
-param gatewayId string
+param gatewayId string // empty: there is no API Management
 param builtinId string // empty: there is no built-in gateway, or no app of it yet
 param gatewayTier string // empty: its owner watches the capacity of an existing one
 
@@ -43,7 +43,8 @@ var queries = {
   usage_spike: loadTextContent('../../alerts/usage_spike.kql')
 }
 var metered = union(
-  { usage_hub: [usage.id], llm_logs_hub: [llmLogs.id], redis: [redis.id], gateway: [gatewayId] },
+  { usage_hub: [usage.id], llm_logs_hub: [llmLogs.id], redis: [redis.id] },
+  empty(gatewayId) ? {} : { gateway: [gatewayId] },
   empty(builtinId) ? {} : { builtin: [builtinId] },
   empty(gatewayTier) ? {} : contains(gatewayTier, 'V2') ? { gateway_v2: [gatewayId] } : { gateway_classic: [gatewayId] }
 )

@@ -1,16 +1,20 @@
-// The private network: a subnet and a security group each for the gateway, the functions and the private endpoints.
+// The private network: a subnet and a security group each for the functions, the private endpoints and the gateways.
 param names object
 param location string
 param tags object
 param addressSpace string
-param withContainers bool // a subnet for the built-in gateway
+param withGateway bool // a subnet for API Management
+param withContainers bool // one for the built-in gateway
 param containersOpen bool // to callers from outside
 
-var subnets = concat([
-  { key: 'gateway', delegation: 'Microsoft.Web/serverFarms', rules: [] } // outbound integration of the v2 tiers
-  { key: 'functions', delegation: 'Microsoft.App/environments', rules: [] } // Flex Consumption
-  { key: 'endpoints', delegation: '', rules: endpointRules }
-], withContainers ? [{ key: 'containers', delegation: 'Microsoft.App/environments', rules: containersOpen ? callRules : [] }] : [])
+var subnets = concat(withGateway ? [
+  { key: 'gateway', index: 0, delegation: 'Microsoft.Web/serverFarms', rules: [] } // outbound integration of the v2 tiers
+] : [], [
+  { key: 'functions', index: 1, delegation: 'Microsoft.App/environments', rules: [] } // Flex Consumption
+  { key: 'endpoints', index: 2, delegation: '', rules: endpointRules }
+], withContainers ? [
+  { key: 'containers', index: 3, delegation: 'Microsoft.App/environments', rules: containersOpen ? callRules : [] }
+] : [])
 var prefixes = map(range(0, 4), i => cidrSubnet(addressSpace, parseCidr(addressSpace).cidr + 2, i))
 
 // Each endpoint takes connections from those who have business with it. Azure's own last rule would let in the whole network.
@@ -57,7 +61,7 @@ resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
     subnets: [for (subnet, i) in subnets: {
       name: 'snet-${subnet.key}'
       properties: {
-        addressPrefix: prefixes[i]
+        addressPrefix: prefixes[subnet.index]
         networkSecurityGroup: { id: groups[i].id }
         privateEndpointNetworkPolicies: 'Enabled' // without it the rules do not hold for endpoints
         delegations: empty(subnet.delegation) ? [] : [{ name: 'delegation', properties: { serviceName: subnet.delegation } }]

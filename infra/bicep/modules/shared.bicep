@@ -7,9 +7,11 @@ param logRetentionDays int
 param alertEmails string[]
 @secure()
 param alertWebhookUrl string
+param withGateway bool
 param withBuiltin bool
 
-var identityNames = concat([names.functionsIdentity, names.gatewayIdentity], withBuiltin ? [names.builtinIdentity] : [])
+var identityNames = concat([names.functionsIdentity], withGateway ? [names.gatewayIdentity] : [], withBuiltin ? [names.builtinIdentity] : [])
+var lastIdentity = length(identityNames) - 1
 resource identities 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = [for name in identityNames: {
   name: name
   location: location
@@ -54,9 +56,9 @@ resource actionGroup 'Microsoft.Insights/actionGroups@2023-01-01' = {
 
 output workspaceId string = empty(existingWorkspaceId) ? workspace.id : existingWorkspaceId
 output functionsPrincipalId string = identities[0].properties.principalId
-output gatewayPrincipalId string = identities[1].properties.principalId
-output gatewayClientId string = identities[1].properties.clientId
-output builtinPrincipalId string = withBuiltin ? identities[2].properties.principalId : ''
-output builtinClientId string = withBuiltin ? identities[2].properties.clientId : ''
+output gatewayPrincipalId string = withGateway ? identities[1].properties.principalId : ''
+output gatewayClientId string = withGateway ? identities[1].properties.clientId : ''
+output builtinPrincipalId string = withBuiltin ? identities[lastIdentity].properties.principalId : ''
+output builtinClientId string = withBuiltin ? identities[lastIdentity].properties.clientId : ''
 output insightsConnectionString string = insights.properties.ConnectionString
 output actionGroupId string = actionGroup.id

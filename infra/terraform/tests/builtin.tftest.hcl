@@ -1,4 +1,5 @@
-# The built-in gateway: there when it is asked for, from an image that is there, and open to whom it should be.
+# The built-in gateway: there when it is asked for, in the place of API Management where that is not, from an image that is
+# there, and open to whom it should be.
 
 mock_provider "azurerm" {
   source          = "./tests/mocks"
@@ -28,12 +29,17 @@ variables {
 run "before_the_first_image_there_is_a_registry_and_no_app" {
   command = plan
   variables {
-    builtin_gateway    = {}
-    private_network    = false
-    zone_redundant     = false
-    api_management_sku = "BasicV2_1"
+    builtin_gateway = {}
+    api_management  = false
+    private_network = false
+    zone_redundant  = false
+    model_regions   = {}
   }
 
+  assert {
+    condition     = !contains(keys(local.builtin_settings["builtin"]), "AZURE_OPENAI_ENDPOINT")
+    error_message = "Where only the built-in gateway is called, config/models.yaml may say alone where models are."
+  }
   assert {
     condition     = length(azurerm_container_app.builtin) == 0 && length(azurerm_container_registry.this) == 1
     error_message = "An app whose image cannot be pulled would fail the apply that makes its registry."
@@ -59,6 +65,7 @@ run "before_the_first_image_there_is_a_registry_and_no_app" {
 run "of_a_network_alone_with_an_image_of_others" {
   command = plan
   variables {
+    api_management  = false
     secret_settings = ["PSEUDONYM_KEY", "ALERT_SLACK"]
     settings        = { HOLD_TTL_SECONDS = "600", MAIL_FROM = "a@contoso.com" }
     builtin_gateway = {
@@ -110,14 +117,31 @@ run "of_a_network_alone_with_an_image_of_others" {
     condition     = contains(keys(azurerm_monitor_metric_alert.this), "builtin-failed") && contains(keys(azurerm_monitor_diagnostic_setting.workspace), "containers")
     error_message = "It is watched."
   }
+
+  # tests/infra/test_without_api_management.py holds what else is not there.
+  assert {
+    condition     = keys(azurerm_subnet.this) == ["containers", "endpoints", "functions"]
+    error_message = "No subnet waits for an API Management that nobody asked for."
+  }
+  assert {
+    condition     = [output.GATEWAY_URL, output.GATEWAY_NAME, output.GATEWAY_ID, output.GATEWAY_IDENTITY_ID, output.GATEWAY_PRINCIPAL_ID] == ["", "", "", "", ""]
+    error_message = "The scripts tell by these that there is none."
+  }
 }
 
-run "refuses_what_could_not_be_reached_pulled_or_run" {
+run "refuses_what_could_not_be_reached_pulled_or_run_and_what_is_of_an_api_management_that_is_not_there" {
   command = plan
   variables {
+    api_management = false
+    existing_api_management = {
+      id          = "/subscriptions/00000000-0000-4000-8000-000000000000/resourceGroups/rg-apim/providers/Microsoft.ApiManagement/service/apim-theirs"
+      gateway_url = "https://api.contoso.com"
+      location    = "westeurope"
+      sku         = "PremiumV2"
+    }
+    named_values        = { tk-enforcement = "off" }
     private_network     = false
     zone_redundant      = true
-    api_management_sku  = "BasicV2_1"
     builtin_gateway_tag = "not a tag"
     builtin_gateway = {
       external        = false
@@ -128,14 +152,14 @@ run "refuses_what_could_not_be_reached_pulled_or_run" {
       secret_settings = ["gateway-keys"]
     }
   }
-  expect_failures = [var.builtin_gateway, var.builtin_gateway_tag]
+  expect_failures = [var.builtin_gateway, var.builtin_gateway_tag, var.existing_api_management, var.named_values]
 }
 
-run "refuses_a_network_of_others_without_a_subnet_for_it" {
+run "refuses_a_network_of_others_without_a_subnet_for_either_gateway" {
   command = plan
   variables {
     builtin_gateway  = {}
-    existing_network = { virtual_network_id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v", subnet_ids = { gateway = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/a", functions = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/b", endpoints = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/c" } }
+    existing_network = { virtual_network_id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v", subnet_ids = { functions = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/b", endpoints = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/c" } }
   }
-  expect_failures = [var.builtin_gateway]
+  expect_failures = [var.api_management, var.builtin_gateway]
 }

@@ -231,7 +231,7 @@ run "names_stores_hubs_and_roles" {
     error_message = "Redis evicts no counter, and looks like one server."
   }
   assert {
-    condition     = azapi_resource.llm_logs_namespace.location == "swedencentral" && azapi_resource.llm_logs_send_rule.body.properties.rights == ["Listen", "Manage", "Send"]
+    condition     = azapi_resource.llm_logs_namespace.location == "swedencentral" && azapi_resource.llm_logs_send_rule[0].body.properties.rights == ["Listen", "Manage", "Send"]
     error_message = "The LLM log's namespace is in the gateway's region, with the rights that Azure Monitor asks for."
   }
 
@@ -388,7 +388,7 @@ run "names_and_tags" {
       for tags in [
         azurerm_resource_group.this[0].tags, azurerm_storage_account.host.tags, azurerm_storage_account.ledger.tags, azurerm_eventhub_namespace.usage.tags,
         azapi_resource.llm_logs_namespace.tags, azurerm_managed_redis.this.tags, azurerm_key_vault.this.tags, azurerm_service_plan.this.tags,
-        azapi_resource.functions.tags, azurerm_virtual_network.this[0].tags, azurerm_user_assigned_identity.functions.tags, azurerm_user_assigned_identity.gateway.tags,
+        azapi_resource.functions.tags, azurerm_virtual_network.this[0].tags, azurerm_user_assigned_identity.functions.tags, azurerm_user_assigned_identity.gateway[0].tags,
         azurerm_api_management.this[0].tags, azurerm_application_insights.this.tags,
       ] : tags.application == "tollkeeper" && tags.environment == "prod2345" && tags.owner == "platform" && tags["azd-env-name"] == "prod2345"
     ])

@@ -59,11 +59,11 @@ run "one_private_region" {
 
   # The API, which asks for no subscription
   assert {
-    condition     = azurerm_api_management_api.openai.path == "openai" && !azurerm_api_management_api.openai.subscription_required && azurerm_api_management_api.openai.subscription_key_parameter_names[0].header == "api-key"
+    condition     = azurerm_api_management_api.openai[0].path == "openai" && !azurerm_api_management_api.openai[0].subscription_required && azurerm_api_management_api.openai[0].subscription_key_parameter_names[0].header == "api-key"
     error_message = "Clients of OpenAI call /openai with a key in api-key, or with a token and no key at all."
   }
   assert {
-    condition     = jsondecode(azurerm_api_management_api.openai.import[0].content_value).paths == yamldecode(file("../../apim-policies/openai-api.yaml")).paths
+    condition     = jsondecode(azurerm_api_management_api.openai[0].import[0].content_value).paths == yamldecode(file("../../apim-policies/openai-api.yaml")).paths
     error_message = "The operations are those of apim-policies/openai-api.yaml."
   }
 
@@ -94,7 +94,7 @@ run "one_private_region" {
     error_message = "A fragment is not its file."
   }
   assert {
-    condition     = azurerm_api_management_api_policy.openai.xml_content == local.raw_policies.openai
+    condition     = azurerm_api_management_api_policy.openai[0].xml_content == local.raw_policies.openai
     error_message = "The API's policy is not the four section files."
   }
 
@@ -117,12 +117,12 @@ run "one_private_region" {
       tk-entra-audience      = "00000000-0000-4000-8000-000000000011"
       tk-entra-issuer        = "https://login.microsoftonline.com/00000000-0000-4000-8000-00000000000a/v2.0"
       tk-entra-openid-config = "https://login.microsoftonline.com/00000000-0000-4000-8000-00000000000a/v2.0/.well-known/openid-configuration"
-      tk-identity-client-id  = azurerm_user_assigned_identity.gateway.client_id
+      tk-identity-client-id  = azurerm_user_assigned_identity.gateway[0].client_id
     }
     error_message = "What Azure decides is Azure's, not the laptop's."
   }
   assert {
-    condition     = azurerm_api_management_logger.usage.name == azurerm_api_management_named_value.this["tk-usage-logger"].value && azapi_resource.model_pool.name == azurerm_api_management_named_value.this["tk-backend-id"].value
+    condition     = azurerm_api_management_logger.usage[0].name == azurerm_api_management_named_value.this["tk-usage-logger"].value && azapi_resource.model_pool[0].name == azurerm_api_management_named_value.this["tk-backend-id"].value
     error_message = "Logger and pool have the names that the policies look for."
   }
   assert {
@@ -132,37 +132,37 @@ run "one_private_region" {
 
   # Logs carry counts only
   assert {
-    condition     = azapi_resource.llm_diagnostics.body.properties.largeLanguageModel == { logs = "enabled" } && azapi_resource.llm_diagnostics.body.properties.sampling.percentage == 100
+    condition     = azapi_resource.llm_diagnostics[0].body.properties.largeLanguageModel == { logs = "enabled" } && azapi_resource.llm_diagnostics[0].body.properties.sampling.percentage == 100
     error_message = "The LLM log has the tokens of every call, and neither prompts nor answers."
   }
   assert {
-    condition = alltrue([for side in [azapi_resource.llm_diagnostics.body.properties.frontend, azapi_resource.llm_diagnostics.body.properties.backend] :
+    condition = alltrue([for side in [azapi_resource.llm_diagnostics[0].body.properties.frontend, azapi_resource.llm_diagnostics[0].body.properties.backend] :
     side.request.body.bytes == 0 && side.response.body.bytes == 0])
     error_message = "No bodies in the gateway's log."
   }
   assert {
     condition = alltrue([for side in [
-      azurerm_api_management_api_diagnostic.insights.frontend_request, azurerm_api_management_api_diagnostic.insights.frontend_response,
-      azurerm_api_management_api_diagnostic.insights.backend_request, azurerm_api_management_api_diagnostic.insights.backend_response,
+      azurerm_api_management_api_diagnostic.insights[0].frontend_request, azurerm_api_management_api_diagnostic.insights[0].frontend_response,
+      azurerm_api_management_api_diagnostic.insights[0].backend_request, azurerm_api_management_api_diagnostic.insights[0].backend_response,
     ] : side[0].body_bytes == 0])
     error_message = "No bodies in Application Insights."
   }
   assert {
-    condition     = toset(azurerm_monitor_diagnostic_setting.llm_logs.enabled_log[*].category) == toset(["GatewayLlmLogs", "GatewayLogs"]) && azurerm_monitor_diagnostic_setting.llm_logs.eventhub_name == azurerm_eventhub.llm_logs.name
+    condition     = toset(azurerm_monitor_diagnostic_setting.llm_logs[0].enabled_log[*].category) == toset(["GatewayLlmLogs", "GatewayLogs"]) && azurerm_monitor_diagnostic_setting.llm_logs[0].eventhub_name == azurerm_eventhub.llm_logs.name
     error_message = "Both logs go to the hub: one has the tokens of streams, the other tells which were cut off."
   }
 
   # Loggers have no keys
   assert {
-    condition     = azurerm_api_management_logger.usage.eventhub[0].connection_string == null && azurerm_api_management_logger.usage.eventhub[0].user_assigned_identity_client_id == azurerm_user_assigned_identity.gateway.client_id
+    condition     = azurerm_api_management_logger.usage[0].eventhub[0].connection_string == null && azurerm_api_management_logger.usage[0].eventhub[0].user_assigned_identity_client_id == azurerm_user_assigned_identity.gateway[0].client_id
     error_message = "Usage events are sent by the gateway's identity."
   }
   assert {
-    condition     = azurerm_api_management_logger.usage.eventhub[0].endpoint_uri == "${azurerm_eventhub_namespace.usage.name}.servicebus.windows.net"
-    error_message = "The logger's endpoint is the namespace without scheme or hub: ${azurerm_api_management_logger.usage.eventhub[0].endpoint_uri}"
+    condition     = azurerm_api_management_logger.usage[0].eventhub[0].endpoint_uri == "${azurerm_eventhub_namespace.usage.name}.servicebus.windows.net"
+    error_message = "The logger's endpoint is the namespace without scheme or hub: ${azurerm_api_management_logger.usage[0].eventhub[0].endpoint_uri}"
   }
   assert {
-    condition     = azurerm_api_management_logger.insights.application_insights[0].identity_client_id == azurerm_user_assigned_identity.gateway.client_id
+    condition     = azurerm_api_management_logger.insights[0].application_insights[0].identity_client_id == azurerm_user_assigned_identity.gateway[0].client_id
     error_message = "Traces are sent by the gateway's identity."
   }
 }
@@ -210,8 +210,8 @@ run "multi_region" {
     error_message = "A throttled call is tried once in every other region."
   }
   assert {
-    condition     = [for service in azapi_resource.model_pool.body.properties.pool.services : "${service.priority}/${service.weight}"] == ["2/3", "1/1"]
-    error_message = "The pool goes by priority and weight: ${jsonencode(azapi_resource.model_pool.body.properties.pool.services)}"
+    condition     = [for service in azapi_resource.model_pool[0].body.properties.pool.services : "${service.priority}/${service.weight}"] == ["2/3", "1/1"]
+    error_message = "The pool goes by priority and weight: ${jsonencode(azapi_resource.model_pool[0].body.properties.pool.services)}"
   }
   assert {
     condition     = alltrue([for backend in values(azurerm_api_management_backend.models) : contains(backend.circuit_breaker_rule[0].failure_condition[0].status_code_range[*].min, 429)])
@@ -264,7 +264,7 @@ run "existing_api_management" {
     }
   }
   assert {
-    condition     = length(azurerm_api_management.this) == 0 && azurerm_api_management_api.openai.api_management_name == "apim-theirs" && azurerm_api_management_api.openai.resource_group_name == "rg-apim"
+    condition     = length(azurerm_api_management.this) == 0 && azurerm_api_management_api.openai[0].api_management_name == "apim-theirs" && azurerm_api_management_api.openai[0].resource_group_name == "rg-apim"
     error_message = "Nothing is created beside theirs."
   }
   assert {
@@ -272,7 +272,7 @@ run "existing_api_management" {
     error_message = "Diagnostic settings write to a namespace in the gateway's region only."
   }
   assert {
-    condition     = azapi_resource.llm_diagnostics.parent_id == "${var.existing_api_management.id}/apis/openai" && azurerm_monitor_diagnostic_setting.llm_logs.target_resource_id == var.existing_api_management.id
+    condition     = azapi_resource.llm_diagnostics[0].parent_id == "${var.existing_api_management.id}/apis/openai" && azurerm_monitor_diagnostic_setting.llm_logs[0].target_resource_id == var.existing_api_management.id
     error_message = "Theirs writes the logs."
   }
   assert {

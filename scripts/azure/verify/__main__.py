@@ -60,7 +60,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     wanted = wanted_points([point.strip() for point in options.points.split(",") if point.strip()])
-    target = target_of(read_outputs(options.environment, options.outputs))
+    outputs = read_outputs(options.environment, options.outputs)
+    if outputs.get("GATEWAY_ID") == "":
+        _say("nothing is measured: every point is one of API Management, and api_management is false")
+        return 0
+    target = target_of(outputs)
     config = load_config(DirectorySource(options.config).read(), str(options.config))
     who = caller_of(target, config, options.subscription, options.deployment)
     word = f"tk-verify-{uuid.uuid4().hex[:12]}"

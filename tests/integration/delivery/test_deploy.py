@@ -230,6 +230,20 @@ def test_a_changed_setting_restarts_the_app_too(deployed: World, capsys: pytest.
     assert deployed.enforcement == ["observe", "on"]
 
 
+def test_a_gateway_that_goes_with_the_plan_is_not_switched(
+    deployed: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its named value would be gone when enforcement is to come back; from then on there is none to switch."""
+    value = 'resource "terraform_data" "alert" { input = "3" }'
+    assert value in MAIN
+    monkeypatch.setattr(module, "_ENFORCEMENT", "terraform_data.alert")
+    deployed.write("two", MAIN.replace(value, "").replace("%(gateway)s", ""))
+    deployed.run()
+    deployed.run()
+    assert deployed.order == ["POST publish", "POST publish"]
+    assert "1 to DELETE" in capsys.readouterr().out
+
+
 def test_an_app_that_rolls_is_updated_while_it_enforces(deployed: World) -> None:
     """No gap, no switch."""
     deployed.site("RollingUpdate")
@@ -353,6 +367,8 @@ PREFLIGHT = """
 variable "subscription_id" { default = "s" }
 variable "location" { default = "swedencentral" }
 variable "existing_resource_group_name" { default = null }
+variable "api_management" { default = true }
+variable "builtin_gateway" { default = null }
 variable "existing_api_management" { default = null }
 variable "api_management_sku" { default = "StandardV2_1" }
 variable "model_regions" { default = {} }

@@ -34,7 +34,7 @@ INFRA = """
 variable "entra_client_id" { default = null }
 variable "entra_gateway_client_id" { default = null }
 """
-WITH_GATEWAY = 'output "GATEWAY_PRINCIPAL_ID" { value = "the-gateway" }\n'
+GATEWAY = 'output "GATEWAY_PRINCIPAL_ID" { value = "%s" }\noutput "FUNCTIONS_PRINCIPAL_ID" { value = "the-app" }\n'
 IDS = {"service": "var.entra_client_id", "models": "var.entra_gateway_client_id"}
 
 
@@ -62,9 +62,9 @@ class World:
         """make entra ENV=dev YES=1."""
         entra(environment, person or Person(), {"YES": "1"} | options, self.infra, self.root)
 
-    def deploy(self) -> None:
+    def deploy(self, gateway: str = "the-gateway") -> None:
         """The infrastructure is there, with the gateway's identity."""
-        (self.infra / "main.tf").write_text(INFRA + WITH_GATEWAY)
+        (self.infra / "main.tf").write_text(INFRA + GATEWAY % gateway)
         with Terraform("dev", self.infra) as terraform:
             terraform.plan()
             terraform.apply()
@@ -123,6 +123,10 @@ def test_the_run_after_the_deployment_gives_the_gateway_its_role(
     assert json.loads(world.kept.read_text())["gateways"] == ["the-gateway"]
     assert "again" not in capsys.readouterr().out
     world.run(NotSignedIn(), YES="")  # nothing to change, nothing to ask, nobody to name
+    world.deploy(gateway="")  # API Management is gone
+    world.run()
+    assert world.outputs()["roles"] == {"Budget.Check": [], "Chargeback.Admin": ["ada"]}
+    assert "again" not in capsys.readouterr().out
 
 
 def test_values_that_a_person_wrote_are_what_holds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

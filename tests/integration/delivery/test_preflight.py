@@ -294,6 +294,19 @@ def test_an_existing_gateway_and_a_public_network_ask_for_less(ready: AzureStub,
     assert {content["properties"]["publicNetworkAccess"] for content in contents} == {"Enabled"}
 
 
+def test_without_api_management_nothing_of_it_is_asked(ready: AzureStub, arm: Arm) -> None:
+    """No provider, no right, no name, and nothing that was deleted; without any gateway it is said."""
+    others = [provider(name) for name in SERVICES if name != "Microsoft.ApiManagement"]
+    ready.on("GET", P, listed(*others))
+    no_right = {"actions": ["*"], "notActions": ["Microsoft.ApiManagement/*"]}
+    ready.on("GET", f"{P}/Microsoft.Authorization/permissions", listed(no_right))
+    wanted = msgspec.structs.replace(WANTED, api_management=False, gateway_sku=None, builtin=True)
+    assert bad(arm, wanted) == []
+    assert [request.path for request in ready.requests if "Microsoft.ApiManagement" in request.path] == []
+    (line,) = bad(arm, msgspec.structs.replace(wanted, builtin=False))
+    assert line.startswith("warn  no gateway is asked for")
+
+
 def test_without_the_subscription_nothing_else_is_asked(azure: AzureStub, arm: Arm) -> None:
     """Signed out, in another tenant, or switched off: one line."""
     with Arm(NotSignedIn(), azure.url) as nobody:

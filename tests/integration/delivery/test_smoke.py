@@ -235,6 +235,39 @@ def test_a_gateway_that_cannot_have_its_role_yet_is_not_called(
     assert azure.to("POST", CHAT) == []
 
 
+@pytest.mark.parametrize(
+    ("builtin", "key", "says"),
+    [
+        (True, "key-of-search", "ok    a call of gpt-4o-mini by SMOKE_KEY passed, budget active"),
+        (True, "", "warn  no call through the built-in gateway: SMOKE_KEY is not set"),
+        (False, "key-of-search", "warn  no gateway is deployed here"),
+    ],
+)
+def test_without_api_management_the_built_in_gateway_is_called(
+    azure: AzureStub,
+    arm: Arm,
+    tokens: Tokens,
+    outputs: dict[str, Any],
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    builtin: bool,
+    key: str,
+    says: str,
+) -> None:
+    """By a key that its owner hands over, because no other place has it; nothing is asked of an API Management."""
+    monkeypatch.setenv("SMOKE_KEY", key)
+    azure.on("GET", "/health", Reply({"status": "ok"}))
+    azure.on("GET", "/v1/models", Reply({}, 401))
+    azure.on("POST", "/v1/chat/completions", Reply({}, 401))
+    azure.on("POST", CHAT, Reply({"choices": []}, headers={"x-budget-state": "active"}))
+    outputs |= {"GATEWAY_URL": "", "GATEWAY_ID": "", "BUILTIN_GATEWAY_URL": azure.url if builtin else ""}
+    lines = found(arm, outputs, tokens, config, Chosen(unfinished="run make entra ENV=dev"))
+    assert [line for line in lines[:-1] if not line.startswith("ok")] == []
+    assert lines[-1].startswith(says)
+    assert [call.headers["api-key"] for call in azure.to("POST", CHAT)] == ([key] if builtin and key else [])
+    assert azure.to("POST", SECRETS) == []
+
+
 def test_health_is_left_out_where_it_is_public_by_choice() -> None:
     """As infra/terraform's public_health says."""
     assert "/health" in Chosen(public_health=True).public

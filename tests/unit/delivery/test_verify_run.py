@@ -349,6 +349,17 @@ def test_what_stops_a_run_is_said_in_a_sentence(
     assert told in capsys.readouterr().err
 
 
+def test_without_api_management_there_is_nothing_to_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing differs from what is assumed of it, and the run says why."""
+    file = tmp_path / "outputs.json"
+    file.write_text(json.dumps({name: {"value": value} for name, value in (OUTPUTS | {"GATEWAY_ID": ""}).items()}))
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    assert command.main(["dev", "--outputs", str(file)]) == 0
+    assert "api_management is false" in capsys.readouterr().err
+
+
 def test_the_list_needs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """No environment, no sign-in."""
     assert command.main(["--list"]) == 0
