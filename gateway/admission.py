@@ -52,9 +52,19 @@ class Admission:
         if place.deployment == answer.deployment:
             return True
         at, input_tokens, tier = answer.admitted_at_utc, call.input_tokens, call.service_tier
-        prices = self._services.pricer.hold_prices
+        snapshot = self._services.snapshot()
+        prices, region_of = snapshot.pricer.hold_prices, snapshot.router.region_of
         held, wanted = (
-            prices(answer.tenant, provider, answer.model, deployment, "", at, input_tokens, tier)
+            prices(
+                answer.tenant,
+                provider,
+                answer.model,
+                deployment,
+                region_of(provider, deployment),
+                at,
+                input_tokens,
+                tier,
+            )
             for provider, deployment in ((answer.provider, answer.deployment), (place.provider, place.deployment))
         )
         return held == wanted

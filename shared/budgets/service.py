@@ -191,7 +191,8 @@ class BudgetService:
                 provider, deployment = request.provider, request.deployment
                 if i > 0:
                     _, provider, deployment = snapshot.deployments.serving(model)
-                place = (tenant.id, provider, model, deployment, request.region, at_utc)
+                region = request.region or snapshot.router.region_of(provider, deployment)
+                place = (tenant.id, provider, model, deployment, region, at_utc)
                 input_pico, output_pico = snapshot.pricer.hold_prices(*place, input_tokens, request.service_tier)
                 input_nano_usd = line_nano_usd(input_tokens, input_pico)
                 if input_nano_usd > _MOST_INPUT_NANO_USD:

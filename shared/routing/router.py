@@ -213,6 +213,11 @@ class Router:
                 return first if deployment == first.deployment else first._replace(deployment=deployment)
         return None
 
+    def region_of(self, provider: str, deployment: str) -> str:
+        """Where a deployment runs, as far as config says: prices may differ by that. Empty when it does not."""
+        endpoint = self._endpoints.of(provider, deployment)
+        return "" if endpoint is None else endpoint.region or ""
+
     def models_view(self, tenant: str, at_utc: datetime) -> list[dict[str, Any]]:
         """Every configured model as `GET /models` shows it, by id, with the prices in force for the tenant."""
         return [self._view(model, tenant, at_utc) for _, model in sorted(self._models.items())]
@@ -242,7 +247,8 @@ class Router:
     def _prices(self, model: Model, tenant: str, at_utc: datetime) -> UnitPrices | None:
         """The model's prices on its first deployment, which is where a call to it goes."""
         served = self.deployments.serving(model.id)
-        return self._pricer.unit_prices(tenant, served.provider, model.id, served.deployment, "", at_utc)
+        region = self.region_of(served.provider, served.deployment)
+        return self._pricer.unit_prices(tenant, served.provider, model.id, served.deployment, region, at_utc)
 
     def _cost_nano_usd(
         self,
@@ -258,7 +264,8 @@ class Router:
         tokens = {"input": input_tokens}
         if not model.capabilities or model.capabilities - EMBEDDING_ONLY:
             tokens["output"] = output_tokens
-        place = (tenant, served.provider, model.id, served.deployment if deployment is None else deployment, "", at_utc)
+        name = served.deployment if deployment is None else deployment
+        place = (tenant, served.provider, model.id, name, self.region_of(served.provider, name), at_utc)
         standard = self._pricer.rate(*place, tokens).cost_nano_usd
         if standard is None or not service_tier:
             return standard

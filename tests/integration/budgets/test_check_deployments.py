@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from shared.config.model import DowngradeRule, PriceOverride
+from shared.config.model import DowngradeRule, Endpoint, PriceOverride
 from shared.errors import Forbidden
 from shared.ledger.row import Position
 from shared.ledger.settlement import Entry, TenantSettler
@@ -122,3 +122,13 @@ async def test_a_price_of_one_deployment_holds_for_calls_to_it(engine):
     assert (await engine.spent_and_held())[1] == 300_000
     await engine.check("big-swc")
     assert (await engine.spent_and_held())[1] == 300_000 + 200 * 9_000
+
+
+async def test_a_call_is_held_at_the_price_of_where_it_runs(engine):
+    """The endpoint says where: its event will, so what is held must be what is then billed."""
+    known = deployed()
+    there = Endpoint(id="weu", provider="azure-openai", api="azure-openai", url="https://x.test", region="westeurope")
+    dear = PriceOverride("big", LONG_AGO, {"input": 9_000_000, "output": 9_000_000}, region="westeurope")
+    engine.configure(replace(known, endpoints={"weu": there}, prices=(*known.prices, dear)))
+    await engine.check("big-weu")
+    assert (await engine.spent_and_held())[1] == 200 * 9_000

@@ -113,3 +113,18 @@ def test_a_named_deployment_stays_where_it_lies_inside():
     assert routes.served_inside("wide", Bounds(region="eastus"), "wide-us").deployment == "wide-us"
     assert routes.served_inside("wide", Bounds(data_zone="eu"), "wide-us").deployment == "wide-eu"
     assert routes.served_inside("narrow", Bounds(data_zone="eu")) is None
+
+
+def test_a_model_costs_what_it_does_where_it_runs():
+    """Some are priced for each of Azure's zones and for no other place: which zone it is only the endpoint says."""
+    luna = Model("gpt-6-luna", deployments=("luna-weu",), capabilities=CHAT, deployment_type="data-zone")
+    in_europe = Endpoint(id="weu", provider="azure-openai", api="azure-openai", url="https://x", region="West Europe")
+    tenants, models = {"contoso": Tenant("contoso")}, {luna.id: luna}
+
+    def route(**endpoints):
+        config = Config("v1", tenants, {}, (), models, endpoints=endpoints)
+        return Router(config, Pricer(PriceBook.load(), config)).cheapest(CHAT, 1_000, 100, "contoso", NOW_UTC)
+
+    prices = PriceBook.load().find("azure-openai", luna.id, "data-zone-eu", "standard", NOW_UTC).unit_pico
+    assert route(weu=in_europe).cost_nano_usd == (1_000 * prices["input"] + 100 * prices["output"]) // 1000
+    assert route().rejected == {"gpt-6-luna": "its price is unknown"}
