@@ -19,6 +19,8 @@ from shared.errors import InvalidRequest
 if TYPE_CHECKING:
     from shared.budgets.snapshot import Snapshot
 
+_BESIDE_A_CALL = ("capabilities", "region", "data_zone")  # what may be asked for that no call says itself
+
 
 def route(raw: bytes, caller: Caller, snapshot: Snapshot) -> dict[str, Any]:
     """The answer to a question, or to the body of a chat completion or a response, whose needs are then read from it.
@@ -37,21 +39,24 @@ def route(raw: bytes, caller: Caller, snapshot: Snapshot) -> dict[str, Any]:
 
 def _question(body: dict[str, Any], raw: bytes) -> RouteQuestion:
     operation: Operation | None = "chat" if "messages" in body else "responses" if "input" in body else None
-    if operation is not None:
-        call = call_of(operation, {"model": AUTO, **body}, len(raw), has_media=may_hold_media(raw))
-        return RouteQuestion(
-            model=None if call.model == AUTO else call.model,
-            capabilities=sorted(capabilities_needed(call)),
-            input_tokens=call.input_tokens,
-            max_output_tokens=call.max_output_tokens,
-            choices=call.choices,
-            service_tier=call.service_tier,
-        )
+    if operation is None:
+        question = _asked(body)
+        if question.model is None and not question.capabilities:
+            question.capabilities = ["chat"]
+        return question
+    call = call_of(operation, {"model": AUTO, **body}, len(raw), has_media=may_hold_media(raw))
+    question = _asked({name: body[name] for name in _BESIDE_A_CALL if name in body})
+    question.model = None if call.model == AUTO else call.model
+    question.capabilities = sorted({*question.capabilities, *capabilities_needed(call)})
+    question.input_tokens, question.max_output_tokens = call.input_tokens, call.max_output_tokens
+    question.choices, question.service_tier = call.choices, call.service_tier
+    return question
+
+
+def _asked(fields: dict[str, Any]) -> RouteQuestion:
+    """The question that the fields ask. Raises InvalidRequest naming the field."""
     try:
-        question = msgspec.convert(body, RouteQuestion)
+        return msgspec.convert(fields, RouteQuestion)
     except msgspec.ValidationError as error:
         field, problem = field_and_problem(error)
         raise InvalidRequest(f"{field}: {problem}" if field else problem, param=field) from None
-    if question.model is None and not question.capabilities:
-        question.capabilities = ["chat"]
-    return question

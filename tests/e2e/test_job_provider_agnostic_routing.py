@@ -143,6 +143,8 @@ def test_the_gateway_routes_the_very_request_it_would_be_sent(laptop: Laptop) ->
     answer = laptop.post("labs", "/route", {"messages": [message], "max_tokens": 500})
     assert (answer.status_code, answer.json()["model"]) == (200, "gpt-4o-mini")
     assert "vision" in answer.json()["rejected"]["llama-3-8b"]
+    told = laptop.post("labs", "/route", {"messages": [{"role": "user", "content": PROMPT}], "data_zone": "eu"})
+    assert (told.json()["model"], "eu" in told.json()["rejected"]["llama-3-8b"]) == ("gpt-4o-mini", True)
 
 
 def test_nobody_is_chosen_when_nobody_can(laptop: Laptop) -> None:
