@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.parse import quote
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from gateway.tools import drop_tools
 from tests.support.policy_bench import (
     ADMITTED_AT,
     AZURE,
@@ -35,6 +37,11 @@ BUDGET_HEADERS = {
 DOWNGRADED = {**BUDGET_HEADERS, "x-requested-model": "gpt-4o", "x-served-model": "gpt-4o-mini", "x-inner": "none"}
 MINI = {"decision": "downgrade", "model": "gpt-4o-mini", "deployment": "gpt-4o-mini-weu"}
 WEB, MAPS = {"type": "web_search"}, {"type": "function", "function": {"name": "maps/é"}}
+
+
+def grouping(*tools: dict[str, Any]) -> dict[str, Any]:
+    """A tool that holds others."""
+    return {"type": "namespace", "name": "crm", "tools": [*tools]}
 
 
 async def slow(asked: dict[str, Any]) -> Response:
@@ -139,15 +146,48 @@ async def test_downgraded_call_is_served_by_the_other_model_and_says_so(bench: B
             {"tools": [MAPS], "tool_choice": {"type": "function", "function": {"name": "maps/é"}}},
             "%C3%A9%2Cx,web_search",
         ),
+        (
+            {
+                "tools": [grouping(WEB, MAPS)],
+                "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [WEB, MAPS]},
+            },
+            {"tools": [grouping(MAPS)], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [MAPS]}},
+            "web_search",
+        ),
+        ({"tools": [grouping(WEB)], "tool_choice": "auto", "parallel_tool_calls": False}, {}, "web_search"),
+        (
+            {"tools": [WEB, MAPS], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [WEB]}}},
+            {"tools": [MAPS]},
+            "web_search",
+        ),
+        ({"tools": [WEB], "tool_choice": {"type": "allowed_tools", "tools": [WEB]}}, {}, "web_search"),
+        (
+            {"input": [{"type": "additional_tools", "tools": [WEB]}, {"type": "tool_search_output", "tools": [WEB]}]},
+            {"input": [{"type": "tool_search_output", "tools": []}]},
+            "web_search",
+        ),
+        (
+            {"input": [{"type": "additional_tools", "tools": [grouping(WEB, MAPS), WEB]}, {"type": "message"}]},
+            {"input": [{"type": "additional_tools", "tools": [grouping(MAPS)]}, {"type": "message"}]},
+            "web_search",
+        ),
+        (
+            {"tools": [MAPS], "input": [{"type": "mcp_list_tools", "tools": [{"name": "0ld"}]}]},
+            {"tools": [MAPS], "input": [{"type": "mcp_list_tools", "tools": [{"name": "0ld"}]}]},
+            None,
+        ),
     ],
 )
 async def test_disabled_tools_are_dropped(
     bench: Bench, fields: dict[str, Any], sent: dict[str, Any], dropped: str | None
 ) -> None:
-    """With the fields that would point at nothing without them; what was dropped is said, and only that."""
+    """With the fields that would point at nothing without them, as the built-in gateway does it; what was dropped is
+    said, and only that."""
     disabled = ["web_search", "0ld", "é,x", "unused"]
+    drop_tools(left := copy.deepcopy(fields), frozenset(disabled))
+    assert left == sent
     key = bench.subscribe(says=lambda asked: admission(asked, disabled_tools=disabled))
-    answer = await bench.post(key, model="gpt-4o-weu", **fields)
+    answer = await bench.post(key, model="gpt-4o-weu", headers={"x-raw-status": "200"}, **fields)
     assert answer.status_code == 200
     body = bench.model.last[2]
     assert {name: body[name] for name in body if name not in ("model", "messages")} == sent

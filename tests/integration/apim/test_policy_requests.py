@@ -14,6 +14,7 @@ from gateway.needs import capabilities_needed
 from tests.support.policy_bench import AZURE, CHAT, EMBEDDINGS, MESSAGES, RESPONSES, Bench, admission, start_bench
 
 BUFFER_BYTES = 2 * 1024 * 1024
+BRINGING_TOOLS = ("additional_tools", "mcp_list_tools", "tool_search_output")
 PIXELS, SOUND = "data:image/png;base64," + "A" * 400_000, "A" * 64_001
 
 
@@ -191,9 +192,14 @@ async def test_the_service_is_asked_for_what_the_call_can_cost(
         ("responses", {"input": [{"output": {"type": "computer_screenshot", "image_url": PIXELS}, "content": None}]}),
         ("responses", {"input": [{"type": "function_call_output", "output": [{"type": "input_image"}, "x"]}]}),
         ("responses", {"input": [{"type": "input_image", "image_url": PIXELS, "content": {"type": "input_audio"}}]}),
+        (
+            "responses",
+            {"tools": [{"type": "namespace", "tools": [{"type": "web_search"}]}], "input": "hi"},
+        ),
+        ("responses", {"input": [{"type": kind, "tools": [{"name": kind}]} for kind in BRINGING_TOOLS]}),
         ("embeddings", {"input": ["hi"]}),
     ],
-    ids=range(28),
+    ids=range(30),
 )
 async def test_the_service_is_told_what_auto_must_be_able_to_do(
     bench: Bench, operation: Operation, fields: dict[str, Any]
@@ -208,7 +214,7 @@ async def test_the_service_is_told_what_auto_must_be_able_to_do(
     expected = read_call(operation, content, None)
     assert asked["model"] == "auto"
     assert added | set(asked["capabilities"]) == capabilities_needed(expected)
-    assert asked["input_tokens"] == expected.input_tokens
+    assert (asked["tools"], asked["input_tokens"]) == (list(expected.tools), expected.input_tokens)
 
 
 async def test_what_a_named_model_can_do_is_its_callers_matter(bench: Bench) -> None:
