@@ -30,6 +30,7 @@ from gateway.spool import Spool
 from gateway.startup import in_words
 from gateway.stopping import Stoppable
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
+from shared.budgets.request import CheckRequest, disallowed_by, resolve_caller
 from shared.budgets.routed import AUTO
 from shared.errors import ConfigInvalid, NotFound, PayloadTooLarge, TollkeeperError
 from shared.routing.router import Bounds
@@ -94,22 +95,27 @@ class Gateway:
         return JSONResponse(found, headers={"x-request-id": request_id})
 
     async def models(self, request: Request) -> Response:
-        """GET .../models: what a call may name, in OpenAI's shape: `auto`, and what config lists."""
-        await self._caller(request)
-        data = [_model(name, owner) for name, owner in self._owners().items()]
-        return JSONResponse({"object": "list", "data": data})
+        """GET .../models: what the caller may name, in OpenAI's shape: `auto`, and what config lists."""
+        owners = self._owners(await self._caller(request))
+        return JSONResponse({"object": "list", "data": [_model(name, owner) for name, owner in owners.items()]})
 
     async def model(self, request: Request) -> Response:
         """GET .../models/{model}: one of them."""
-        await self._caller(request)
         name = request.path_params["model"]
-        owner = self._owners().get(name)
+        owner = self._owners(await self._caller(request)).get(name)
         if owner is None:
             raise NotFound(f"model: {name[:128]!r} is not listed", code="model_not_found", param="model")
         return JSONResponse(_model(name, owner))
 
-    def _owners(self) -> dict[str, str]:
-        return {AUTO: "tollkeeper"} | {m.id: m.provider for m in self._services.config.current.models.values()}
+    def _owners(self, caller: Caller) -> dict[str, str]:
+        """Whose each model is that the caller may use. Raises Forbidden for a caller whom no team lists."""
+        config = self._services.config.current
+        check = CheckRequest(model=AUTO, identity=dict(caller.identity), scopes=dict(caller.scopes))
+        tenant, scopes = resolve_caller(check, config)
+        found = {m.id: m.provider for m in config.models.values()}
+        return {AUTO: "tollkeeper"} | {
+            name: owner for name, owner in found.items() if disallowed_by(config, tenant, scopes, name) is None
+        }
 
     async def health(self, request: Request) -> Response:
         """GET /health: that it serves, and what waits for the hub."""

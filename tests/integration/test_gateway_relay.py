@@ -20,7 +20,7 @@ from local.model.app import build_app as build_model
 from local.process import free_port
 from shared.budgets.answer import CheckAnswer
 from shared.budgets.request import canonical
-from shared.config.model import Config, Endpoint, Model
+from shared.config.model import Config, Endpoint, Model, Team, Tenant
 from shared.errors import BudgetExhausted
 from shared.routing.deployments import Deployments
 from shared.settings import Settings
@@ -138,7 +138,9 @@ async def bench(most_pending, monkeypatch):
         local_model_url=model_url,
         gateway_keys={hashlib.sha256(b"local-search").hexdigest(): "search-prod"},
     )
-    config = Config(version="1", tenants={}, teams={}, budgets=(), models=MODELS)
+    team = Team("search", "default", subscriptions=frozenset({"search-prod"}), allowed_models=tuple(MODELS))
+    others = {"dear": Model(id="dear")}
+    config = Config("1", {"default": Tenant("default")}, {"search": team}, (), MODELS | others)
     budget, hub = Budget(), Hub()
 
     async def nothing() -> None:
@@ -434,9 +436,11 @@ async def test_embeddings_are_billed_too(bench):
 
 
 async def test_models_are_those_of_the_configuration(bench):
-    """GET /v1/models answers in OpenAI's shape, to callers with a key; `auto` stands beside them."""
+    """In OpenAI's shape, to callers with a key: `auto`, and those that their team may use."""
     answer = await bench.client.get("/v1/models")
     assert [model["id"] for model in answer.json()["data"]] == ["auto", *MODELS]
+    assert (await bench.client.get("/v1/models/gpt-4o")).json()["owned_by"] == "azure-openai"
+    assert (await bench.client.get("/v1/models/dear")).status_code == 404
     assert (await bench.client.get("/v1/models", headers={"api-key": "x"})).status_code == 401
 
 
