@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.failures import speaks_against_place
 from gateway.generated import generated_tokens, uncounted_tokens
-from gateway.providers.openai_errors import status_of
 from shared.routing.router import ANYWHERE, Bounds
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from gateway.events import EventQueue
     from gateway.exchange import Exchange
-    from gateway.providers.base import AnswerStream
+    from gateway.providers.base import AnswerStream, Api
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class Streamed:
     """
 
     upstream: httpx.Response
+    api: Api
     stream: AnswerStream
     first: bytes  # what the client may see already
     pieces: AsyncIterator[bytes]  # what the provider sends from there on
@@ -66,21 +66,22 @@ class Streamed:
     def ended(self) -> None:
         """Report what the stream used; without the provider's count, what went by is all that anybody knows."""
         if self.broken or self.stream.failed:
-            if self.broken or speaks_against_place(status_of(self.stream.error)):
+            if self.broken or speaks_against_place(self.api.stream_failure(self.stream.error).status):
                 self.tell_place(False)
         elif self.stream.finished or self.stream.usage is not None:
             self.tell_place(True)
-        report_stream(self.exchange, self.events, self.stream, self.upstream.status_code)
+        report_stream(self.exchange, self.events, self.api, self.stream, self.upstream.status_code)
 
 
-def report_stream(exchange: Exchange, events: EventQueue, stream: AnswerStream, status: int) -> None:
+def report_stream(exchange: Exchange, events: EventQueue, api: Api, stream: AnswerStream, status: int) -> None:
     """The event of a stream that is over, however it ended.
 
     A count with text behind it is the provider's of how far the stream was then, and the rest is estimated. An error
     before anything was made or counted costs nothing, as in the place of a whole answer.
     """
     if stream.error and not (stream.output_deltas or stream.usage or stream.input_usage):
-        exchange.report(events, status=status_of(stream.error), usage=None, streamed=True, tier=stream.tier)
+        failed = api.stream_failure(stream.error)
+        exchange.report(events, status=failed.status, usage=None, streamed=True, tier=stream.tier)
         return
     usage = exchange.billable(stream.usage)
     uncounted = generated_tokens(stream) if usage is None else uncounted_tokens(stream)

@@ -191,13 +191,13 @@ class Asking:
             broken = UpstreamBroken("the model backend began a stream and sent nothing")
             return Failure(broken, again=again, is_billed=stream.usage is not None)
         except BaseException:
-            report_stream(exchange, self._events, stream, upstream.status_code)
+            report_stream(exchange, self._events, api, stream, upstream.status_code)
             await upstream.aclose()
             raise
         if not stream.failed or stream.output_deltas:  # what was generated is billed, so nobody may make it anew
             # Nothing needs what was asked any more, and it may be 32 MiB, for as long as the answer takes.
             exchange.call = replace(exchange.call, body={})
-            return Streamed(upstream, stream, first, pieces, headers, exchange, self._events)
+            return Streamed(upstream, api, stream, first, pieces, headers, exchange, self._events)
         failed = _stream_failure(api, stream)
         usage = exchange.billable(stream.usage)
         exchange.report(self._events, status=failed.status, usage=usage, streamed=True, tier=stream.tier)

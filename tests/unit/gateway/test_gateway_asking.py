@@ -162,6 +162,14 @@ async def test_a_response_that_fails_before_it_wrote_anything_costs_nothing(
     assert (data["status"], data["output_tokens_estimate"]) == (200, 1)
 
 
+@pytest.mark.parametrize(("name", "counts"), [("rate_limit_error", False), ("overloaded_error", True)])
+async def test_a_message_that_ends_in_an_error_counts_as_what_that_is(name: str, counts: bool) -> None:
+    """By Anthropic's names; what it had counted of the prompt is billed either way."""
+    begun = event({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}})
+    _, data, counted = await attempt("anthropic", begun, event({"type": "error", "error": {"type": name}}))
+    assert (data["status"], data["usage"]["input_tokens"], counted) == (200, 3, counts)
+
+
 async def test_a_cheaper_model_that_cannot_serve_the_call_is_not_the_callers_mistake() -> None:
     """The budget chose it, so what its API lacks is no reason to refuse: a fallback serves the call."""
     config = load_config({"tenants.yaml": b"tenants: [{id: default}]", "models.yaml": MODELS})

@@ -44,7 +44,7 @@ def exchange(model: str = "m") -> Any:
 def streamed(stream: Any, first: bytes = b"") -> Streamed:
     upstream: Any = httpx.Response(200)
     pieces: Any = None
-    return Streamed(upstream, stream, first, pieces, {}, exchange(), SimpleNamespace())
+    return Streamed(upstream, SimpleNamespace(), stream, first, pieces, {}, exchange(), SimpleNamespace())
 
 
 def event(chunk: Any) -> bytes:
