@@ -51,23 +51,15 @@ class Admission:
             return False
         if place.deployment == answer.deployment:
             return True
-        at, input_tokens, tier = answer.admitted_at_utc, call.input_tokens, call.service_tier
-        snapshot = self._services.snapshot()
-        prices, region_of = snapshot.pricer.hold_prices, snapshot.router.region_of
-        held, wanted = (
-            prices(
-                answer.tenant,
-                provider,
-                answer.model,
-                deployment,
-                region_of(provider, deployment),
-                at,
-                input_tokens,
-                tier,
-            )
-            for provider, deployment in ((answer.provider, answer.deployment), (place.provider, place.deployment))
-        )
-        return held == wanted
+        held = self._hold_prices(answer.provider, answer.deployment, call)
+        return held == self._hold_prices(place.provider, place.deployment, call)
+
+    def _hold_prices(self, provider: str, deployment: str, call: ModelCall) -> tuple[int, int]:
+        answer, services = self.answer, self._services
+        region = services.router.region_of(provider, deployment)
+        at_utc, input_tokens, tier = answer.admitted_at_utc, call.input_tokens, call.service_tier
+        prices = services.pricer.hold_prices
+        return prices(answer.tenant, provider, answer.model, deployment, region, at_utc, input_tokens, tier)
 
     def use(self, place: Place) -> CheckAnswer:
         """The answer, for an attempt at the place: whoever makes it uses the room or gives that back."""

@@ -33,6 +33,7 @@ from shared.config.loader import load_config
 from shared.errors import BudgetExhausted, Forbidden, StateUnavailable, TollkeeperError
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
+from shared.routing.router import Router
 from shared.settings import Settings
 
 CONFIG = load_config(
@@ -288,8 +289,9 @@ async def test_accounts_come_out_even(seed: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("gateway.breakers.OPEN_SECONDS", 0.02)
     chance = random.Random(seed)
     budget, backend, hub = Budget(chance), Backend(chance), Hub()
+    pricer = Pricer(PriceBook([]), CONFIG)
     services: Any = SimpleNamespace(
-        budget=budget, config=SimpleNamespace(current=CONFIG), pricer=Pricer(PriceBook([]), CONFIG)
+        budget=budget, config=SimpleNamespace(current=CONFIG), pricer=pricer, router=Router(CONFIG, pricer)
     )
     transport: Any = backend
     upstream = Upstream(Settings(model_keys={"D_API_KEY": "k"}), lambda: CONFIG, transport)
