@@ -86,7 +86,8 @@ def chat_prompt(body: Mapping[str, Any]) -> Prompt:
     functions = [tool["function"] for tool in body.get("tools") or [] if tool.get("type") == "function"]
     choice = body.get("tool_choice", "auto")
     cap = body.get("max_completion_tokens") or body.get("max_tokens")
-    named = str(choice["function"]["name"]) if isinstance(choice, dict) else None
+    function = choice.get("function") if isinstance(choice, dict) else None
+    named = str(function.get("name")) if isinstance(function, dict) else None
     return _prompt(contents, body, functions, named, cap, choices=int(body.get("n") or 1))
 
 

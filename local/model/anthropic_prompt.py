@@ -15,6 +15,7 @@ _FIELDS = {
     *("output_config", "service_tier", "speed", "stop_sequences", "stream", "system", "temperature", "thinking"),
     *("tool_choice", "tools", "top_k", "top_p"),
 }
+_PICTURES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
 
 class Cached(NamedTuple):
@@ -40,7 +41,7 @@ def problem_with(body: Mapping[str, Any] | None, headers: Mapping[str, str]) -> 
         return "messages: at least one message is required"
     if not 0 <= body.get("temperature", 1) <= 1:
         return "temperature: range: 0..1"
-    return _unpaired(turns, has_tools=bool(body.get("tools")))
+    return _unreadable(turns) or _unpaired(turns, has_tools=bool(body.get("tools")))
 
 
 def prompt_of(body: Mapping[str, Any]) -> Prompt:
@@ -112,6 +113,22 @@ def _text_in(block: Mapping[str, Any]) -> str:
         source = block.get("source") or {}
         return str(source.get("data", "")) if source.get("type") == "text" else ""
     return str(block.get("text") or block.get("thinking") or "")
+
+
+def _unreadable(turns: list[Any]) -> str | None:
+    """A text that says nothing, a picture of another kind."""
+    for index, turn in enumerate(turns):
+        for block in _blocks(turn.get("content")):
+            if block.get("type") == "text" and not str(block.get("text") or "").strip():
+                return "messages: text content blocks must contain non-whitespace text"
+            source = block.get("source") or {}
+            if (
+                block.get("type") == "image"
+                and source.get("type") == "base64"
+                and source["media_type"] not in _PICTURES
+            ):
+                return f"messages.{index}.content: media_type: Input should be one of {', '.join(_PICTURES)}"
+    return None
 
 
 def _unpaired(turns: list[Any], *, has_tools: bool) -> str | None:

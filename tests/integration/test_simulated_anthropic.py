@@ -91,6 +91,9 @@ def test_asked_for_errors_are_anthropics_own(client, status, raised, kind):
     assert error.value.response.headers["retry-after"] == "7"
 
 
+JPG = {"type": "image", "source": {"type": "base64", "media_type": "image/jpg", "data": ""}}
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -102,6 +105,8 @@ def test_asked_for_errors_are_anthropics_own(client, status, raised, kind):
             {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}]},
             "unexpected `tool_use_id`",
         ),
+        ({"messages": [*HELLO, {"role": "user", "content": " "}]}, "non-whitespace text"),
+        ({"messages": [{"role": "user", "content": [JPG]}]}, "image/jpeg"),
     ],
 )
 def test_what_anthropic_refuses_is_refused(client, fields, said):
