@@ -113,7 +113,7 @@ class Router:
         cost what would be held for them: one that does not list the tier counts at the guard price.
         """
         needed = frozenset(capabilities)
-        output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
+        output_tokens = DEFAULT_OUTPUT_TOKENS * choices if max_output_tokens is None else max_output_tokens
         able: list[Choice] = []
         rejected: dict[str, str] = {}
         for model in self._models.values():

@@ -175,6 +175,7 @@ def test_each_of_several_answers_must_fit_not_all_together() -> None:
     router = _router(_model("terse", max_output_tokens=100, context_tokens=200), usd_per_million={"terse": (1, 1)})
     four = router.cheapest(CHAT, 100, 400, "contoso", NOW_UTC, choices=4)
     assert (four.model, four.cost_nano_usd) == ("terse", (100 + 400) * 1000)
+    assert router.cheapest(CHAT, 100, None, "contoso", NOW_UTC, choices=4).cost_nano_usd == (100 + 4 * 500) * 1000
     assert router.cheapest(CHAT, 100, 404, "contoso", NOW_UTC, choices=4).model is None
     assert router.cheapest(CHAT, 100, 400, "contoso", NOW_UTC).model is None
 
