@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -83,16 +84,17 @@ async def test_row_inserted_while_a_rollup_reads_is_not_lost(
 
 async def test_rollup_waits_until_marks_cover_no_insert(tables: Tables) -> None:
     """No rollup may take an hour while an insert under its mark may run: it would clear the flag over its rows."""
-    index = HourIndex(tables.hours, cover_seconds=0.4, grace_seconds=0.2)
-    await index.mark(["2026112110"])
-    assert await index.settled() == []
+    await HourIndex(tables.hours).mark(["2026112110"])
+    assert await HourIndex(tables.hours, cover_seconds=60, grace_seconds=0).settled() == []
+    assert await HourIndex(tables.hours, cover_seconds=0, grace_seconds=60).settled() == []
     await asyncio.sleep(0.7)
-    assert [hour.key for hour in await index.settled()] == ["2026112110"]
+    short = HourIndex(tables.hours, cover_seconds=0.4, grace_seconds=0.2)
+    assert [hour.key for hour in await short.settled()] == ["2026112110"]
 
 
 async def test_rollup_cannot_slip_between_mark_and_insert(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rollup that reads after the mark and before the insert would publish sums without the row, on a fair ETag."""
-    ledger = LedgerStore(tables, HourIndex(tables.hours, cover_seconds=2, grace_seconds=0.5))
+    ledger = LedgerStore(tables)
     job = RollupJob(tables, ledger.hours, ledger.reader)
     submit = tables.ledger.submit_transaction
 
@@ -103,8 +105,9 @@ async def test_rollup_cannot_slip_between_mark_and_insert(tables: Tables, monkey
     monkeypatch.setattr(tables.ledger, "submit_transaction", late)
     await ledger.insert([usage(1)])
     assert await charged(ledger) == (total([usage(1)]), 0)
-    await asyncio.sleep(2.6)
-    assert (await job.run()).published == 1
+    await asyncio.sleep(0.7)
+    later = RollupJob(tables, HourIndex(tables.hours, cover_seconds=0.4, grace_seconds=0.2), ledger.reader)
+    assert (await later.run()).published == 1
     assert await charged(ledger) == (total([usage(1)]), 1)
 
 
@@ -120,14 +123,17 @@ async def test_insert_that_outlasts_its_mark_is_given_up(tables: Tables, monkeyp
         await ledger.insert([usage(1)])
 
 
-async def test_marks_are_reused_only_while_they_cover(tables: Tables) -> None:
+async def test_marks_are_reused_only_while_they_cover(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker writes one mark for many batches, and a new one long before the old one stops covering."""
-    index = HourIndex(tables.hours, cover_seconds=0.6)
+    now = 1_000.0
+    monkeypatch.setattr("shared.ledger.hours.time", SimpleNamespace(monotonic=lambda: now))
+    index = HourIndex(tables.hours, cover_seconds=60)
     await index.mark(["2026112110"])
     first = await index.get("2026112110")
+    now += 29
     await index.mark(["2026112110"])
     assert await index.get("2026112110") == first
-    await asyncio.sleep(0.35)
+    now += 2
     await index.mark(["2026112110"])
     again = await index.get("2026112110")
     assert first is not None
