@@ -78,7 +78,6 @@ def _inclusive(usage: Mapping[str, Any], input_field: str, output_field: str) ->
     outside, outside_path = _details(usage, output_field + "_details")
     total_input = _count(usage, input_field)
     reasoning = _count(outside, "reasoning_tokens", outside_path)
-    total_output = _output(usage, total_input, output_field, reasoning)
 
     cached = _count(inside, "cached_tokens", inside_path) or _count(usage, "cache_read_input_tokens")
     write = (
@@ -86,6 +85,7 @@ def _inclusive(usage: Mapping[str, Any], input_field: str, output_field: str) ->
         or _count(inside, "cache_creation_tokens", inside_path)
         or _count(usage, "cache_creation_input_tokens")
     )
+    total_output = _output(usage, total_input, output_field, reasoning, has_cache=bool(cached or write))
     audio = _count(inside, "audio_tokens", inside_path)
     image = _count(inside, "image_tokens", inside_path)
     if cached and (audio or image) and isinstance(of_cached := inside.get("cached_tokens_details"), dict):
@@ -110,7 +110,7 @@ def _inclusive(usage: Mapping[str, Any], input_field: str, output_field: str) ->
     )
 
 
-def _output(usage: Mapping[str, Any], total_input: int, field: str, reasoning: int) -> int:
+def _output(usage: Mapping[str, Any], total_input: int, field: str, reasoning: int, *, has_cache: bool) -> int:
     """All output tokens. The total bears witness where the output is missing, or counted without its reasoning."""
     total = _count(usage, "total_tokens")
     if usage.get(field) is None:  # embeddings
@@ -118,6 +118,8 @@ def _output(usage: Mapping[str, Any], total_input: int, field: str, reasoning: i
     output = _count(usage, field)
     if reasoning and total == total_input + output + reasoning:
         return output + reasoning  # some OpenAI-compatible providers report reasoning beside the output
+    if not reasoning and not has_cache and total > total_input + output:
+        return total - total_input  # Gemini's thoughts stand in the total only, and are most of what it bills
     return output
 
 

@@ -191,6 +191,17 @@ def test_a_missing_output_is_the_rest_of_the_total() -> None:
     assert count_tokens({"prompt_tokens": 10, "total_tokens": 25}, "openai") == {"input": 10, "output": 25 - 10}
 
 
+def test_thoughts_that_only_the_total_tells_are_output() -> None:
+    """So Gemini counts behind OpenAI's API: 572 of these tokens were thoughts, more than half of the bill."""
+    usage = {"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}
+    assert count_tokens(usage, "gemini") == {"input": 20, "output": 1016 - 20}
+    cached = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 44, "cache_read_input_tokens": 20}
+    assert count_tokens(cached, "other") == {
+        "cached_input": 20,
+        "output": 4,
+    }  # what the total holds beside is no output
+
+
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
 def test_nothing_reported_is_unknown_not_zero(usage: dict[str, Any] | None) -> None:
     """Without numbers the count is None, so the call is accrued instead of costing nothing."""
