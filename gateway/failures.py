@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _MISCONFIGURED = (401, 402, 403, 404)  # our credential, credit, right or deployment's name: not the caller's to mend
 _NO_SUCH_MODEL = (b"DeploymentNotFound", b"model_not_found")
 _FLAGGED = b'"flagged_input"'  # how OpenRouter says that the prompt itself is refused
-_BUSY = (429, 503)
+_BUSY = (429, 503, 529)  # the last is Anthropic's, for an overload of its own
 _BUSY_SECONDS = 1.0  # what a place is taken to mean that refuses calls for their number and does not say for how long
 
 

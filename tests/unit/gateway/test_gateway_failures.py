@@ -45,7 +45,8 @@ def test_retry_after_in_all_its_forms(headers, seconds):
 
 
 def test_only_the_busy_are_left_alone():
-    """A 500 with Retry-After is a fault, not a quota."""
+    """A 500 with Retry-After is a fault, not a quota; 529 is how Anthropic says that it has too much to do."""
+    assert [retry_after_seconds(status, {"retry-after": "60"}, NOW) for status in (429, 503, 529)] == [60] * 3
     assert retry_after_seconds(500, {"retry-after": "60"}, NOW) is None
 
 
