@@ -35,6 +35,12 @@ _STATUSES = {  # of the codes that Responses and streams state instead of a stat
     "vector_store_timeout": 504,
     **dict.fromkeys(_ABOUT_THE_CALL, 400),
 }
+_STATUSES_OF_TYPES = {
+    "invalid_request_error": 400,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "server_error": 500,
+}
 
 
 def error_body(status: int, content: bytes) -> bytes:
@@ -72,10 +78,12 @@ def answer_failed(error: Any, usage: dict[str, Any] | None) -> AnswerFailed:
 
 
 def status_of(error: Any) -> int:
-    """The HTTP status that an error would have had: its code where that is one, else 502."""
-    code = error.get("code") if isinstance(error, dict) else None
+    """The HTTP status that an error would have had: its code where that is one, else what its names stand for, or 502."""
+    code, kind = (error.get("code"), error.get("type")) if isinstance(error, dict) else (None, None)
     if isinstance(code, str):
-        code = _STATUSES.get(code, int(code) if code.isascii() and code.isdigit() else None)
+        code = int(code) if code.isascii() and code.isdigit() else _STATUSES.get(code)
+    if code is None and isinstance(kind, str):
+        code = _STATUSES_OF_TYPES.get(kind)
     return code if isinstance(code, int) and 400 <= code <= 599 else 502
 
 

@@ -170,6 +170,13 @@ async def test_a_message_that_ends_in_an_error_counts_as_what_that_is(name: str,
     assert (data["status"], data["usage"]["input_tokens"], counted) == (200, 3, counts)
 
 
+async def test_a_claude_that_is_busy_in_the_middle_of_an_answer_is_not_broken() -> None:
+    """Its errors name no code, only a type."""
+    busy = event({"type": "error", "error": {"type": "rate_limit_error", "message": "m"}})
+    _, data, counts = await attempt("anthropic", event({"type": "message_start", "message": {"id": "m"}}), busy)
+    assert (data["status"], counts) == (429, False)
+
+
 async def test_a_cheaper_model_that_cannot_serve_the_call_is_not_the_callers_mistake() -> None:
     """The budget chose it, so what its API lacks is no reason to refuse: a fallback serves the call."""
     config = load_config({"tenants.yaml": b"tenants: [{id: default}]", "models.yaml": MODELS})

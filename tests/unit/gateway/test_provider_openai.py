@@ -151,6 +151,8 @@ def test_an_answer_that_nobody_can_read_is_told_from_an_error(content: bytes) ->
         ({"code": 429, "message": "slow down"}, 429, "rate_limit_exceeded"),
         ({"code": "502", "message": "down"}, 502, "upstream_failed"),
         ({"code": "rate_limit_exceeded", "message": "slow down"}, 429, "rate_limit_exceeded"),
+        ({"code": None, "type": "invalid_request_error", "message": "odd"}, 400, "invalid_request"),
+        ({"type": "rate_limit_error", "message": "slow down"}, 429, "rate_limit_exceeded"),
         ({"message": "odd"}, 502, "upstream_failed"),
         ("just text", 502, "upstream_failed"),
     ],
