@@ -78,7 +78,7 @@ def answer_failed(error: Any, usage: dict[str, Any] | None) -> AnswerFailed:
 
 
 def status_of(error: Any) -> int:
-    """The HTTP status that an error would have had: its code where that is one, else what its names stand for, or 502."""
+    """The HTTP status that an error would have had: its code where that is one, else what its names mean, else 502."""
     code, kind = (error.get("code"), error.get("type")) if isinstance(error, dict) else (None, None)
     if isinstance(code, str):
         code = int(code) if code.isascii() and code.isdigit() else _STATUSES.get(code)
