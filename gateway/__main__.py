@@ -7,7 +7,7 @@ import sys
 import uvicorn
 
 from gateway.app import build_app
-from gateway.connections import BoundedProtocol
+from gateway.connections import BoundedProtocol, allow_descriptors
 from shared.bootstrap import gateway as services_of_gateway
 from shared.errors import ConfigInvalid
 from shared.settings import Settings
@@ -21,6 +21,7 @@ def main() -> None:
     except ConfigInvalid as error:
         sys.exit(str(error))
     log_to_stderr()
+    allow_descriptors()
     host = "127.0.0.1" if settings.environment == "development" else "0.0.0.0"  # noqa: S104 - a container's only door
     gateway = build_app(services_of_gateway, name=settings.gateway_name)
     uvicorn.run(

@@ -8,6 +8,7 @@ Of these uvicorn bounds the number only, and whoever is one too many, health che
 from __future__ import annotations
 
 import asyncio
+import resource
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,20 @@ if TYPE_CHECKING:
 
 MOST_CONNECTIONS = 2_000  # twice as many as lead to models; streams on all of them would hold some 70 MiB
 MOST_HEAD_BYTES = 64 * 1024  # method, path and headers; a token of Entra ID with many groups is a quarter of it
+_DESCRIPTORS = 2 * MOST_CONNECTIONS + 256  # a call's own and its model's; 256 for Redis, the hub, files
 HEAD_SECONDS = 30.0  # for a whole head, and for the rest of a body that was answered before its end
 UNREAD_SECONDS = 120.0  # that a client may leave its connection full of what it does not read
+
+
+def allow_descriptors() -> None:
+    """Raise this process's limit of open files, as far as the system lets it, to what the most connections take.
+
+    Shells and services begin with 1,024 where the system allows far more: with those, the 500th stream finds none left.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class TooManyConnections(TollkeeperError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager
 import httpx
 import uvicorn
 
-from gateway.connections import MOST_HEAD_BYTES, BoundedProtocol
+from gateway.connections import MOST_CONNECTIONS, MOST_HEAD_BYTES, BoundedProtocol, allow_descriptors
 
 HEAD = b"POST / HTTP/1.1\r\nhost: gateway\r\n"
 
@@ -205,3 +206,16 @@ async def test_a_call_beyond_all_that_may_be_served_at_once_is_told_so():
         app.may_end.set()
         assert [answer.status_code for answer in await asyncio.gather(*under_way, healthy)] == [200] * 3
         assert (await client.post("/")).status_code == 200
+
+
+def test_a_shells_limit_of_open_files_does_not_bound_the_streams():
+    """Begun with room for few, the process takes what all its connections and their models' need, or all there is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard >= 1_024
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1_000, soft), hard))
+        allow_descriptors()
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert allowed == hard or allowed > 2 * MOST_CONNECTIONS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
