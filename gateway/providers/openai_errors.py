@@ -39,7 +39,6 @@ _STATUSES_OF_TYPES = {
     "invalid_request_error": 400,
     "rate_limit_error": 429,
     "insufficient_quota": 429,
-    "server_error": 500,
 }
 
 
