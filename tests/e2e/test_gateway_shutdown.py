@@ -2,11 +2,12 @@
 
 import signal
 import threading
-import time
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from local.process import is_listening
 from tests.support.gateway_rig import BODY, CHAT, open_rig
 from tests.support.laptop import eventually
 
@@ -58,7 +59,7 @@ def test_streams_end_within_the_grace_and_the_rest_is_cut_and_billed(rig):
     long = Reader(gateway, "long", x_sim_output_tokens=60, x_sim_chunk_ms=400)
     stopping = threading.Thread(target=terminate, args=(gateway,))
     stopping.start()
-    time.sleep(0.5)
+    eventually(lambda: not is_listening(urlsplit(gateway.url).port))
     with pytest.raises(httpx.HTTPError):
         gateway.post("too-late", timeout=5)
     for thread in (stopping, short, long):
