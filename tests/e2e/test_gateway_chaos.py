@@ -210,7 +210,7 @@ def test_any_mix_of_troubles_is_billed_as_the_model_counted(rig, gateway):
 
 
 def test_a_client_that_leaves_is_billed_what_was_made_for_it(rig, gateway):
-    """The model stops with the client, which waits there for a word, and the bill says how far it came."""
+    """The model waits for a word, stops when the client leaves instead, and the bill says how far it came."""
     headers = gateway.headers("leaver", x_sim_output_tokens=40, x_sim_hold_after=AFTER)
     body, text = {**BODY, "stream": True}, b""
     with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, headers=headers) as answer:
