@@ -46,7 +46,7 @@ def _question(body: dict[str, Any], raw: bytes) -> RouteQuestion:
         return question
     call = call_of(operation, {"model": AUTO, **body}, len(raw), has_media=may_hold_media(raw))
     question = _asked({name: body[name] for name in _BESIDE_A_CALL if name in body})
-    question.model = None if call.model == AUTO else call.model
+    question.model, question.operation = None if call.model == AUTO else call.model, operation
     question.capabilities = sorted({*question.capabilities, *capabilities_needed(call)})
     question.input_tokens, question.max_output_tokens = call.input_tokens, call.max_output_tokens
     question.choices, question.service_tier = call.choices, call.service_tier

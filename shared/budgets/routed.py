@@ -47,6 +47,7 @@ def route_request(
         may_use=lambda model: disallowed_by(snapshot.config, tenant, scopes, model) is None,
         service_tier=request.service_tier,
         choices=request.choices,
+        operation=request.operation,
     )
     if route.model is None:
         message = f"model: {route.why}"
@@ -93,6 +94,7 @@ class RouteQuestion(msgspec.Struct, kw_only=True):
     region: Label = ""
     data_zone: Label = ""
     service_tier: Label = ""
+    operation: Label = "chat"
 
 
 def answer_route(question: RouteQuestion, snapshot: Snapshot, at_utc: datetime) -> Route:
@@ -118,4 +120,5 @@ def answer_route(question: RouteQuestion, snapshot: Snapshot, at_utc: datetime) 
         may_use=lambda model: disallowed_by(config, tenant, scopes, model) is None,
         service_tier=question.service_tier,
         choices=question.choices,
+        operation=question.operation,
     )

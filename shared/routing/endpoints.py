@@ -8,6 +8,8 @@ from shared.routing.deployments import DEFAULT_PROVIDER
 
 DEFAULT_KEY = "AZURE_OPENAI_API_KEY"  # the app setting with the key of the settings' own endpoint
 
+_WITHOUT_RESPONSES = ("anthropic",)  # APIs
+
 
 class Endpoints:
     """The endpoints of one configuration, with the one that settings name for whoever lists none.
@@ -40,6 +42,11 @@ class Endpoints:
         if named is not None:
             return self._by_id[named]
         return self._first.get(known) if self._by_id else self._default
+
+
+def takes(endpoint: Endpoint | None, operation: str) -> bool:
+    """Whether an endpoint's API has the operation, as far as anybody knows."""
+    return endpoint is None or operation != "responses" or endpoint.api not in _WITHOUT_RESPONSES
 
 
 def default_endpoint(

@@ -14,7 +14,7 @@ from shared.money import decimal_from_nano
 from shared.pricing.book import UnitPrices, canonical_provider
 from shared.pricing.pricer import Pricer
 from shared.routing.deployments import DEFAULT_PROVIDER, Deployments, Served
-from shared.routing.endpoints import Endpoints
+from shared.routing.endpoints import Endpoints, takes
 
 # What an answer is taken to be long when nobody says. The same for all models, so that they are compared on equal work.
 DEFAULT_OUTPUT_TOKENS = 500
@@ -104,6 +104,7 @@ class Router:
         may_use: Callable[[str], bool] | None = None,
         service_tier: str = "",
         choices: int = 1,
+        operation: str = "chat",
     ) -> Route:
         """The cheapest configured model with all `capabilities` that fits the tokens and has a price at `at_utc`.
 
@@ -123,6 +124,8 @@ class Router:
             served = None if reason else self.served_inside(model.id, bounds)
             if reason is None and served is None:
                 reason = f"not known to be served in {bounds}" if bounds else "no endpoint serves it"
+            if served is not None and not takes(self._endpoints.of(served.provider, served.deployment), operation):
+                reason, served = f"its API has no {operation}", None
             cost = None
             if served is not None:
                 place = served.deployment

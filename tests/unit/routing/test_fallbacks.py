@@ -128,3 +128,19 @@ def test_a_model_costs_what_it_does_where_it_runs():
     prices = PriceBook.load().find("azure-openai", luna.id, "data-zone-eu", "standard", NOW_UTC).unit_pico
     assert route(weu=in_europe).cost_nano_usd == (1_000 * prices["input"] + 100 * prices["output"]) // 1000
     assert route().rejected == {"gpt-6-luna": "its price is unknown"}
+
+
+def test_a_response_is_routed_to_an_api_that_has_responses():
+    """Anthropic's has chats only: chosen as the cheapest it would refuse the call."""
+    apis = {"claude": "anthropic", "house": "openai"}
+    endpoints = {name: Endpoint(id=name, provider=name, api=api, url="https://x.test") for name, api in apis.items()}
+    models = {name: Model(name, name, capabilities=CHAT) for name in apis}
+    prices = tuple(
+        PriceOverride(name, datetime(2026, 1, 1, tzinfo=UTC), {"input": paid, "output": paid})
+        for name, paid in (("claude", 1_000_000), ("house", 2_000_000))
+    )
+    config = Config("v1", {"contoso": Tenant("contoso")}, {}, (), models, prices=prices, endpoints=endpoints)
+    router = Router(config, Pricer(PriceBook([]), config))
+    assert router.cheapest(CHAT, 10, 10, "contoso", NOW_UTC).model == "claude"
+    route = router.cheapest(CHAT, 10, 10, "contoso", NOW_UTC, operation="responses")
+    assert (route.model, route.rejected) == ("house", {"claude": "its API has no responses"})
