@@ -55,9 +55,9 @@ def as_json(body: Any) -> None:
 @contextmanager
 def progress(title: str) -> Iterator[Advance]:
     """A bar on standard error while the work runs; nothing where that is no terminal."""
-    console = Console(stderr=True)
+    console = Console(stderr=True)  # calls a log a terminal where FORCE_COLOR is set, as pipelines like to do
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as bar:
         task = bar.add_task(escape(title), total=None)
 
         def advance(done: int, total: int | None, note: str = "") -> None:

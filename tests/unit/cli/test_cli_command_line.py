@@ -126,8 +126,10 @@ def test_prices_diff_shows_discounts_and_another_book(capfd: pytest.CaptureFixtu
     assert (code, "--book" in err) == (1, True)
 
 
-def test_names_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+def test_names_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Escape sequences, markup and turned writing in a name come out as harmless text."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):  # with them the table's own colours are escape sequences
+        monkeypatch.delenv(name, raising=False)
     output.table("x", {"name": False}, [["\x1b[31mred\x07"], ["[bold]not bold[/]"], ["\u202elive\u2066"]])
     shown = capfd.readouterr().out
     assert "\x1b" not in shown
@@ -136,8 +138,11 @@ def test_names_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> N
     assert "[bold]not bold[/]" in shown
 
 
-def test_progress_is_silent_where_nobody_watches(capfd: pytest.CaptureFixture[str]) -> None:
-    """A log of a pipeline holds no bars."""
+def test_progress_is_silent_where_nobody_watches(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log of a pipeline holds no bars, and it may still want colours."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
     with output.progress("Working") as advance:
         advance(1, 2, "half")
     assert capfd.readouterr() == ("", "")
