@@ -10,7 +10,8 @@ CHECKOV := .local/checkov-3.3.30
 FOCUS := .local/focus-validator-2.2.1
 PHOENIX := .local/phoenix-20.26.1
 FOCUS_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python $(HOME)/.pyenv/versions/3.13*/bin/python) python3.12)
-PYTEST_ARGS ?= -q -n 2 --dist loadfile
+# The order of the files is that of tests/support/file_order.py.
+PYTEST_ARGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
 CONFIG_DIR ?= config
 IMAGE ?= tollkeeper-gateway
 ENVIRONMENT = $(or $(ENV),$(error ENV is missing: one of infra/terraform/environments, such as `make $@ ENV=dev`))

@@ -18,7 +18,10 @@ from local.eventhub.embedded import EmbeddedHub
 from local.process import PartMissingError
 from local.redis_server import Engine, RedisCluster, RedisServer, start_cluster, start_redis
 
-pytest_plugins = ["tests.support.policy_coverage"]  # one figure for all files and workers, at the end of the run
+pytest_plugins = [
+    "tests.support.file_order",
+    "tests.support.policy_coverage",  # one figure for all files and workers, at the end of the run
+]
 
 
 @pytest.fixture(scope="session")
