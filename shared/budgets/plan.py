@@ -27,7 +27,8 @@ from shared.money import NANO_PER_USD
 from shared.ppm import PPM
 
 ResolveTarget = Callable[[str, str], str | None]
-"""The model that a rule's target means for a requested model (`cheapest` is resolved), or None when there is none."""
+"""The model that a rule's target means for a requested model (`cheapest` is resolved, if need be to the requested model
+itself), or None when there is none."""
 
 CHEAPEST = "cheapest"
 FLAG_NOT_APPLICABLE, FLAG_PLAIN, FLAG_PASSED_OVER, FLAG_TARGET = "x", "0", "1", "2"
@@ -174,6 +175,6 @@ def _is_target(budget: Budget, candidate: str, index: BudgetIndex, resolve: Reso
             return True
         if rule.target == CHEAPEST:
             matched = (m for m in (candidate, *index.config.models) if any(fnmatchcase(m, s) for s in rule.sources))
-            if any((resolve(m, CHEAPEST) or m) == candidate for m in matched):
+            if any(resolve(m, CHEAPEST) == candidate for m in matched):
                 return True
     return False

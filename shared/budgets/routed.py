@@ -62,7 +62,7 @@ def unable_models(request: CheckRequest, snapshot: Snapshot) -> frozenset[str]:
     if request.input_tokens is not None or request.input_bytes is not None:
         input_tokens = estimate_input_tokens(request.input_tokens, request.input_bytes)
     answer_tokens = of_one_choice(request.max_output_tokens, request.choices)
-    return snapshot.router.unable(request.model, input_tokens, answer_tokens, bounds_of(request))
+    return snapshot.router.unable(request.model, input_tokens, answer_tokens, bounds_of(request), request.operation)
 
 
 def bounds_of(request: CheckRequest) -> Bounds:

@@ -18,6 +18,7 @@ from shared.routing.endpoints import Endpoints, takes
 
 # What an answer is taken to be long when nobody says. The same for all models, so that they are compared on equal work.
 DEFAULT_OUTPUT_TOKENS = 500
+_TYPICAL_INPUT_TOKENS = 1000
 CHEAPEST = "cheapest"
 EMBEDDING_ONLY = frozenset({"embeddings", "embedding"})  # a model of these alone has no output to price
 
@@ -90,6 +91,7 @@ class Router:
         # What any model has room for: most calls are smaller, and need not be held against each.
         self._least_context_tokens = _least(model.context_tokens for model in config.models.values())
         self._least_output_tokens = _least(model.max_output_tokens for model in config.models.values())
+        self._without_responses = frozenset(name for name in config.models if not self._takes(name, "responses"))
 
     def cheapest(
         self,
@@ -138,49 +140,52 @@ class Router:
         return _route(able, rejected, needed, input_tokens, output_tokens, bounds)
 
     def downgrade_target(
-        self,
-        requested_model: str,
-        target: str,
-        tenant: str,
-        at_utc: datetime,
-        input_tokens: int = 1000,
-        max_output_tokens: int | None = None,
-        exclude: Collection[str] = (),
+        self, requested_model: str, target: str, tenant: str, at_utc: datetime, exclude: Collection[str] = ()
     ) -> str | None:
         """The model a downgrade rule means for a call, None when there is nothing to downgrade to.
 
         A named target is itself, unless config knows it to lack a capability of the requested model or is excluded.
-        `cheapest` is the
-        cheapest model of the same provider that has every capability of the requested one and costs strictly less;
-        nothing for a model that config does not know, or whose own price is unknown, or that makes embeddings: vectors
-        of another model cannot be compared with those already stored, so a silent change would ruin an index.
+        `cheapest` is the cheapest model of the same provider that has every capability of the requested one and costs
+        strictly less; None where such models are all excluded, and the requested model itself where there is none.
+        None too for a model that config does not know, or whose own price is unknown. Embeddings are their own
+        cheapest: vectors of another model cannot be compared with those already stored, so a silent change would ruin
+        an index.
         """
         requested = self._models.get(requested_model)
         if target != CHEAPEST:
             stands_in = target not in (requested_model, *exclude) and self._can_stand_in(target, requested)
             return target if stands_in else None
-        if requested is None or requested.capabilities & EMBEDDING_ONLY:
+        if requested is None:
             return None
-        output_tokens = DEFAULT_OUTPUT_TOKENS if max_output_tokens is None else max_output_tokens
-        own_cost = self._cost_nano_usd(requested, input_tokens, output_tokens, tenant, at_utc)
+        if requested.capabilities & EMBEDDING_ONLY:
+            return requested_model
+        own_cost = self._cost_nano_usd(requested, _TYPICAL_INPUT_TOKENS, DEFAULT_OUTPUT_TOKENS, tenant, at_utc)
+        if own_cost is None:
+            return None
         route = self.cheapest(
             requested.capabilities,
-            input_tokens,
-            max_output_tokens,
+            _TYPICAL_INPUT_TOKENS,
+            None,
             tenant,
             at_utc,
             exclude=(requested_model, *exclude),
             provider=requested.provider,
         )
-        if own_cost is None or route.cost_nano_usd is None or route.cost_nano_usd >= own_cost:
-            return None
-        return route.model
+        if route.cost_nano_usd is not None and route.cost_nano_usd < own_cost:
+            return route.model
+        is_cheapest = not exclude or self.downgrade_target(requested_model, target, tenant, at_utc) == requested_model
+        return requested_model if is_cheapest else None
 
     def unable(
-        self, requested_model: str, input_tokens: int, max_output_tokens: int | None, bounds: Bounds
+        self,
+        requested_model: str,
+        input_tokens: int,
+        max_output_tokens: int | None,
+        bounds: Bounds,
+        operation: str = "chat",
     ) -> frozenset[str]:
         """The configured models that cannot serve such a call in place of the requested one: they are too small for it,
-        or not known to be served inside the bounds.
+        not known to be served inside the bounds, or their API does not have the operation.
 
         `max_output_tokens` is of one choice. Where the requested model would be too small as well, size says nothing:
         the estimate is too high, or the call is in vain.
@@ -189,12 +194,13 @@ class Router:
         fits_all = (
             input_tokens + output_tokens <= self._least_context_tokens and output_tokens <= self._least_output_tokens
         )
+        lacking = self._without_responses if operation == "responses" else _NOTHING
         if fits_all and not bounds:
-            return _NOTHING
+            return lacking
         requested = self._models.get(requested_model)
         says_nothing = requested is not None and unfit(requested, _NOTHING, input_tokens, max_output_tokens) is not None
         size = (0, None) if says_nothing else (input_tokens, max_output_tokens)
-        return frozenset(
+        return lacking | frozenset(
             model.id
             for model in self._models.values()
             if unfit(model, _NOTHING, *size) is not None or (bounds and self.served_inside(model.id, bounds) is None)
@@ -224,6 +230,10 @@ class Router:
     def models_view(self, tenant: str, at_utc: datetime) -> list[dict[str, Any]]:
         """Every configured model as `GET /models` shows it, by id, with the prices in force for the tenant."""
         return [self._view(model, tenant, at_utc) for _, model in sorted(self._models.items())]
+
+    def _takes(self, model_id: str, operation: str) -> bool:
+        served = self.deployments.serving(model_id)
+        return takes(self._endpoints.of(served.provider, served.deployment), operation)
 
     def _can_stand_in(self, target: str, requested: Model | None) -> bool:
         """Whether nothing known speaks against serving `target` in place of the requested model."""

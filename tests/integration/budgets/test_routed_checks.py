@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from msgspec.structs import replace
 
-from shared.config.model import DowngradeRule, Team
+from shared.config.model import DowngradeRule, Endpoint, Team
 from shared.errors import Forbidden, InvalidRequest
 from tests.support.engine import MICRO_USD, Engine, budget, config, flushed, usd
 
@@ -96,3 +96,24 @@ async def test_a_rule_leads_to_no_model_that_is_too_small_for_the_call(client):
     short = await engine.check("big", input_tokens=150)
     long = await engine.check("big", input_tokens=151)
     assert [(answer.decision, answer.model) for answer in (short, long)] == [("downgrade", "small"), ("allow", "big")]
+
+
+@pytest.mark.parametrize("call", [{"input_tokens": 1901}, {"required_region": "westeurope"}], ids=["size", "place"])
+async def test_no_call_passes_the_stop_because_the_cheapest_model_is_not_for_it(client, call):
+    """Else whoever asks for a long answer, or for a place, would have the dear model without any limit."""
+    spent = budget("team:search", 0, on_stop="downgrade", downgrade=(DowngradeRule(("big",), "cheapest"),))
+    known = config(spent)
+    models = {
+        "big": replace(known.models["big"], deployments=("big-weu",), places={"big-weu": "weu"}),
+        "small": replace(known.models["small"], context_tokens=2000),
+    }
+    url = "https://x.test"
+    endpoints = {
+        name: Endpoint(id=name, provider="azure-openai", api="azure-openai", url=url, region=region)
+        for name, region in (("eus", "eastus"), ("weu", "westeurope"))
+    }
+    engine = await open_engine(client, replace(known, models=models, endpoints=endpoints))
+    assert (await engine.check("big", input_tokens=1900)).model == "small"
+    assert (await engine.check("small", input_tokens=1901)).decision == "allow"  # nothing is cheaper
+    refused = await engine.check("big", **call)
+    assert (refused.decision, refused.reason) == ("refuse", "budget_exhausted")

@@ -23,8 +23,8 @@ def plan_of(*budgets, model="big", scopes=None, cheapest=None, lacking=(), **ten
     index = BudgetIndex(Config("v1", tenants, {}, budgets, {name: Model(name) for name in MODELS}))
 
     def resolve(requested: str, target: str) -> str | None:
-        found = (cheapest or {}).get(requested) if target == "cheapest" else target
-        return None if found in lacking or found == requested else found
+        found = (cheapest or {}).get(requested, requested) if target == "cheapest" else target
+        return None if found in lacking else found
 
     return build_plan(index, "acme", scopes or {"team": "t"}, model, resolve), index
 

@@ -144,3 +144,5 @@ def test_a_response_is_routed_to_an_api_that_has_responses():
     assert router.cheapest(CHAT, 10, 10, "contoso", NOW_UTC).model == "claude"
     route = router.cheapest(CHAT, 10, 10, "contoso", NOW_UTC, operation="responses")
     assert (route.model, route.rejected) == ("house", {"claude": "its API has no responses"})
+    assert router.unable("house", 10, 10, ANYWHERE, "responses") == {"claude"}  # so no rule leads there
+    assert not router.unable("house", 10, 10, ANYWHERE, "chat")

@@ -131,14 +131,14 @@ def test_downgrade_to_cheapest_keeps_every_capability_and_saves_money() -> None:
     prices = {"big": (10, 40), "middle": (5, 20), "plain": (1, 1), "elsewhere": (1, 1)}
     router = _router(*models, usd_per_million=prices)
     assert router.downgrade_target("big", "cheapest", "contoso", NOW_UTC) == "middle"
-    assert router.downgrade_target("middle", "cheapest", "contoso", NOW_UTC) is None
+    assert router.downgrade_target("middle", "cheapest", "contoso", NOW_UTC) == "middle"
 
 
 def test_embeddings_are_not_downgraded_to_cheapest() -> None:
     """Vectors of two models do not mix: saving money must not ruin a search index. A named target is a choice."""
     models = (_model("large", frozenset({"embeddings"})), _model("small", frozenset({"embeddings"})))
     router = _router(*models, usd_per_million={"large": (2, 2), "small": (1, 1)})
-    assert router.downgrade_target("large", "cheapest", "contoso", NOW_UTC) is None
+    assert router.downgrade_target("large", "cheapest", "contoso", NOW_UTC) == "large"
     assert router.downgrade_target("large", "small", "contoso", NOW_UTC) == "small"
 
 
