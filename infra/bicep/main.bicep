@@ -33,7 +33,7 @@ param privateNetwork bool = true
 @description('Address range of the virtual network, /24 or larger.')
 param addressSpace string = '10.64.0.0/24'
 
-@description('A virtual network to use, with a subnet each for the functions (delegated to Microsoft.App/environments) and the private endpoints; for API Management also gateway (Microsoft.Web/serverFarms), for builtinGateway containers (Microsoft.App/environments). Without it one is created.')
+@description('A virtual network to use, with a subnet each for the functions (delegated to Microsoft.App/environments) and the private endpoints; for an API Management that is created also gateway (Microsoft.Web/serverFarms), for builtinGateway containers (Microsoft.App/environments). Without it one is created.')
 param existingNetwork {
   virtualNetworkId: string
   subnetIds: { gateway: string?, functions: string, endpoints: string, containers: string? }
@@ -221,6 +221,7 @@ var gatewaySku = !apiManagement ? '' : tier == 'Consumption'
 var hasApiManagement = apiManagement || (existingApiManagement == null && empty(namedValues))
   ? apiManagement
   : fail('apiManagement: with false nothing uses existingApiManagement and namedValues; leave them out. The built-in gateway goes by the configuration alone.')
+var createsGateway = hasApiManagement && existingApiManagement == null
 
 // The group and what everything else refers to
 
@@ -499,7 +500,7 @@ module builtinModels 'modules/model-access.bicep' = [for model in models: if (bu
 var gatewayId = existingApiManagement.?id ?? '${resources}/Microsoft.ApiManagement/service/${names.gateway}'
 var gatewayLocation = existingApiManagement.?location ?? location
 
-module gateway 'modules/gateway.bicep' = if (hasApiManagement && existingApiManagement == null) {
+module gateway 'modules/gateway.bicep' = if (createsGateway) {
   scope: resourceGroup(groupName)
   params: {
     names: names
@@ -507,7 +508,7 @@ module gateway 'modules/gateway.bicep' = if (hasApiManagement && existingApiMana
     tags: allTags
     sku: gatewaySku
     publisherEmail: alertEmails[0]
-    subnetId: hasApiManagement && privateNetwork ? network.subnetIds.?gateway ?? fail('existingNetwork: subnetIds lacks gateway, which API Management needs') : ''
+    subnetId: createsGateway && privateNetwork ? network.subnetIds.?gateway ?? fail('existingNetwork: subnetIds lacks gateway, which API Management needs') : ''
   }
   dependsOn: [ownNetwork, sharedParts]
 }
@@ -557,7 +558,7 @@ module monitoring 'modules/monitoring.bicep' = {
     alertThresholds: alertThresholds
     gatewayId: hasApiManagement ? gatewayId : ''
     builtinId: hasBuiltinApp ? '${resources}/Microsoft.App/containerApps/${names.builtin}' : ''
-    gatewayTier: hasApiManagement && existingApiManagement == null ? tier : ''
+    gatewayTier: createsGateway ? tier : ''
   }
   dependsOn: [data, api, builtin]
 }

@@ -69,10 +69,6 @@ variable "api_management" {
   type        = bool
   default     = true
   nullable    = false
-  validation {
-    condition     = !var.api_management || var.existing_network == null || try(var.existing_network.subnet_ids.gateway, null) != null
-    error_message = "api_management: in a network of your own it needs a subnet: existing_network.subnet_ids.gateway, /27 or larger, delegated to Microsoft.Web/serverFarms. Or set it to false."
-  }
 }
 
 variable "api_management_sku" {
@@ -103,6 +99,10 @@ variable "existing_api_management" {
     sku         = string
   })
   default = null
+  validation {
+    condition     = var.existing_api_management != null || !var.api_management || var.existing_network == null || try(var.existing_network.subnet_ids.gateway, null) != null
+    error_message = "existing_api_management: in a network of your own one that is created needs a subnet: existing_network.subnet_ids.gateway, /27 or larger, delegated to Microsoft.Web/serverFarms. Or set api_management = false."
+  }
   validation {
     condition     = var.existing_api_management == null || var.api_management
     error_message = "existing_api_management: nothing uses it while api_management is false; leave one of the two out."

@@ -89,7 +89,7 @@ variable "address_space" {
 }
 
 variable "existing_network" {
-  description = "A virtual network to use, with a subnet each for the functions (delegated to Microsoft.App/environments) and the private endpoints; for API Management also gateway (Microsoft.Web/serverFarms), for builtin_gateway containers (Microsoft.App/environments). Without it one is created."
+  description = "A virtual network to use, with a subnet each for the functions (delegated to Microsoft.App/environments) and the private endpoints; for an API Management that is created also gateway (Microsoft.Web/serverFarms), for builtin_gateway containers (Microsoft.App/environments). Without it one is created."
   type = object({
     virtual_network_id = string
     subnet_ids         = object({ gateway = optional(string), functions = string, endpoints = string, containers = optional(string) })

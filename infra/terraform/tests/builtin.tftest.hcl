@@ -161,5 +161,5 @@ run "refuses_a_network_of_others_without_a_subnet_for_either_gateway" {
     builtin_gateway  = {}
     existing_network = { virtual_network_id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v", subnet_ids = { functions = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/b", endpoints = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/c" } }
   }
-  expect_failures = [var.api_management, var.builtin_gateway]
+  expect_failures = [var.existing_api_management, var.builtin_gateway]
 }

@@ -262,6 +262,8 @@ run "existing_api_management" {
       location    = "westeurope"
       sku         = "PremiumV2"
     }
+    # Without a subnet for it: its owner has integrated it.
+    existing_network = { virtual_network_id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v", subnet_ids = { functions = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/b", endpoints = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/c" } }
   }
   assert {
     condition     = length(azurerm_api_management.this) == 0 && azurerm_api_management_api.openai[0].api_management_name == "apim-theirs" && azurerm_api_management_api.openai[0].resource_group_name == "rg-apim"
