@@ -39,7 +39,7 @@ def main() -> int:
         console.print("[bold red]The configuration has errors; nothing was started.[/]")
         console.print(error.message, markup=False, soft_wrap=True)
         return EXIT_CONFIG
-    without_proxy(os.environ)  # type: ignore[arg-type]  # the tour calls loopback too
+    without_proxy(os.environ)  # the tour calls loopback too
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
 

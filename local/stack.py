@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -49,11 +49,10 @@ _LOOPBACK_HOSTS = "127.0.0.1,localhost"
 Report = Callable[[str], None]
 
 
-def without_proxy(env: dict[str, str]) -> dict[str, str]:
-    """The environment with loopback exempt from any proxy: a proxy cannot reach this machine's 127.0.0.1."""
+def without_proxy(env: MutableMapping[str, str]) -> None:
+    """Make an environment exempt loopback from any proxy: a proxy cannot reach this machine's 127.0.0.1."""
     for name in ("NO_PROXY", "no_proxy"):
         env[name] = ",".join(filter(None, (env.get(name), _LOOPBACK_HOSTS)))
-    return env
 
 
 @dataclass
@@ -208,7 +207,8 @@ class Stack:
         }
         if self.model_url is not None:
             env["MODEL_URL"] = self.model_url
-        return without_proxy(env)
+        without_proxy(env)
+        return env
 
     def _wait_for_counters(self) -> None:
         """Wait until every calling tenant's counters are built from the ledger; until then checks answer 503."""

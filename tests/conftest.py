@@ -7,6 +7,7 @@ empties what it uses. A fixture skips only when a part it needs is not installed
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 
@@ -17,11 +18,14 @@ from local.azurite import Azurite, start_azurite
 from local.eventhub.embedded import EmbeddedHub
 from local.process import PartMissingError
 from local.redis_server import Engine, RedisCluster, RedisServer, start_cluster, start_redis
+from local.stack import without_proxy
 
 pytest_plugins = [
     "tests.support.file_order",
     "tests.support.policy_coverage",  # one figure for all files and workers, at the end of the run
 ]
+
+without_proxy(os.environ)  # servers of the tests listen on loopback, which a developer's proxy cannot reach
 
 
 @pytest.fixture(scope="session")
