@@ -189,7 +189,7 @@ class Asking:
             await upstream.aclose()
             again = not isinstance(error, httpx.TimeoutException)
             broken = UpstreamBroken("the model backend began a stream and sent nothing")
-            return Failure(broken, again=again, is_billed=stream.usage is not None)
+            return Failure(broken, again=again, is_billed=usage is not None)
         except BaseException:
             report_stream(exchange, self._events, api, stream, upstream.status_code)
             await upstream.aclose()
@@ -199,10 +199,10 @@ class Asking:
             exchange.call = replace(exchange.call, body={})
             return Streamed(upstream, api, stream, first, pieces, headers, exchange, self._events)
         failed = _stream_failure(api, stream)
-        usage = exchange.billable(stream.usage)
+        usage = exchange.billable(stream.usage or stream.input_usage)
         exchange.report(self._events, status=failed.status, usage=usage, streamed=True, tier=stream.tier)
         await upstream.aclose()
-        whole = Whole(failed.status, failed.content, _as_json(headers), stream.usage, exchange, stream.tier)
+        whole = Whole(failed.status, failed.content, _as_json(headers), usage, exchange, stream.tier)
         return _judged(whole, exchange, target, upstream, failed.content)
 
 

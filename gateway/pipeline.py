@@ -138,7 +138,7 @@ class Pipeline:
             journey.order.close(place.model)
             if place.model == journey.first.requested_model:
                 raise
-            return Failure(error, again=False)
+            return Failure(journey.reply or error, again=False)  # that a backend failed tells the caller more
         except Exception:
             await admission.release()
             raise

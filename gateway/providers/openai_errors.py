@@ -35,6 +35,7 @@ _STATUSES = {  # of the codes that Responses and streams state instead of a stat
     "vector_store_timeout": 504,
     **dict.fromkeys(_ABOUT_THE_CALL, 400),
 }
+_MOST_DIGITS = 3  # of a status; Python refuses to read some thousands
 _STATUSES_OF_TYPES = {
     "invalid_request_error": 400,
     "rate_limit_error": 429,
@@ -73,14 +74,18 @@ def shaped_error(status: int, body: Any) -> dict[str, Any]:
 def answer_failed(error: Any, usage: dict[str, Any] | None) -> AnswerFailed:
     """The failure that an error inside an answer of status 200 stands for."""
     status = status_of(error)
-    return AnswerFailed(status, msgspec.json.encode({"error": shaped_error(status, {"error": error})}), usage)
+    try:
+        content = _encoded(status, {"error": error})
+    except RecursionError:  # it could just be read; failing over it, whoever reports the call never would
+        content = _encoded(status, None)
+    return AnswerFailed(status, content, usage)
 
 
 def status_of(error: Any) -> int:
     """The HTTP status that an error would have had: its code where that is one, else what its names mean, else 502."""
     code, kind = (error.get("code"), error.get("type")) if isinstance(error, dict) else (None, None)
     if isinstance(code, str):
-        code = int(code) if code.isascii() and code.isdigit() else _STATUSES.get(code)
+        code = int(code) if code.isascii() and code.isdigit() and len(code) <= _MOST_DIGITS else _STATUSES.get(code)
     if code is None and isinstance(kind, str):
         code = _STATUSES_OF_TYPES.get(kind)
     return code if isinstance(code, int) and 400 <= code <= 599 else 502

@@ -38,6 +38,7 @@ models:
   - {id: main, provider: house}
   - {id: sonnet, provider: claude, fallbacks: [spare]}
   - {id: spare, provider: house}
+  - {id: lone, provider: house, fallbacks: [sonnet]}
 """
 
 
@@ -170,6 +171,14 @@ async def test_a_message_that_ends_in_an_error_counts_as_what_that_is(name: str,
     assert (data["status"], data["usage"]["input_tokens"], counted) == (200, 3, counts)
 
 
+async def test_what_a_message_had_counted_is_billed_however_its_pieces_come() -> None:
+    """In one piece with its error, nobody has seen anything of it, and the next attempt is billed beside it."""
+    begun = event({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}})
+    outcome, data, _ = await attempt("anthropic", begun + event({"type": "error", "error": {"type": "api_error"}}))
+    assert isinstance(outcome, Failure)
+    assert (data["status"], data["usage"]["input_tokens"], outcome.is_billed) == (500, 3, True)
+
+
 async def test_a_claude_that_is_busy_in_the_middle_of_an_answer_is_not_broken() -> None:
     """Its errors name no code, only a type."""
     busy = event({"type": "error", "error": {"type": "rate_limit_error", "message": "m"}})
@@ -177,27 +186,43 @@ async def test_a_claude_that_is_busy_in_the_middle_of_an_answer_is_not_broken() 
     assert (data["status"], counts) == (429, False)
 
 
-async def test_a_cheaper_model_that_cannot_serve_the_call_is_not_the_callers_mistake() -> None:
-    """The budget chose it, so what its API lacks is no reason to refuse: a fallback serves the call."""
+async def pipeline_answer(
+    model: str, status: int, cheaper: dict[str, str]
+) -> tuple[Whole, list[str], list[dict[str, Any]]]:
+    """(answer, models checked, data of the events) of a call that Anthropic's API cannot serve; budgets serve the
+    `cheaper` models, and every place of the others answers with the status.
+    """
     config = load_config({"tenants.yaml": b"tenants: [{id: default}]", "models.yaml": MODELS})
     checks: list[str] = []
 
     async def check(request: Any) -> CheckAnswer:
         checks.append(request.model)
-        model = "sonnet" if request.model == "main" else request.model
-        return admitted(model, request.model, config.models[model].provider)
+        served = cheaper.get(request.model, request.model)
+        return admitted(served, request.model, config.models[served].provider)
 
     async def answer(request: httpx.Request) -> httpx.Response:
         said = json.dumps({"choices": [{"message": {"content": "hi"}}], "usage": USAGE}).encode()
-        return httpx.Response(200, stream=httpx.ByteStream(said), request=request)
+        return httpx.Response(status, stream=httpx.ByteStream(said), request=request)
 
     services: Any = SimpleNamespace(budget=SimpleNamespace(check=check), config=SimpleNamespace(current=config))
     queue = EventQueue(SimpleNamespace())
     upstream = Upstream(Settings(), lambda: config, httpx.MockTransport(answer))
-    call = call_of("chat", {"model": "main", "messages": SAID, "seed": 7}, 100)
+    call = call_of("chat", {"model": model, "messages": SAID, "seed": 7}, 100)
     outcome = await Pipeline(services, upstream, queue, "test").run(call, Caller({}, {}), "r-1")
     assert isinstance(outcome, Whole)
+    assert queue._taken == len(queue._events)
+    return outcome, checks, [json.loads(event)["data"] for event in queue._events]
+
+
+async def test_a_cheaper_model_that_cannot_serve_the_call_is_not_the_callers_mistake() -> None:
+    """The budget chose it, so what its API lacks is no reason to refuse: a fallback serves the call."""
+    outcome, checks, (data,) = await pipeline_answer("main", 200, {"main": "sonnet"})
     assert (outcome.status, checks) == (200, ["main", "spare"])
-    (data,) = (json.loads(event)["data"] for event in queue._events)
     assert (data["model"], data["requested_model"], data["attempt"]) == ("spare", "main", 1)
-    assert queue._taken == 1
+
+
+async def test_a_fallback_that_cannot_serve_the_call_does_not_hide_why_it_was_asked() -> None:
+    """The backend failed; told that its own request is wrong, a client would not send it again."""
+    outcome, checks, (data,) = await pipeline_answer("lone", 401, {})
+    assert (checks, data["status"]) == (["lone", "sonnet"], 401)
+    assert (outcome.status, json.loads(outcome.content)["error"]["code"]) == (502, "upstream_refused")

@@ -155,7 +155,9 @@ def test_an_answer_that_nobody_can_read_is_told_from_an_error(content: bytes) ->
         ({"type": "rate_limit_error", "message": "slow down"}, 429, "rate_limit_exceeded"),
         ({"message": "odd"}, 502, "upstream_failed"),
         ("just text", 502, "upstream_failed"),
+        ({"code": "9" * 5_000, "message": "odd"}, 502, "upstream_failed"),
     ],
+    ids=["number", "digits", "name", "type", "only type", "message", "text", "no status"],
 )
 def test_an_error_inside_an_answer_of_status_200_is_an_error(error: Any, status: int, code: str) -> None:
     """OpenRouter and some proxies send it so; the client gets the status that it stands for."""
@@ -165,6 +167,21 @@ def test_an_error_inside_an_answer_of_status_200_is_an_error(error: Any, status:
     assert (failed.value.status, told["code"]) == (status, code)
     assert told["message"] in ("slow down", "down", "odd", "just text")
     assert set(told) >= {"code", "message", "type", "param"}
+
+
+def test_an_error_that_can_just_be_read_is_told_where_it_cannot_be_written() -> None:
+    """How deep JSON may be depends on who asks: failing there, the stream's event would never be made."""
+
+    def error(depth: int) -> Any:
+        stream = api_of("openai").stream(call(stream=True))
+        stream.feed(b'data: {"error": {"more": ' + b"[" * depth + b"]" * depth + b"}}\n\n")
+        return stream.error
+
+    def failed(stack: int, deepest: Any) -> AnswerFailed:
+        return failed(stack - 1, deepest) if stack else api_of("openai").stream_failure(deepest)
+
+    deepest = next(found for depth in range(1_000, 0, -1) if (found := error(depth)))
+    assert failed(50, deepest).status == 502
 
 
 def test_a_response_that_failed_is_an_error() -> None:
