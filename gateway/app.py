@@ -32,7 +32,7 @@ from gateway.stopping import Stoppable
 from gateway.upstream import Upstream, UpstreamBroken, default_api_version
 from shared.budgets.request import CheckRequest, disallowed_by, resolve_caller
 from shared.budgets.routed import AUTO
-from shared.errors import ConfigInvalid, NotFound, PayloadTooLarge, TollkeeperError
+from shared.errors import ConfigInvalid, InvalidRequest, NotFound, PayloadTooLarge, TollkeeperError
 from shared.routing.router import Bounds
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollkeeper.gateway")
 
 REGION_HEADER, DATA_ZONE_HEADER = "x-tollkeeper-region", "x-tollkeeper-data-zone"
+_MOST_PLACE_CHARS = 128  # as in a check
 
 
 class MethodNotAllowed(TollkeeperError):
@@ -127,7 +128,7 @@ class Gateway:
         identity = await self._callers.identity(headers)
         by_deployment = "deployment" in request.path_params
         api_version = default_api_version(request.query_params.get("api-version")) if by_deployment else None
-        bounds = Bounds(headers.get(REGION_HEADER, ""), headers.get(DATA_ZONE_HEADER, ""))
+        bounds = Bounds(_place(headers, REGION_HEADER), _place(headers, DATA_ZONE_HEADER))
         return Caller(identity, asserted_scopes(headers), headers, api_version, bounds)
 
 
@@ -218,6 +219,17 @@ def _routes(gateways: list[Gateway]) -> list[Route]:
     routes.append(Route("/route", which_model, methods=["POST"]))
     routes.append(Route("/health", health))
     return routes
+
+
+def _place(headers: Headers, name: str) -> str:
+    """Where the call must be served. Two headers are one value that names nowhere: neither may be left out.
+
+    Raises InvalidRequest for what can be no place's name: the answer says of every model that it is not there.
+    """
+    place = ",".join(headers.getlist(name))
+    if len(place) > _MOST_PLACE_CHARS or not place.isprintable():
+        raise InvalidRequest(f"{name}: expected at most {_MOST_PLACE_CHARS} printable characters", param=name)
+    return place
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:

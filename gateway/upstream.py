@@ -134,7 +134,7 @@ class Upstream:
         """Request headers for the backend. The caller's key stays here; the simulation's knobs go only to it."""
         forwarded = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": _USER_AGENT}
         if self._is_simulated(endpoint):
-            forwarded |= {name: value for name, value in headers.items() if name.startswith("x-sim-")}
+            forwarded |= {name: knob for name, knob in headers.items() if name.startswith("x-sim-") and knob.isascii()}
         return forwarded
 
     async def _authorization(self, endpoint: Endpoint) -> dict[str, str]:

@@ -27,6 +27,7 @@ from shared.settings import Settings
 ADMITTED = datetime(2026, 11, 21, 10, tzinfo=UTC)
 MESSAGES = [{"role": "user", "content": "How much is left?"}]
 HEADERS = {"api-key": "local-search"}
+CHAT_BODY = json.dumps({"model": "gpt-4o", "messages": MESSAGES}).encode()
 
 
 MODELS = {
@@ -446,6 +447,19 @@ async def test_models_are_those_of_the_configuration(bench):
     assert (await bench.client.get("/v1/models", headers={"api-key": "x"})).status_code == 401
 
 
+async def test_a_call_that_must_be_in_two_places_is_in_neither(bench):
+    """Of two headers none is left out: where data may go is no matter of which came first."""
+    places = [("x-tollkeeper-region", "eastus"), ("x-tollkeeper-region", "westeurope")]
+    await bench.client.post("/v1/chat/completions", content=CHAT_BODY, headers=places)
+    assert bench.budget.asked[0].required_region == "eastus,westeurope"
+
+
+async def test_what_no_header_may_hold_stays_out_of_the_models_headers(bench):
+    """A knob of the simulated model that is no ASCII is none."""
+    headers = {"x-sim-output-tokens": "é".encode()}
+    assert (await bench.chat(headers=headers)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [("GET", "/v1/chat/completions", "POST"), ("DELETE", "/chat", "POST"), ("POST", "/v1/models", "GET")],
@@ -465,7 +479,10 @@ async def test_a_wrong_method_is_told_the_right_one(bench, method, path, allowed
         ("/v1/chat/completions", {}, b"{", 400, "invalid_request"),
         ("/v1/chat/completions", {}, b"x" * (32 * 1024 * 1024 + 1), 413, "payload_too_large"),
         ("/v1/images", {}, b"{}", 404, "not_found"),
+        ("/v1/chat/completions", {"x-tollkeeper-region": "w" * 129}, CHAT_BODY, 400, "invalid_request"),
+        ("/v1/chat/completions", {"x-tollkeeper-data-zone": "e\tu"}, CHAT_BODY, 400, "invalid_request"),
     ],
+    ids=["key", "json", "size", "path", "region", "data zone"],
 )
 async def test_bad_requests_get_openai_shaped_answers(bench, path, headers, content, status, code):
     """Whatever is wrong, the SDK can read the answer, and no budget is asked."""
