@@ -109,17 +109,19 @@ async def test_issuer_that_is_away_is_no_401(mono: None) -> None:
 
 
 async def test_listed_scopes_are_asserted_and_no_others(bench: Bench) -> None:
-    """A header names only what config lets it name; neither kind reaches the model."""
+    """A header names only what config lets it name; neither kind reaches the model, nor does where the call may go."""
     headers = {
         "x-budget-scope-session": "s-42",
         "x-budget-scope-task": "t/1",
         "x-budget-scope-team": "rich",
         "X-Budget-Tenant": "fabrikam",
+        "x-tollkeeper-region": "westeurope",
+        "x-tollkeeper-data-zone": "eu",
     }
     answer = await bench.post(bench.subscribe(), headers=headers)
     assert answer.status_code == 200
     assert bench.service.asked[-1]["scopes"] == {"session": "s-42", "task": "t/1"}
-    assert [name for name in bench.model.last[1] if name.startswith("x-budget")] == []
+    assert [name for name in bench.model.last[1] if name.startswith(("x-budget", "x-tollkeeper"))] == []
     assert (await bench.event(answer))["data"]["scopes"] == {"team": "search", "session": "s-42", "task": "t/1"}
 
 
