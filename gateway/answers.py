@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.failures import speaks_against_place
 from gateway.generated import generated_tokens, uncounted_tokens
 from shared.routing.router import ANYWHERE, Bounds
+from shared.usage.tokens import count_tokens
 
 if TYPE_CHECKING:
     import httpx
@@ -93,10 +94,10 @@ def report_stream(exchange: Exchange, events: EventQueue, api: Api, stream: Answ
         streamed=True,
         aborted=not is_counted and not stream.finished,
         tier=stream.tier,
-        output_tokens_estimate=None if is_counted else uncounted + _told_output_tokens(usage),
+        output_tokens_estimate=None if is_counted else uncounted + _told_output_tokens(usage, exchange.answer.provider),
     )
 
 
-def _told_output_tokens(usage: dict[str, Any] | None) -> int:
-    told = (usage or {}).get("completion_tokens") or (usage or {}).get("output_tokens")
-    return told if isinstance(told, int) else 0
+def _told_output_tokens(usage: dict[str, Any] | None, provider: str) -> int:
+    told = count_tokens(usage, provider) or {}
+    return sum(told.get(kind, 0) for kind in ("output", "output_audio", "output_image"))

@@ -64,9 +64,9 @@ class EventWatch:
         return b"".join(out)
 
     def rest(self) -> bytes:
-        """What a stream that ended without a blank line left behind."""
+        """What a stream that ended without a blank line left behind; with one, for something may be said after it."""
         rest, self._held = self._held, b""
-        return self._seen(rest) if rest.strip() else rest
+        return self._seen(rest.rstrip(b"\r\n") + b"\n\n") if rest.strip() else rest
 
     def _seen(self, event: bytes) -> bytes:
         """Note what the event says; what the client may see of it."""

@@ -137,6 +137,16 @@ async def test_a_stream_that_ends_before_it_began_is_for_another_to_make_good(sa
     assert (data["status"], data["usage"]) == (504, None)
 
 
+async def test_what_is_written_behind_a_count_is_billed_beside_all_that_was_counted() -> None:
+    """Thoughts too that only the total tells: here 7, beside the two tokens of text and the one behind the count."""
+    counted = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 12}
+    said = [{"index": 0, "delta": {"content": "So"}}]
+    more = event({"choices": said})
+    outcome, data, _ = await attempt("openai", event({"choices": said, "usage": counted}), more)
+    assert isinstance(outcome, Streamed)
+    assert (data["aborted"], data["usage"], data["output_tokens_estimate"]) == (True, counted, 12 - 3 + 1)
+
+
 async def test_a_stream_that_tells_usage_and_nothing_else_is_billed() -> None:
     """The chunk with the count is not for the client; the provider worked for it all the same."""
     outcome, data, _ = await attempt("openai", event({"choices": [], "usage": USAGE}))

@@ -162,3 +162,10 @@ def test_a_stream_error_is_an_openai_error_event():
     """The SDK raises on an event with `error`, so a broken stream is never taken for a whole one."""
     event = json.loads(stream_error("upstream_failed", "cut", "r-1").removeprefix(b"data: "))
     assert event["error"]["code"] == "upstream_failed"
+
+
+def test_a_last_event_without_its_blank_line_gets_one():
+    """What the gateway says of the end that is missing would else be taken for more of the same event."""
+    watch = UsageWatch(hide_usage_chunk=False)
+    assert watch.feed(WORD.rstrip()) + watch.rest() == WORD
+    assert watch.output_deltas == 1

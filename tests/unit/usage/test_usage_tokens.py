@@ -192,14 +192,14 @@ def test_a_missing_output_is_the_rest_of_the_total() -> None:
 
 
 def test_thoughts_that_only_the_total_tells_are_output() -> None:
-    """So Gemini counts behind OpenAI's API: 572 of these tokens were thoughts, more than half of the bill."""
+    """So Gemini counts behind OpenAI's API: 572 of these tokens were thoughts, more than half of the bill.
+
+    What a total holds beside a cache's tokens may be those, and is no output.
+    """
     usage = {"prompt_tokens": 20, "completion_tokens": 424, "total_tokens": 1016}
     assert count_tokens(usage, "gemini") == {"input": 20, "output": 1016 - 20}
     cached = {"prompt_tokens": 20, "completion_tokens": 4, "total_tokens": 44, "cache_read_input_tokens": 20}
-    assert count_tokens(cached, "other") == {
-        "cached_input": 20,
-        "output": 4,
-    }  # what the total holds beside is no output
+    assert count_tokens(cached, "other") == {"cached_input": 20, "output": 4}
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
