@@ -15,6 +15,7 @@ from shared.pricing.book import UnitPrices, canonical_provider
 from shared.pricing.pricer import Pricer
 from shared.routing.deployments import DEFAULT_PROVIDER, Deployments, Served
 from shared.routing.endpoints import Endpoints, takes
+from shared.routing.listing import listed_models
 
 # What an answer is taken to be long when nobody says. The same for all models, so that they are compared on equal work.
 DEFAULT_OUTPUT_TOKENS = 500
@@ -110,32 +111,33 @@ class Router:
     ) -> Route:
         """The cheapest configured model with all `capabilities` that fits the tokens and has a price at `at_utc`.
 
-        `max_output_tokens` is of all `choices` together, each of which must fit.
-        A model of unknown price is never chosen: it may be the dearest; nor one that `may_use` forbids, or that is not
-        known to be served inside the bounds. Equal costs go to the id that sorts first. At a `service_tier` models
+        `max_output_tokens` is of all `choices` together, each of which must fit. A model of unknown price is never
+        chosen: it may be the dearest; nor one that `may_use` forbids, that is not known to be served inside the bounds,
+        or whose API does not have the operation. Equal costs go to the id that sorts first. At a `service_tier` models
         cost what would be held for them: one that does not list the tier counts at the guard price.
         """
         needed = frozenset(capabilities)
+        longest = of_one_choice(max_output_tokens, choices)
         output_tokens = DEFAULT_OUTPUT_TOKENS * choices if max_output_tokens is None else max_output_tokens
         able: list[Choice] = []
         rejected: dict[str, str] = {}
         for model in self._models.values():
-            reason = unfit(model, needed, input_tokens, of_one_choice(max_output_tokens, choices), exclude, provider)
+            reason = unfit(model, needed, input_tokens, longest, exclude, provider)
             if reason is None and may_use is not None and not may_use(model.id):
                 reason = "not among the allowed models"
             served = None if reason else self.served_inside(model.id, bounds)
-            if reason is None and served is None:
-                reason = f"not known to be served in {bounds}" if bounds else "no endpoint serves it"
-            if served is not None and not takes(self._endpoints.of(served.provider, served.deployment), operation):
-                reason, served = f"its API has no {operation}", None
-            cost = None
-            if served is not None:
-                place = served.deployment
-                cost = self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc, place, service_tier)
-            if served is None or cost is None:
-                rejected[model.id] = reason or "its price is unknown"
+            if served is None:
+                nowhere = f"not known to be served in {bounds}" if bounds else "no endpoint serves it"
+                rejected[model.id] = reason or nowhere
+                continue
+            place = served.deployment
+            cost = self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc, place, service_tier)
+            if not takes(self._endpoints.of(served.provider, place), operation):
+                rejected[model.id] = f"its API has no {operation}"
+            elif cost is None:
+                rejected[model.id] = "its price is unknown"
             else:
-                able.append(Choice(model.id, cost, served.deployment))
+                able.append(Choice(model.id, cost, place))
         able.sort(key=lambda choice: (choice.cost_nano_usd, choice.model))
         return _route(able, rejected, needed, input_tokens, output_tokens, bounds)
 
@@ -229,7 +231,7 @@ class Router:
 
     def models_view(self, tenant: str, at_utc: datetime) -> list[dict[str, Any]]:
         """Every configured model as `GET /models` shows it, by id, with the prices in force for the tenant."""
-        return [self._view(model, tenant, at_utc) for _, model in sorted(self._models.items())]
+        return listed_models(self._models, lambda model: self._prices(model, tenant, at_utc))
 
     def _takes(self, model_id: str, operation: str) -> bool:
         served = self.deployments.serving(model_id)
@@ -239,23 +241,6 @@ class Router:
         """Whether nothing known speaks against serving `target` in place of the requested model."""
         known = self._models.get(target)
         return known is None or requested is None or requested.capabilities <= known.capabilities
-
-    def _view(self, model: Model, tenant: str, at_utc: datetime) -> dict[str, Any]:
-        prices = self._prices(model, tenant, at_utc)
-        return {
-            "id": model.id,
-            "object": "model",
-            "provider": model.provider,
-            "deployments": list(model.deployments),
-            "deployment_type": model.deployment_type or "global",
-            "capabilities": sorted(model.capabilities),
-            "context_tokens": model.context_tokens,
-            "max_output_tokens": model.max_output_tokens,
-            "fallbacks": list(model.fallbacks),
-            "fallback_for": sorted(other.id for other in self._models.values() if model.id in other.fallbacks),
-            "pricing_status": "priced" if prices else "unpriced",
-            "prices": _prices_view(prices) if prices else None,
-        }
 
     def _prices(self, model: Model, tenant: str, at_utc: datetime) -> UnitPrices | None:
         """The model's prices on its first deployment, which is where a call to it goes."""
@@ -345,24 +330,3 @@ def _route(
         f"at {input_tokens} input and {output_tokens} output tokens"
     )
     return Route(best.model, best.cost_nano_usd, tuple(choices[1:]), rejected, why, best.deployment)
-
-
-def _prices_view(prices: UnitPrices) -> dict[str, Any]:
-    return {
-        "price_id": prices.price_id,
-        "source": prices.source,
-        "effective_from": prices.effective_from.isoformat().replace("+00:00", "Z"),
-        "usd_per_million": {kind: _usd_per_million(pico) for kind, pico in prices.unit_pico.items()},
-        "long_context": [
-            {
-                "above_input_tokens": band.above_tokens,
-                "usd_per_million": {kind: _usd_per_million(pico) for kind, pico in band.unit_pico.items()},
-            }
-            for band in prices.bands
-        ],
-    }
-
-
-def _usd_per_million(unit_pico: int) -> str:
-    """One pico-USD per token is one micro-USD per million tokens."""
-    return decimal_from_nano(unit_pico * 1000)
