@@ -16,7 +16,7 @@ from shared.budgets.rules import BudgetFigures, State
 from shared.errors import BudgetExhausted, BudgetReserved, TollkeeperError
 from shared.instants import rfc3339
 from shared.money import decimal_from_nano
-from shared.routing.router import Route
+from shared.routing.route import Route
 
 RESERVED_RETRY_SECONDS = 1
 _LONGEST_RETRY_SECONDS = 31 * 24 * 3600

@@ -14,7 +14,8 @@ from shared.budgets.snapshot import Snapshot
 from shared.config.model import Tenant
 from shared.errors import InvalidRequest, NotFound
 from shared.routing.deployments import Served
-from shared.routing.router import Bounds, Route, of_one_choice
+from shared.routing.route import Route
+from shared.routing.router import Bounds, of_one_choice
 from shared.scopes import validate_scopes
 from shared.usage.estimate import estimate_input_tokens
 

@@ -26,7 +26,7 @@ from shared.errors import DeadlinePassed, Forbidden, InvalidRequest, StateUnavai
 from shared.money import decimal_from_nano, line_nano_usd
 from shared.ppm import PPM
 from shared.pseudonyms import NO_PSEUDONYMS, Pseudonyms
-from shared.routing.router import Route
+from shared.routing.route import Route
 from shared.scopes import ORGANISATIONAL
 from shared.usage.estimate import estimate_input_tokens
 

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from shared.config.model import Config, Endpoint, Model
-from shared.money import decimal_from_nano
 from shared.pricing.book import UnitPrices, canonical_provider
 from shared.pricing.pricer import Pricer
 from shared.routing.deployments import DEFAULT_PROVIDER, Deployments, Served
 from shared.routing.endpoints import Endpoints, takes
 from shared.routing.listing import listed_models
+from shared.routing.route import Choice, Route, route_of
 
 # What an answer is taken to be long when nobody says. The same for all models, so that they are compared on equal work.
 DEFAULT_OUTPUT_TOKENS = 500
@@ -45,39 +45,6 @@ class Bounds(msgspec.Struct, frozen=True):
 
 ANYWHERE = Bounds()
 _NOTHING: frozenset[str] = frozenset()
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """A model that can do the work, and what it would cost."""
-
-    model: str
-    cost_nano_usd: int
-    deployment: str = ""  # where inside the demanded region or data zone it is served
-
-
-class Route(msgspec.Struct, frozen=True):
-    """The answer to "which model?": None when none can do the work. `rejected` says of each other model why not."""
-
-    model: str | None
-    cost_nano_usd: int | None
-    alternatives: tuple[Choice, ...]  # the other capable models, cheapest first
-    rejected: dict[str, str]
-    why: str
-    deployment: str = ""  # where the model is served
-
-    def body(self) -> dict[str, Any]:
-        """The JSON form that `POST /route` answers; money as decimal strings."""
-        return {
-            "model": self.model,
-            "deployment": self.deployment or None,
-            "cost": None if self.cost_nano_usd is None else decimal_from_nano(self.cost_nano_usd),
-            "currency": "USD",
-            "alternatives": [
-                {"model": choice.model, "cost": decimal_from_nano(choice.cost_nano_usd)} for choice in self.alternatives
-            ],
-            "rejected": self.rejected,
-            "why": self.why,
-        }
 
 
 class Router:
@@ -139,7 +106,7 @@ class Router:
             else:
                 able.append(Choice(model.id, cost, place))
         able.sort(key=lambda choice: (choice.cost_nano_usd, choice.model))
-        return _route(able, rejected, needed, input_tokens, output_tokens, bounds)
+        return route_of(able, rejected, needed, input_tokens, output_tokens, bounds)
 
     def downgrade_target(
         self, requested_model: str, target: str, tenant: str, at_utc: datetime, exclude: Collection[str] = ()
@@ -307,26 +274,3 @@ def unfit(
     if model.context_tokens is not None and input_tokens + (max_output_tokens or 0) > model.context_tokens:
         return f"holds at most {model.context_tokens} tokens"
     return None
-
-
-def _route(
-    choices: list[Choice],
-    rejected: dict[str, str],
-    needed: frozenset[str],
-    input_tokens: int,
-    output_tokens: int,
-    bounds: Bounds,
-) -> Route:
-    able = ", ".join(sorted(needed)) or "any capability"
-    if bounds:
-        able += f" in {bounds}"
-    if not choices:
-        return Route(
-            None, None, (), rejected, f"no configured model with a known price can do {able} on this many tokens"
-        )
-    best = choices[0]
-    why = (
-        f"cheapest of {len(choices)} capable models for {able}: {decimal_from_nano(best.cost_nano_usd)} USD "
-        f"at {input_tokens} input and {output_tokens} output tokens"
-    )
-    return Route(best.model, best.cost_nano_usd, tuple(choices[1:]), rejected, why, best.deployment)
