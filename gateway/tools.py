@@ -65,7 +65,7 @@ def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
         if not kept:
             for name in others:
                 body.pop(name, None)
-    if any(_without(item["tools"], disabled) != item["tools"] for item in _items_with_tools(body)):
+    if any(_items_with_tools(body)):
         items = [_item_without(item, disabled) for item in body["input"]]
         body["input"] = [item for item in items if item is not None]
 
@@ -73,14 +73,16 @@ def drop_tools(body: dict[str, Any], disabled: frozenset[str]) -> None:
 def _items_with_tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The items of a response's input that bring tools of their own, later in the conversation."""
     items = body.get("input")
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and item.get("type") in _BRINGS_TOOLS and item.get("tools"):
-            yield item
+    yield from (item for item in (items if isinstance(items, list) else ()) if _brings_tools(item))
+
+
+def _brings_tools(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") in _BRINGS_TOOLS and bool(item.get("tools"))
 
 
 def _item_without(item: Any, disabled: frozenset[str]) -> Any:
     """The item without disabled tools; None when it brought nothing else."""
-    if not isinstance(item, dict) or item.get("type") not in _BRINGS_TOOLS or not item.get("tools"):
+    if not _brings_tools(item):
         return item
     kept = _without(item["tools"], disabled)
     return {**item, "tools": kept} if kept or item["type"] != _BRINGS_TOOLS[0] else None
