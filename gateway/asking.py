@@ -30,6 +30,7 @@ from gateway.providers.base import AnswerFailed, AnswerStream, AnswerUnreadable,
 from gateway.tools import dropped_tools
 from gateway.upstream import Upstream, UpstreamBroken, UpstreamRefused, UpstreamUnreachable, client_headers
 from shared.errors import InvalidRequest, TollkeeperError
+from shared.pricing.deployments import compact_region
 from shared.usage.estimate import tokens_of_text
 
 if TYPE_CHECKING:
@@ -125,8 +126,7 @@ class Asking:
         except BaseException:
             self._events.give_back()
             raise
-        region = target.endpoint.region or upstream.headers.get("x-ms-region", "")
-        exchange.region = region.lower().replace(" ", "")
+        exchange.region = compact_region(target.endpoint.region or upstream.headers.get("x-ms-region", ""))
         headers = _client_headers(exchange, upstream)
         if upstream.status_code < 400 and _is_event_stream(upstream):
             return await self._stream(exchange, api, target, upstream, headers)

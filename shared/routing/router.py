@@ -11,6 +11,7 @@ import msgspec
 
 from shared.config.model import Config, Endpoint, Model
 from shared.pricing.book import UnitPrices, canonical_provider
+from shared.pricing.deployments import compact_region
 from shared.pricing.pricer import Pricer
 from shared.routing.deployments import DEFAULT_PROVIDER, Deployments, Served
 from shared.routing.endpoints import Endpoints, takes
@@ -238,7 +239,7 @@ class Router:
 
 
 def _same(wanted: str, known: str | None) -> bool:
-    return not wanted or (known is not None and wanted.casefold() == known.casefold())
+    return not wanted or (known is not None and compact_region(wanted) == compact_region(known))
 
 
 def _least(limits: Iterable[int | None]) -> float:

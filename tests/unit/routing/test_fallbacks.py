@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from shared.config.model import Config, Endpoint, Model, PriceOverride, Tenant
 from shared.pricing.book import PriceBook
 from shared.pricing.pricer import Pricer
@@ -146,3 +148,12 @@ def test_a_response_is_routed_to_an_api_that_has_responses():
     assert (route.model, route.rejected) == ("house", {"claude": "its API has no responses"})
     assert router.unable("house", 10, 10, ANYWHERE, "responses") == {"claude"}  # so no rule leads there
     assert not router.unable("house", 10, 10, ANYWHERE, "chat")
+
+
+@pytest.mark.parametrize("wanted", ["westeurope", "WestEurope", "West Europe"])
+def test_a_region_is_one_in_either_spelling(wanted):
+    """Azure's API writes `westeurope`, its portal West Europe; configs and callers copy from both."""
+    for region in ("westeurope", "West Europe"):
+        endpoint = Endpoint(id="weu", provider="azure-openai", api="azure-openai", url="https://x", region=region)
+        assert Bounds(region=wanted).admit(endpoint)
+        assert not Bounds(region="northeurope").admit(endpoint)
