@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from shared.pricing.catalog import CATALOG_DIR, Catalog, CatalogEntry, ContextBand, read_catalog
+from shared.usage.tokens import STANDARD_TIERS
 
 PROVIDER_ALIASES = {
     "azure": "azure-openai",
@@ -18,14 +19,7 @@ PROVIDER_ALIASES = {
     "azureopenai": "azure-openai",
     "azure.ai.openai": "azure-openai",
 }
-TIER_ALIASES = {
-    None: "standard",
-    "": "standard",
-    "default": "standard",
-    "auto": "standard",
-    "standard_only": "standard",
-    "fast": "priority",
-}
+TIER_ALIASES = {**dict.fromkeys(STANDARD_TIERS, "standard"), "fast": "priority"}
 
 
 class UnitPrices(msgspec.Struct, frozen=True):
@@ -127,8 +121,8 @@ def canonical_provider(provider: str) -> str:
 
 def canonical_tier(processing_tier: str | None) -> str:
     """The catalog's name of a processing tier, whatever the provider's usage calls it."""
-    lowered = processing_tier.lower() if processing_tier else None
-    return TIER_ALIASES.get(lowered, lowered or "standard")
+    lowered = (processing_tier or "").lower()
+    return TIER_ALIASES.get(lowered, lowered)
 
 
 def _beside(price: UnitPrices | None, listed: UnitPrices | None) -> UnitPrices | None:

@@ -28,7 +28,8 @@ PRICED_KINDS = (
 MAX_TOKENS = 10**12
 _NONE: Mapping[str, Any] = {}
 _ANYWHERE = frozenset({"", "global", "not_available"})
-_STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "auto"})
+STANDARD_TIERS = frozenset({"", "default", "standard", "standard_only", "auto"})
+"""What providers and requests call the processing tier that needs no name, in lower case."""
 
 
 def count_tokens(usage: Mapping[str, Any] | None, provider: str) -> Tokens | None:
@@ -58,7 +59,7 @@ def processing_tier(stated: str, usage: Mapping[str, Any] | None) -> str | None:
     if not isinstance(tier, str) or len(tier) > 128:
         return None
     tier = tier.strip().lower()
-    return None if tier in _STANDARD_TIERS else tier
+    return None if tier in STANDARD_TIERS else tier
 
 
 def told_tier(told: Mapping[str, Any]) -> Any:
@@ -69,7 +70,7 @@ def told_tier(told: Mapping[str, Any]) -> Any:
         return "fast"
     tier, geo = told.get("service_tier"), told.get("inference_geo")
     is_bound = isinstance(geo, str) and geo.lower() not in _ANYWHERE
-    return f"inference-{geo}" if is_bound and tier in (None, *_STANDARD_TIERS) else tier
+    return f"inference-{geo}" if is_bound and tier in (None, *STANDARD_TIERS) else tier
 
 
 def _inclusive(usage: Mapping[str, Any], input_field: str, output_field: str) -> Tokens:
