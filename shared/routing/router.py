@@ -99,10 +99,11 @@ class Router:
                 rejected[model.id] = reason or nowhere
                 continue
             place = served.deployment
-            cost = self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc, place, service_tier)
             if not takes(self._endpoints.of(served.provider, place), operation):
                 rejected[model.id] = f"its API has no {operation}"
-            elif cost is None:
+                continue
+            cost = self._cost_nano_usd(model, input_tokens, output_tokens, tenant, at_utc, place, service_tier)
+            if cost is None:
                 rejected[model.id] = "its price is unknown"
             else:
                 able.append(Choice(model.id, cost, place))
